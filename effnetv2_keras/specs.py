@@ -1,0 +1,271 @@
+"""The EfficientNetV2 family as data: blocks, models, and the scaling rules that join them.
+
+No TensorFlow here. The block tables are Table 4 of the paper (arXiv 2104.00298) for V2-S and the tables of the
+reference code (google/automl, ``efficientnetv2/effnetv2_configs.py``) for every variant the paper does not print.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from effnetv2_keras.errors import UsageError
+
+BlockKind = Literal["mbconv", "fused_mbconv"]
+Normalization = Literal["centered", "imagenet"]
+
+DEPTH_DIVISOR = 8
+"""Every scaled width is a multiple of this, and never below it (reference code, ``round_filters``)."""
+
+
+PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "centered": ((128.0, 128.0, 128.0), (128.0, 128.0, 128.0)),
+    "imagenet": (
+        (0.485 * 255, 0.456 * 255, 0.406 * 255),
+        (0.229 * 255, 0.224 * 255, 0.225 * 255),
+    ),
+}
+"""Mean and standard deviation per channel, in 0..255 pixels: network input is ``(pixel - mean) / std``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSpec:
+    """One stage of the network: ``repeats`` blocks of one kind.
+
+    Attributes:
+        kind: ``"mbconv"`` (depthwise) or ``"fused_mbconv"`` (full convolution).
+        repeats: number of blocks, at least 1.
+        kernel_size: side of the spatial kernel, pixels.
+        stride: stride of the first block; the others have stride 1.
+        expand_ratio: width of the hidden layer over ``input_filters``.
+        input_filters: channels that enter the first block.
+        output_filters: channels that leave every block.
+        se_ratio: squeeze-and-excite width over the *block input* width; 0 means no squeeze-and-excite.
+    """
+
+    kind: BlockKind
+    repeats: int
+    kernel_size: int
+    stride: int
+    expand_ratio: int
+    input_filters: int
+    output_filters: int
+    se_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("mbconv", "fused_mbconv"):
+            raise ValueError(f"BlockSpec.kind is {self.kind!r}; use 'mbconv' or 'fused_mbconv'.")
+        for field in ("repeats", "kernel_size", "stride", "expand_ratio", "input_filters", "output_filters"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"BlockSpec.{field} is {value!r}; it must be a whole number of at least 1.")
+        if not 0.0 <= self.se_ratio <= 1.0:
+            raise ValueError(f"BlockSpec.se_ratio is {self.se_ratio!r}; it must lie in [0, 1], 0 for none.")
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether a block of this shape adds its input back: stride 1 and equal widths."""
+        return self.stride == 1 and self.input_filters == self.output_filters
+
+    @property
+    def expanded_filters(self) -> int:
+        """Channels of the hidden layer."""
+        return self.input_filters * self.expand_ratio
+
+    @property
+    def squeezed_filters(self) -> int:
+        """Channels of the squeeze-and-excite bottleneck: from the block's input width, at least 1; 0 for none."""
+        return max(1, int(self.input_filters * self.se_ratio)) if self.se_ratio else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A whole network, before width and depth scaling.
+
+    Attributes:
+        name: the model's name, such as ``"efficientnetv2-s"``.
+        blocks: the stages, unscaled.
+        width: multiplier of every channel count.
+        depth: multiplier of every repeat count.
+        head_filters: channels of the last 1x1 convolution, unscaled.
+        train_size: largest training image, pixels (side of a square).
+        eval_size: evaluation image, pixels.
+        dropout_rate: dropout before the classifier at the end of training, in [0, 1).
+        normalization: how 0..255 pixels become network input. ``"centered"``: ``(x - 128) / 128``;
+            ``"imagenet"``: ``(x / 255 - mean) / std`` of ImageNet, per channel.
+    """
+
+    name: str
+    blocks: tuple[BlockSpec, ...]
+    width: float = 1.0
+    depth: float = 1.0
+    head_filters: int = 1280
+    train_size: int = 224
+    eval_size: int = 224
+    dropout_rate: float = 0.2
+    normalization: Normalization = "centered"
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError(f"ModelSpec {self.name!r} has no blocks.")
+        if self.width <= 0 or self.depth <= 0:
+            raise ValueError(f"ModelSpec {self.name!r}: width {self.width} and depth {self.depth} must be positive.")
+        for before, after in zip(self.blocks, self.blocks[1:]):
+            if before.output_filters != after.input_filters:
+                raise ValueError(
+                    f"ModelSpec {self.name!r}: a stage gives {before.output_filters} channels but the next takes "
+                    f"{after.input_filters}; make them equal."
+                )
+
+    @property
+    def stem_filters(self) -> int:
+        """Channels of the stem, unscaled: what the first stage takes."""
+        return self.blocks[0].input_filters
+
+
+def round_filters(filters: int, width: float) -> int:
+    """Scales a channel count and rounds it to the nearest multiple of 8, at least 8.
+
+    Unlike MobileNet's rule there is no correction when rounding loses more than a tenth (reference code).
+    """
+    scaled = filters * width
+    return max(DEPTH_DIVISOR, int(scaled + DEPTH_DIVISOR / 2) // DEPTH_DIVISOR * DEPTH_DIVISOR)
+
+
+def round_repeats(repeats: int, depth: float) -> int:
+    """Scales a repeat count, rounding up."""
+    return math.ceil(depth * repeats)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpandedSpec:
+    """A network block by block, after scaling.
+
+    Attributes:
+        stem_filters: channels of the stem.
+        blocks: one entry per block, each with ``repeats == 1``.
+        stage_ends: for each stage, the index of its last block.
+        head_filters: channels of the last 1x1 convolution.
+    """
+
+    stem_filters: int
+    blocks: tuple[BlockSpec, ...]
+    stage_ends: tuple[int, ...]
+    head_filters: int
+
+
+def expand(spec: ModelSpec) -> ExpandedSpec:
+    """Applies width and depth scaling and writes every repeat out as a block of its own."""
+    blocks: list[BlockSpec] = []
+    stage_ends: list[int] = []
+    for stage in spec.blocks:
+        input_filters = round_filters(stage.input_filters, spec.width)
+        output_filters = round_filters(stage.output_filters, spec.width)
+        first = dataclasses.replace(stage, repeats=1, input_filters=input_filters, output_filters=output_filters)
+        rest = dataclasses.replace(first, stride=1, input_filters=output_filters)
+        blocks += [first] + [rest] * (round_repeats(stage.repeats, spec.depth) - 1)
+        stage_ends.append(len(blocks) - 1)
+    return ExpandedSpec(
+        stem_filters=round_filters(spec.stem_filters, spec.width),
+        blocks=tuple(blocks),
+        stage_ends=tuple(stage_ends),
+        head_filters=round_filters(spec.head_filters, spec.width),
+    )
+
+
+def drop_path_rates(num_blocks: int, final_rate: float) -> tuple[float, ...]:
+    """Gives each block's stochastic-depth rate: linear from 0 in the first block towards ``final_rate``.
+
+    Block ``i`` of ``n`` is dropped with probability ``final_rate * i / n``, so the last stays just below
+    ``final_rate`` (reference code; the paper's section 5.1 gives survival 0.8, a final rate of 0.2).
+    """
+    if not 0.0 <= final_rate < 1.0:
+        raise ValueError(f"The drop-path rate is {final_rate!r}; it must lie in [0, 1).")
+    return tuple(final_rate * index / num_blocks for index in range(num_blocks))
+
+
+def _stages(rows: Sequence[tuple[BlockKind, int, int, int, int, int, int, float]]) -> tuple[BlockSpec, ...]:
+    """Reads a table whose columns are kind, repeats, kernel, stride, expand, in, out, se."""
+    return tuple(BlockSpec(*row) for row in rows)
+
+
+_V2_BASE = _stages([
+    ("fused_mbconv", 1, 3, 1, 1, 32, 16, 0.0),
+    ("fused_mbconv", 2, 3, 2, 4, 16, 32, 0.0),
+    ("fused_mbconv", 2, 3, 2, 4, 32, 48, 0.0),
+    ("mbconv", 3, 3, 2, 4, 48, 96, 0.25),
+    ("mbconv", 5, 3, 1, 6, 96, 112, 0.25),
+    ("mbconv", 8, 3, 2, 6, 112, 192, 0.25),
+])  # fmt: skip
+
+_V2_S = _stages([  # Table 4, in its last version (256 channels and head 1280)
+    ("fused_mbconv", 2, 3, 1, 1, 24, 24, 0.0),
+    ("fused_mbconv", 4, 3, 2, 4, 24, 48, 0.0),
+    ("fused_mbconv", 4, 3, 2, 4, 48, 64, 0.0),
+    ("mbconv", 6, 3, 2, 4, 64, 128, 0.25),
+    ("mbconv", 9, 3, 1, 6, 128, 160, 0.25),
+    ("mbconv", 15, 3, 2, 6, 160, 256, 0.25),
+])  # fmt: skip
+
+_V2_M = _stages([
+    ("fused_mbconv", 3, 3, 1, 1, 24, 24, 0.0),
+    ("fused_mbconv", 5, 3, 2, 4, 24, 48, 0.0),
+    ("fused_mbconv", 5, 3, 2, 4, 48, 80, 0.0),
+    ("mbconv", 7, 3, 2, 4, 80, 160, 0.25),
+    ("mbconv", 14, 3, 1, 6, 160, 176, 0.25),
+    ("mbconv", 18, 3, 2, 6, 176, 304, 0.25),
+    ("mbconv", 5, 3, 1, 6, 304, 512, 0.25),
+])  # fmt: skip
+
+_V2_L = _stages([
+    ("fused_mbconv", 4, 3, 1, 1, 32, 32, 0.0),
+    ("fused_mbconv", 7, 3, 2, 4, 32, 64, 0.0),
+    ("fused_mbconv", 7, 3, 2, 4, 64, 96, 0.0),
+    ("mbconv", 10, 3, 2, 4, 96, 192, 0.25),
+    ("mbconv", 19, 3, 1, 6, 192, 224, 0.25),
+    ("mbconv", 25, 3, 2, 6, 224, 384, 0.25),
+    ("mbconv", 7, 3, 1, 6, 384, 640, 0.25),
+])  # fmt: skip
+
+_V2_XL = _stages([
+    ("fused_mbconv", 4, 3, 1, 1, 32, 32, 0.0),
+    ("fused_mbconv", 8, 3, 2, 4, 32, 64, 0.0),
+    ("fused_mbconv", 8, 3, 2, 4, 64, 96, 0.0),
+    ("mbconv", 16, 3, 2, 4, 96, 192, 0.25),
+    ("mbconv", 24, 3, 1, 6, 192, 256, 0.25),
+    ("mbconv", 32, 3, 2, 6, 256, 512, 0.25),
+    ("mbconv", 8, 3, 1, 6, 512, 640, 0.25),
+])  # fmt: skip
+
+
+def _table(*specs: ModelSpec) -> dict[str, ModelSpec]:
+    return {spec.name: spec for spec in specs}
+
+
+# Columns: name, blocks, width, depth, head, train size, eval size, dropout, normalization (reference code).
+MODELS: dict[str, ModelSpec] = _table(
+    ModelSpec("efficientnetv2-b0", _V2_BASE, 1.0, 1.0, 1280, 192, 224, 0.2, "imagenet"),
+    ModelSpec("efficientnetv2-b1", _V2_BASE, 1.0, 1.1, 1280, 192, 240, 0.2, "imagenet"),
+    ModelSpec("efficientnetv2-b2", _V2_BASE, 1.1, 1.2, 1280, 208, 260, 0.3, "imagenet"),
+    ModelSpec("efficientnetv2-b3", _V2_BASE, 1.2, 1.4, 1280, 240, 300, 0.3, "imagenet"),
+    ModelSpec("efficientnetv2-s", _V2_S, 1.0, 1.0, 1280, 300, 384, 0.2),
+    ModelSpec("efficientnetv2-m", _V2_M, 1.0, 1.0, 1280, 384, 480, 0.3),
+    ModelSpec("efficientnetv2-l", _V2_L, 1.0, 1.0, 1280, 384, 480, 0.4),
+    ModelSpec("efficientnetv2-xl", _V2_XL, 1.0, 1.0, 1280, 384, 512, 0.4),
+)
+"""Every named variant."""
+
+
+def get_spec(name: str) -> ModelSpec:
+    """Looks a variant up by name.
+
+    Raises:
+        UsageError: for an unknown name; the message suggests the nearest one.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.0)[0]
+        raise UsageError(f"Unknown model {name!r}; did you mean {near!r}? Known models: {', '.join(MODELS)}.")
+    return MODELS[name]

@@ -1,0 +1,72 @@
+import dataclasses
+
+import pytest
+
+from effnetv2_keras import specs
+from effnetv2_keras.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("name", "filters", "repeats", "stem", "head"),
+    [  # observed in the reference code
+        ("efficientnetv2-b0", [16, 32, 48, 96, 112, 192], [1, 2, 2, 3, 5, 8], 32, 1280),
+        ("efficientnetv2-b1", [16, 32, 48, 96, 112, 192], [2, 3, 3, 4, 6, 9], 32, 1280),
+        ("efficientnetv2-b2", [16, 32, 56, 104, 120, 208], [2, 3, 3, 4, 6, 10], 32, 1408),
+        ("efficientnetv2-b3", [16, 40, 56, 112, 136, 232], [2, 3, 3, 5, 7, 12], 40, 1536),
+        ("efficientnetv2-s", [24, 48, 64, 128, 160, 256], [2, 4, 4, 6, 9, 15], 24, 1280),
+        ("efficientnetv2-m", [24, 48, 80, 160, 176, 304, 512], [3, 5, 5, 7, 14, 18, 5], 24, 1280),
+        ("efficientnetv2-l", [32, 64, 96, 192, 224, 384, 640], [4, 7, 7, 10, 19, 25, 7], 32, 1280),
+        ("efficientnetv2-xl", [32, 64, 96, 192, 256, 512, 640], [4, 8, 8, 16, 24, 32, 8], 32, 1280),
+    ],
+)
+def test_scaling(name, filters, repeats, stem, head):
+    expanded = specs.expand(specs.get_spec(name))
+    ends = expanded.stage_ends
+    assert [expanded.blocks[end].output_filters for end in ends] == filters
+    assert [end - start for start, end in zip((-1, *ends), ends)] == repeats
+    assert (expanded.stem_filters, expanded.head_filters) == (stem, head)
+
+
+def test_only_the_first_block_of_a_stage_strides_and_widens():
+    expanded = specs.expand(specs.get_spec("efficientnetv2-s"))
+    firsts = {0, *(end + 1 for end in expanded.stage_ends[:-1])}
+    for index, block in enumerate(expanded.blocks):
+        assert index in firsts or (block.stride == 1 and block.has_residual)
+    assert [expanded.blocks[first].stride for first in sorted(firsts)] == [1, 2, 2, 2, 1, 2]
+
+
+def test_squeeze_counts_from_the_block_input():
+    block = specs.expand(specs.get_spec("efficientnetv2-b0")).blocks[5]
+    assert (block.input_filters, block.squeezed_filters, block.expanded_filters) == (48, 12, 192)
+
+
+def test_drop_path_grows_linearly_and_stays_below_its_end():
+    rates = specs.drop_path_rates(40, 0.2)
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0.2 * 39 / 40)
+    assert [b - a for a, b in zip(rates, rates[1:])] == pytest.approx([0.2 / 40] * 39)
+
+
+def test_unknown_model_suggests_the_nearest():
+    with pytest.raises(UsageError, match="Unknown model 'efficientnet-v2-s'; did you mean 'efficientnetv2-s'"):
+        specs.get_spec("efficientnet-v2-s")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "conv"}, "kind is 'conv'; use 'mbconv' or 'fused_mbconv'"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"se_ratio": 1.5}, "se_ratio is 1.5"),
+    ],
+)
+def test_bad_blocks(change, message):
+    block = specs.get_spec("efficientnetv2-s").blocks[0]
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(block, **change)
+
+
+def test_stages_must_fit_together():
+    spec = specs.get_spec("efficientnetv2-s")
+    with pytest.raises(ValueError, match="a stage gives 24 channels but the next takes 48"):
+        dataclasses.replace(spec, blocks=(spec.blocks[0], *spec.blocks[2:]))
