@@ -1,0 +1,345 @@
+"""Every knob of a run, typed, validated and documented with its unit (no TensorFlow).
+
+A recipe in ``hparams/`` builds a ``Config``; ``--hparam_str`` overrides single fields; the resolved result is written
+to the run's folder and read back from there. Instances are frozen: nothing edits a configuration during a run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Optional
+
+import pydantic
+import yaml
+
+from effnetv2_keras import progressive, specs
+from effnetv2_keras.errors import UsageError
+
+CONFIG_FILE = "config.yaml"
+
+
+def _split_bars(value: Any) -> Any:
+    """Reads ``"a|b|c"`` as a list, the list syntax of ``--hparam_str``."""
+    return [part for part in value.split("|") if part] if isinstance(value, str) else value
+
+
+def _none_word(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
+
+
+Pair = Annotated[tuple[float, float], pydantic.BeforeValidator(_split_bars)]
+# `from __future__ import annotations` and Python 3.9 together need Optional, not `X | None`, in pydantic fields.
+OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
+OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
+OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
+
+
+def _knob(default: Any, description: str, **limits: Any) -> Any:
+    return pydantic.Field(default, description=description, **limits)
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class RampConfig(_Section):
+    """Start and end of a quantity that moves from the first stage to the last."""
+
+    start: float = _knob(0.0, "value in the first stage")
+    end: float = _knob(0.0, "value in the last stage")
+
+    def to_ramp(self) -> progressive.Ramp:
+        """The same as the planner's type."""
+        return progressive.Ramp(self.start, self.end)
+
+
+def ramp(start: float, end: float) -> RampConfig:
+    """Shorthand for recipes."""
+    return RampConfig(start=start, end=end)
+
+
+class ModelConfig(_Section):
+    """The network."""
+
+    model_name: str = _knob("efficientnetv2-b0", "a name of specs.MODELS")
+    survival_prob: float = _knob(0.8, "stochastic depth: probability that the deepest block survives", gt=0, le=1)
+    bn_momentum: float = _knob(0.99, "BatchNorm moving-average momentum (paper section 5.1)", ge=0, lt=1)
+    bn_epsilon: float = _knob(1e-3, "BatchNorm epsilon (reference code)", gt=0)
+    act_fn: str = _knob("silu", "activation, any name tf.keras.activations knows")
+    include_preprocessing: bool = _knob(True, "normalise inside the model (input 0..255); else in the input pipeline")
+
+    @pydantic.field_validator("model_name")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        return specs.get_spec(name).name
+
+
+class ProgressiveConfig(_Section):
+    """Stages of progressive learning (paper section 4, Algorithm 1 and Table 6)."""
+
+    stages: int = _knob(4, "number of stages; 1 trains at the final size throughout", ge=1)
+    schedule: progressive.RampSchedule = _knob("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
+    size_multiple: int = _knob(1, "round image sizes to a multiple of this, pixels", ge=1)
+    image_size: RampConfig = _knob(ramp(128, 224), "side of the training images, pixels")
+    randaug_magnitude: RampConfig = _knob(ramp(5, 15), "RandAugment magnitude, 0 to 30; 0 turns it off")
+    mixup_alpha: RampConfig = _knob(ramp(0, 0), "mixup Beta parameter; 0 turns it off")
+    cutmix_alpha: RampConfig = _knob(ramp(0, 0), "CutMix Beta parameter; 0 turns it off")
+    dropout_rate: RampConfig = _knob(ramp(0.1, 0.3), "dropout before the classifier")
+
+    def plan(self, total_steps: int) -> tuple[progressive.Stage, ...]:
+        """The stage plan of a run of ``total_steps`` steps."""
+        return progressive.plan_stages(
+            self.ramps(),
+            num_stages=self.stages,
+            total_steps=total_steps,
+            schedule=self.schedule,
+            size_multiple=self.size_multiple,
+        )
+
+    def ramps(self) -> progressive.Ramps:
+        """The ramps as the planner's type."""
+        names = ("image_size", "randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
+        return progressive.Ramps(**{name: getattr(self, name).to_ramp() for name in names})
+
+    @pydantic.model_validator(mode="after")
+    def _ramps_in_range(self) -> ProgressiveConfig:
+        self.ramps()
+        return self
+
+
+class TrainConfig(_Section):
+    """Optimisation. The learning rate scales with the batch: peak = lr_base * batch_size / 256."""
+
+    epochs: float = _knob(350, "passes over the training images; may be a fraction", gt=0)
+    batch_size: int = _knob(4096, "images per step, over all replicas", ge=1)
+    optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw"] = _knob("rmsprop", "see optim.optimizers")
+    lr_base: float = _knob(0.016, "peak learning rate per 256 images", gt=0)
+    lr_sched: Literal["exponential", "cosine", "linear", "constant"] = _knob("exponential", "see optim.schedules")
+    lr_warmup_epoch: float = _knob(5, "epochs of linear warm-up from 0", ge=0)
+    lr_decay_epoch: float = _knob(2.4, "exponential: epochs between two decays", gt=0)
+    lr_decay_factor: float = _knob(0.97, "exponential: factor of one decay", gt=0, le=1)
+    lr_min: float = _knob(0.0, "floor of the learning rate per 256 images", ge=0)
+    weight_decay: float = _knob(1e-5, "L2 on convolution and dense kernels (adamw: decoupled)", ge=0)
+    label_smoothing: float = _knob(0.1, "share of the label spread evenly over the classes", ge=0, lt=1)
+    ema_decay: float = _knob(0.9999, "moving average of weights and BatchNorm statistics; 0 turns it off", ge=0, lt=1)
+    gclip: float = _knob(0.0, "clip gradients to this global norm; 0 turns it off", ge=0)
+    seed: int = _knob(0, "seeds initial weights, data order, augmentation and dropout", ge=0, lt=2**31)
+
+
+class EvalConfig(_Section):
+    """Evaluation."""
+
+    batch_size: int = _knob(64, "images per evaluation step, over all replicas", ge=1)
+    isize: OptionalInt = _knob(None, "evaluation image side, pixels; None: the variant's own", ge=1)
+    every_epochs: float = _knob(1.0, "epochs between two evaluations (one always closes the run)", gt=0)
+
+
+class DataConfig(_Section):
+    """Where images come from and how they are augmented."""
+
+    source: Literal["folder", "tfds", "digits"] = _knob("folder", "a key of data.splits.SOURCES")
+    data_dir: OptionalStr = _knob(None, "folder of the images, or the TFDS data folder")
+    tfds_name: OptionalStr = _knob(None, "TensorFlow Datasets name, such as 'cifar10'")
+    train_split: str = _knob("train", "split to train on")
+    eval_split: OptionalStr = _knob(None, "split to evaluate on; None: the first of validation, val, test")
+    holdout: float = _knob(0.1, "share of a flat folder held out for evaluation, by a fixed rule", gt=0, lt=1)
+    unreadable: Literal["error", "skip"] = _knob("error", "an image that cannot be decoded: stop, or skip and warn")
+    crop_area: Pair = _knob((0.05, 1.0), "random crop: smallest and largest share of the image")
+    crop_aspect: Pair = _knob((0.75, 4 / 3), "random crop: smallest and largest width over height")
+    hflip: bool = _knob(True, "flip half of the training images left to right")
+    ra_num_layers: int = _knob(2, "RandAugment operations per image", ge=1)
+    eval_crop: OptionalFloat = _knob(None, "share of the shorter side kept by the central crop; None: size/(size+32)")
+    shuffle_buffer: int = _knob(16384, "TFDS: encoded records in the shuffle buffer", ge=1)
+
+    @pydantic.field_validator("crop_area", "crop_aspect")
+    @classmethod
+    def _ordered(cls, pair: tuple[float, float], info: pydantic.ValidationInfo) -> tuple[float, float]:
+        low, high = pair
+        top = 1.0 if info.field_name == "crop_area" else float("inf")
+        if not 0 < low <= high <= top:
+            raise ValueError(f"must be two numbers with 0 < low <= high <= {top}, written low|high")
+        return pair
+
+    @pydantic.field_validator("eval_crop")
+    @classmethod
+    def _share(cls, share: float | None) -> float | None:
+        if share is not None and not 0 < share <= 1:
+            raise ValueError("must lie in (0, 1]")
+        return share
+
+
+class RuntimeConfig(_Section):
+    """How the run is carried out. These may change when a run is resumed; they do not change its arithmetic."""
+
+    log_every: int = _knob(20, "steps between two log lines", ge=1)
+    checkpoint_every: int = _knob(1000, "steps between two checkpoints (an evaluation also writes one)", ge=1)
+    keep_checkpoint_max: int = _knob(5, "recent checkpoints kept", ge=1)
+    tensorboard: bool = _knob(True, "write TensorBoard event files")
+
+
+class PrecisionConfig(_Section):
+    """Number formats and compilation."""
+
+    policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _knob(
+        "float32", "compute type; weights, logits and loss stay float32, float16 adds dynamic loss scaling"
+    )
+    jit_compile: bool = _knob(False, "compile the train step with XLA")
+
+
+class Config(_Section):
+    """A whole run."""
+
+    model: ModelConfig = ModelConfig()
+    progressive: ProgressiveConfig = ProgressiveConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    data: DataConfig = DataConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def spec(self) -> specs.ModelSpec:
+        """The named variant."""
+        return specs.get_spec(self.model.model_name)
+
+    @property
+    def eval_size(self) -> int:
+        """Side of the evaluation images, pixels."""
+        return self.eval.isize or self.spec.eval_size
+
+    def total_steps(self, num_train: int) -> int:
+        """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least 1.
+
+        Raises:
+            ConfigError: if one batch is larger than the training data.
+        """
+        if self.train.batch_size > num_train:
+            raise ConfigError(
+                f"train.batch_size is {self.train.batch_size} but there are only {num_train} training images. "
+                f"Use a batch of at most {num_train}: --hparam_str=train.batch_size={min(num_train, 64)}"
+            )
+        return max(1, int(self.train.epochs * num_train / self.train.batch_size))
+
+    def override(self, changes: Mapping[str, Any]) -> Config:
+        """Returns a copy with dotted fields replaced: ``{"train.epochs": 10}``.
+
+        Values may be strings, which are read as the field's own type.
+
+        Raises:
+            ConfigError: for an unknown field (the nearest known one is named) or a value of the wrong type.
+        """
+        tree = self.model_dump()
+        known = dict(flatten(tree))
+        for key, value in changes.items():
+            if key not in known:
+                raise ConfigError(f"Unknown hparam {key!r}; did you mean {nearest(key, known)!r}?")
+            *parents, leaf = key.split(".")
+            functools.reduce(lambda node, name: node[name], parents, tree)[leaf] = value
+        return _validate(tree)
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML, read back by ``Config.from_yaml``."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @staticmethod
+    def from_yaml(text: str) -> Config:
+        """Reads what ``to_yaml`` wrote; fields left out take their defaults.
+
+        Raises:
+            ConfigError: for text that is not YAML, unknown fields, or values of the wrong type.
+        """
+        return Config().override(_read_yaml(text))
+
+    def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
+        """Fields in which two configurations differ, ``runtime`` aside: ``{key: (self's, other's)}``."""
+        mine, theirs = dict(flatten(self.model_dump())), dict(flatten(other.model_dump()))
+        return {
+            key: (mine[key], theirs[key])
+            for key in mine
+            if not key.startswith("runtime.") and mine[key] != theirs[key]
+        }
+
+
+class ConfigError(UsageError):
+    """A configuration that cannot be used."""
+
+
+def nearest(word: str, known: Iterator[str] | Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
+    """The known word closest to ``word``; for a dotted key, its last part decides between equals."""
+    candidates = list(known)
+    leaf = word.split(".")[-1]
+    by_leaf = [name for name in candidates if name.split(".")[-1] == leaf]
+    return (by_leaf or difflib.get_close_matches(word, candidates, n=1, cutoff=0.0))[0]
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """Reads ``--hparam_str``: ``"a.b=1,c.d=x|y"``, or the path of a YAML file.
+
+    Returns:
+        Dotted keys and their values, as strings or as YAML read them.
+
+    Raises:
+        ConfigError: if the text is neither.
+    """
+    if text.endswith((".yaml", ".yml")):
+        path = pathlib.Path(text)
+        if not path.is_file():
+            raise ConfigError(f"--hparam_str names the file {text!r}, which does not exist.")
+        return _read_yaml(path.read_text())
+    changes = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(
+                f"Cannot read {part!r} in --hparam_str; write key=value pairs with commas between them, "
+                "such as train.epochs=10,train.lr_base=0.01, or the path of a .yaml file."
+            )
+        changes[key.strip()] = value.strip()
+    return changes
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walks a nested mapping as ``("a.b", value)`` pairs."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_yaml(text: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"The configuration must be a YAML mapping such as 'train: {{epochs: 10}}', got {tree!r}.")
+    return dict(flatten(tree))
+
+
+def _validate(tree: Mapping[str, Any]) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except pydantic.ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {item['msg']}"
+            + _field_help([str(part) for part in item["loc"]])
+            for item in error.errors()
+        ]
+        raise ConfigError("Cannot use this configuration. " + " ".join(problems)) from error
+
+
+def _field_help(path: list[str]) -> str:
+    """The field's own description, for the end of an error message."""
+    section: Any = Config
+    for name in path:
+        field = getattr(section, "model_fields", {}).get(name)
+        if field is None:
+            return ""
+        if field.description and not hasattr(field.annotation, "model_fields"):
+            return f" ({field.description})."
+        section = field.annotation
+    return ""

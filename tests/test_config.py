@@ -1,0 +1,118 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effnetv2_keras.config import Config, ConfigError, flatten, parse_overrides
+
+
+def overridden(text):
+    return Config().override(parse_overrides(text))
+
+
+def test_overrides_take_the_type_of_the_field():
+    config = overridden(
+        "train.epochs=2.5, train.batch_size=8,model.include_preprocessing=false,data.crop_area=0.2|1,eval.isize=96,"
+        "train.optimizer=sgd,progressive.image_size.end=64"
+    )
+    assert config.train.epochs == 2.5
+    assert config.train.batch_size == 8
+    assert config.model.include_preprocessing is False
+    assert config.data.crop_area == (0.2, 1.0)
+    assert config.eval.isize == 96
+    assert config.train.optimizer == "sgd"
+    assert config.progressive.image_size.end == 64
+    assert config.override({"eval.isize": "None"}).eval.isize is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.epoch=3", "Unknown hparam 'train.epoch'; did you mean 'train.epochs'"),
+        ("epochs=3", "did you mean 'train.epochs'"),
+        ("train.epochs=ten", "train.epochs='ten': .*valid number.*passes over the training images"),
+        ("train.batch_size=3.5", "train.batch_size='3.5': .*valid integer"),
+        ("train.optimizer=lamp", "train.optimizer='lamp': .*'rmsprop'"),
+        ("model.model_name=efficientnetv2-b9", "did you mean 'efficientnetv2-b3'"),
+        ("model.survival_prob=0", "model.survival_prob='0': .*greater than 0"),
+        ("data.crop_area=2|1", "data.crop_area='2|1': .*low <= high"),
+        ("data.crop_area=1", "data.crop_area"),
+        ("progressive.dropout_rate.end=2", r"dropout_rate goes from 0.1 to 2.0; it must stay in \[0, 0.999\]"),
+        ("train.epochs", "Cannot read 'train.epochs' in --hparam_str; write key=value"),
+        ("missing.yaml", "names the file 'missing.yaml', which does not exist"),
+        ("train.epochs=nan", "train.epochs='nan'"),
+    ],
+)
+def test_bad_overrides_say_what_to_do(text, message):
+    with pytest.raises(ConfigError, match=message):
+        overridden(text)
+
+
+def test_yaml_file_overrides(tmp_path):
+    path = tmp_path / "changes.yaml"
+    path.write_text("train: {epochs: 3, lr_base: 1e-3}\ndata.hflip: false\n")
+    config = overridden(str(path))
+    assert (config.train.epochs, config.train.lr_base, config.data.hflip) == (3, 1e-3, False)
+    path.write_text("train: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        overridden(str(path))
+    path.write_text("- 1")
+    with pytest.raises(ConfigError, match="must be a YAML mapping"):
+        overridden(str(path))
+
+
+@given(
+    epochs=st.floats(0.01, 1e4),
+    batch_size=st.integers(1, 10**6),
+    crop=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**31 - 1),
+    name=st.one_of(st.none(), st.text("abcdefgh_/", min_size=1).filter(lambda name: name != "null")),
+)
+def test_yaml_round_trip(epochs, batch_size, crop, seed, name):
+    config = Config().override(
+        {
+            "train.epochs": epochs,
+            "train.batch_size": batch_size,
+            "data.crop_area": (crop, 1.0),
+            "train.seed": seed,
+            "data.data_dir": name,
+        }
+    )
+    assert Config.from_yaml(config.to_yaml()) == config
+
+
+def test_override_string_round_trip():
+    changed = overridden("train.epochs=7,data.hflip=false,eval.isize=100,data.crop_aspect=0.5|2")
+    text = ",".join(
+        f"{key}={'|'.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for key, value in flatten(changed.model_dump())
+    )
+    assert overridden(text) == changed
+
+
+def test_differences_name_the_keys_and_leave_runtime_out():
+    changed = overridden("train.epochs=7,runtime.log_every=1")
+    assert Config().differences(changed) == {"train.epochs": (350, 7)}
+
+
+def test_configurations_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train.epochs = 3
+
+
+def test_steps_of_a_run():
+    config = overridden("train.epochs=350,train.batch_size=4096")
+    assert config.total_steps(1_256_144) == 107_336  # the reference code's ImageNet run
+    with pytest.raises(ConfigError, match="batch_size is 4096 but there are only 100 training images"):
+        config.total_steps(100)
+
+
+def test_every_knob_is_described():
+    def undescribed(section, prefix=""):
+        for name, field in section.model_fields.items():
+            inner = field.annotation
+            if hasattr(inner, "model_fields") and not field.description:
+                yield from undescribed(inner, f"{prefix}{name}.")
+            elif not field.description:
+                yield prefix + name
+
+    assert not list(undescribed(Config))

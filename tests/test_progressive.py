@@ -1,0 +1,136 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hparams.base
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.progressive import Ramp, Ramps, plan_stages, remaining
+
+
+def make_ramps(**changes):
+    ramps = {
+        "image_size": Ramp(128, 300),
+        "randaug_magnitude": Ramp(5, 15),
+        "mixup_alpha": Ramp(0, 0.2),
+        "cutmix_alpha": Ramp(0, 0),
+        "dropout_rate": Ramp(0.1, 0.3),
+    }
+    return Ramps(**{**ramps, **changes})
+
+
+def planned(model_name, field):
+    stages = hparams.base.progressive_of(model_name).plan(total_steps=1000)
+    return [pytest.approx(getattr(stage, field), abs=0.006) for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("model_name", "sizes", "magnitudes", "alphas", "dropouts"),
+    [  # Algorithm 1 applied to Table 6 of the paper
+        ("efficientnetv2-s", [128, 185, 243, 300], [5, 8.33, 11.67, 15], [0, 0, 0, 0], [0.1, 0.167, 0.233, 0.3]),
+        ("efficientnetv2-m", [128, 212, 296, 380], [5, 10, 15, 20], [0, 0.067, 0.133, 0.2], [0.1, 0.2, 0.3, 0.4]),
+        ("efficientnetv2-l", [128, 212, 296, 380], [5, 11.67, 18.33, 25], [0, 0.133, 0.267, 0.4],
+         [0.1, 0.233, 0.367, 0.5]),
+    ],
+)  # fmt: skip
+def test_paper_stages(model_name, sizes, magnitudes, alphas, dropouts):
+    assert planned(model_name, "image_size") == sizes
+    assert planned(model_name, "randaug_magnitude") == magnitudes
+    assert planned(model_name, "mixup_alpha") == alphas
+    assert planned(model_name, "dropout_rate") == dropouts
+
+
+@pytest.mark.parametrize(
+    ("image_size", "expected"),
+    [  # observed in the reference code
+        (Ramp(128, 300), [171, 214, 257, 300]),
+        (Ramp(128, 384), [192, 256, 320, 384]),
+        (Ramp(128, 208), [148, 168, 188, 208]),
+        (Ramp(128, 240), [156, 184, 212, 240]),
+    ],
+)
+def test_original_sizes(image_size, expected):
+    stages = plan_stages(make_ramps(image_size=image_size), num_stages=4, total_steps=107336, schedule="original")
+    assert [stage.image_size for stage in stages] == expected
+    assert [stage.end_step for stage in stages] == [26834, 53668, 80502, 107336]
+    assert [stage.randaug_magnitude for stage in stages] == pytest.approx([5, 8.3333, 11.6667, 15], abs=1e-4)
+
+
+def test_one_stage_trains_at_the_final_settings():
+    (stage,) = plan_stages(make_ramps(), num_stages=1, total_steps=10)
+    assert (stage.image_size, stage.randaug_magnitude, stage.dropout_rate) == (300, 15, 0.3)
+
+
+@given(num_stages=st.integers(1, 40), extra=st.integers(0, 100_000), multiple=st.integers(1, 64))
+def test_stages_partition_the_steps(num_stages, extra, multiple):
+    total = num_stages + extra
+    stages = plan_stages(make_ramps(), num_stages=num_stages, total_steps=total, size_multiple=multiple)
+    assert [step for stage in stages for step in (stage.first_step, stage.end_step)][1:-1] == [
+        step for stage in stages[1:] for step in (stage.first_step, stage.first_step)
+    ]
+    assert (stages[0].first_step, stages[-1].end_step) == (0, total)
+    lengths = [stage.num_steps for stage in stages]
+    assert min(lengths) >= 1
+    assert max(lengths) - min(lengths) <= 1
+    assert all(stage.image_size % multiple == 0 and stage.image_size > 0 for stage in stages)
+
+
+@given(
+    start=st.floats(0, 1000),
+    end=st.floats(0, 1000),
+    count=st.integers(1, 50),
+)
+def test_ramps_are_monotone_and_end_where_they_say(start, end, count):
+    values = [Ramp(start, end).value_at(index, count) for index in range(count)]
+    steps = [later - earlier for earlier, later in zip(values, values[1:])]
+    assert all(step * (end - start) >= -1e-9 for step in steps)
+    assert values[-1] == pytest.approx(end)
+    assert count == 1 or values[0] == start
+
+
+@given(num_stages=st.integers(1, 9), extra=st.integers(0, 200), data=st.data())
+def test_remaining_is_the_rest_of_the_plan(num_stages, extra, data):
+    stages = plan_stages(make_ramps(), num_stages=num_stages, total_steps=num_stages + extra)
+    total = stages[-1].end_step
+    step = data.draw(st.integers(0, total))
+    left = list(remaining(stages, step=step))
+    assert [number for _, steps in left for number in steps] == list(range(step, total))
+    assert all(steps and stage.first_step <= steps[0] and steps[-1] < stage.end_step for stage, steps in left)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_stages": 4, "total_steps": 3}, "4 stages need at least 4 steps, but the run has 3"),
+        ({"num_stages": 0, "total_steps": 3}, "num_stages is 0; it must be at least 1"),
+        ({"num_stages": 1, "total_steps": 3, "schedule": "papr"}, "Unknown stage schedule 'papr'; use one of: paper"),
+        ({"num_stages": 1, "total_steps": 3, "size_multiple": 0}, "size_multiple is 0"),
+    ],
+)
+def test_bad_plans_say_why(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        plan_stages(make_ramps(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("field", "ramp"),
+    [
+        ("dropout_rate", Ramp(0.1, 1.0)),
+        ("mixup_alpha", Ramp(-0.1, 0.2)),
+        ("randaug_magnitude", Ramp(5, 31)),
+        ("image_size", Ramp(0, 300)),
+    ],
+)
+def test_ramps_out_of_range_are_refused(field, ramp):
+    with pytest.raises(UsageError, match=f"{field} goes from {ramp.start} to {ramp.end}; it must stay in"):
+        make_ramps(**{field: ramp})
+
+
+def test_ramps_must_be_finite():
+    with pytest.raises(UsageError, match="both ends must be finite"):
+        Ramp(0, float("nan"))
+
+
+def test_remaining_refuses_a_step_outside_the_plan():
+    stages = plan_stages(make_ramps(), num_stages=2, total_steps=10)
+    with pytest.raises(UsageError, match="Step 11 lies outside the plan, which has 10 steps"):
+        list(remaining(stages, step=11))
