@@ -1,0 +1,32 @@
+"""Your own folder of images: one sub-folder per class, flat or under train / validation / test.
+
+Command: ``python main.py --mode=train --dataset_cfg=folder --data_dir=FOLDER --model_name=efficientnetv2-b0
+--model_dir=RUN``. The settings aim at a few thousand photographs, trained from scratch in minutes to hours; the
+evaluation crop keeps the whole shorter side.
+Result: not measured on a public data set; see the README for one run on photographs.
+"""
+
+from __future__ import annotations
+
+from effnetv2_keras.config import Config, EvalConfig, TrainConfig
+from hparams import base
+
+
+def get_config(model_name: str) -> Config:
+    """The variant's own stages; AdamW and a cosine schedule, which need no tuning for small data."""
+    config = base.get_base(model_name)
+    return config.model_copy(
+        update={
+            "train": TrainConfig(
+                epochs=30,
+                batch_size=32,
+                optimizer="adamw",
+                lr_base=0.008,
+                lr_sched="cosine",
+                lr_warmup_epoch=1,
+                weight_decay=0.01,
+                ema_decay=0.999,
+            ),
+            "eval": EvalConfig(batch_size=32),
+        }
+    )

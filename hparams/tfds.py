@@ -1,0 +1,17 @@
+"""Any image-classification data set of TensorFlow Datasets, by name.
+
+Command: ``python main.py --mode=train --dataset_cfg=tfds --hparam_str=data.tfds_name=NAME --model_dir=RUN``;
+``--data_dir`` is the TensorFlow Datasets folder. Settings as for a folder of images.
+Result: not measured.
+"""
+
+from __future__ import annotations
+
+from effnetv2_keras.config import Config
+from hparams import folder
+
+
+def get_config(model_name: str) -> Config:
+    """The folder recipe, reading from TensorFlow Datasets."""
+    config = folder.get_config(model_name)
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": "tfds"})})
