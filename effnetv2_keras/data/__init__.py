@@ -1,0 +1,1 @@
+"""The input pipeline: sources, decoding, augmentation, mixing, and the one place that chains them."""
