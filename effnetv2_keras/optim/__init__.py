@@ -1,0 +1,1 @@
+"""Optimisation: learning-rate schedules, optimizers, moving averages of the weights, and the loss."""

@@ -1,0 +1,30 @@
+"""Settings that must precede TensorFlow: quiet logs, and two logical CPU devices for the tests of replicas.
+
+Tests that name no device run on the first of the two. Without TensorFlow, the tests that need none still run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+if importlib.util.find_spec("tensorflow") is not None:
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+@pytest.fixture
+def two_replicas() -> tf.distribute.Strategy:
+    """Two mirrored replicas on the CPU.
+
+    They do without collective operations, whose keys TensorFlow counts from the same start in every
+    ``MirroredStrategy``: the second one of a process fails if it reduces a tensor of another shape.
+    """
+    return tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effnetv2_keras.optim import ema
+
+STEPS = 6
+LIMIT = 0.3  # reached at the third step
+
+
+@pytest.fixture(params=["default", "one device", "two replicas"])
+def strategy(request):
+    if request.param == "two replicas":
+        return request.getfixturevalue("two_replicas")
+    return tf.distribute.get_strategy() if request.param == "default" else tf.distribute.OneDeviceStrategy("/CPU:0")
+
+
+def small_model(policy):
+    tf.keras.utils.set_random_seed(7)
+    return tf.keras.Sequential([
+        tf.keras.Input((6, 6, 2)),
+        tf.keras.layers.Conv2D(3, 3, use_bias=False, dtype=policy, name="conv"),
+        tf.keras.layers.BatchNormalization(momentum=0.5, dtype=policy, name="norm"),
+        tf.keras.layers.GlobalAveragePooling2D(dtype=policy, name="pool"),
+        tf.keras.layers.Dense(2, dtype=policy, name="dense"),
+    ])  # fmt: skip
+
+
+def train(strategy, policy="float32"):
+    """Trains on random images; gives the weights of the model and of its average at the start and after each step."""
+    with strategy.scope():
+        model, average = small_model(policy), small_model(policy)
+        optimizer = tf.keras.optimizers.SGD(0.3, jit_compile=False)
+        optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(images):
+        def replica(images):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(tf.cast(model(images, training=True), tf.float32) - 1.0))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+
+        strategy.run(replica, args=(images,))
+        ema.update_ema(
+            strategy,
+            source=model.weights,
+            average=average.weights,
+            decay=ema.ema_decay_at(optimizer.iterations, LIMIT),
+        )
+
+    random = np.random.default_rng(0)
+    trace = [(snapshot(model), snapshot(average))]
+    for _ in range(STEPS):
+        # Each replica has images of another mean and spread, so that their BatchNorm statistics differ.
+        images = [random.normal(0.0, 1.0, (4, 6, 6, 2)), random.normal(2.0, 3.0, (4, 6, 6, 2))]
+        step(
+            strategy.experimental_distribute_values_from_function(
+                lambda context, images=images: tf.constant(images[context.replica_id_in_sync_group], tf.float32)
+            )
+        )
+        trace.append((snapshot(model), snapshot(average)))
+    return model, average, trace
+
+
+def snapshot(model):
+    return [weight.read_value().numpy() for weight in model.weights]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_closed_form(strategy, policy):
+    model, _, trace = train(strategy, policy)
+    names = [weight.name for weight in model.weights]
+    assert len(names) == 7
+    expected, before = trace[0][0], trace[0][0]
+    for count in range(1, STEPS + 1):
+        decay = min(LIMIT, (1 + count) / (10 + count))
+        weights, averages = trace[count]
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights)]
+        for name, mine, value, new, old in zip(names, averages, expected, weights, before):
+            np.testing.assert_allclose(mine, value, rtol=1e-5, atol=1e-6, err_msg=name)
+            assert np.abs(new - old).max() > 1e-4, f"{name} did not move in step {count}"
+        before = weights
+
+
+def test_statistics_enter_with_their_mean_over_the_replicas(two_replicas):
+    model, average, trace = train(two_replicas)
+    index = [weight.name for weight in model.weights].index("norm/moving_mean:0")
+    own = [copy.numpy() for copy in two_replicas.experimental_local_results(model.weights[index])]
+    assert np.abs(own[0] - own[1]).max() > 0.1
+    np.testing.assert_allclose(trace[-1][0][index], (own[0] + own[1]) / 2, rtol=1e-6)
+    for weight in average.weights:
+        copies = [copy.numpy() for copy in two_replicas.experimental_local_results(weight)]
+        np.testing.assert_array_equal(copies[0], copies[1])
+
+
+def test_compiles_with_xla():
+    source = [tf.Variable([2.0, 4.0], name="kernel")]
+    average = [tf.Variable([1.0, 1.0], name="kernel")]
+
+    @tf.function(jit_compile=True)
+    def step():
+        decay = tf.constant(0.75, tf.float64)
+        ema.update_ema(tf.distribute.get_strategy(), source=source, average=average, decay=decay)
+
+    step()
+    assert average[0].numpy().tolist() == [1.25, 1.75]
+    assert source[0].numpy().tolist() == [2.0, 4.0]
+
+
+def test_decay_of_the_first_steps():
+    assert float(ema.ema_decay_at(1, 0.9999)) == 2 / 11
+    assert float(ema.ema_decay_at(tf.Variable(90, dtype=tf.int64), 0.9999)) == pytest.approx(0.91)
+    assert float(ema.ema_decay_at(10**6, 0.9999)) == 0.9999
+
+
+@given(step=st.integers(1, 10**7), decay=st.floats(0, 0.99999))
+@settings(deadline=None)
+def test_decay_grows_to_its_limit(step, decay):
+    now, then = float(ema.ema_decay_at(step, decay)), float(ema.ema_decay_at(step + 1, decay))
+    assert 0.0 <= now <= then <= decay
+
+
+@pytest.mark.parametrize(
+    ("source", "average", "message"),
+    [
+        ([("kernel", 2, "float32"), ("bias", 3, "float32")], [("kernel", 2, "float32")], "has 2 weights but .* has 1"),
+        (
+            [("kernel", 2, "float32")],
+            [("kernel", 3, "float32")],
+            r"Cannot average kernel:0 \(2,\) .* in kernel:0 \(3,\)",
+        ),
+        ([("kernel", 2, "float32")], [("bias", 2, "float32")], "Cannot average kernel:0 .* in bias:0"),
+        ([("kernel", 2, "int32")], [("kernel", 2, "int32")], "int32.* the type float32"),
+    ],
+)
+def test_two_architectures(source, average, message):
+    source, average = (
+        [tf.Variable(tf.zeros(size, dtype), name=name) for name, size, dtype in rows] for rows in (source, average)
+    )
+    decay = tf.constant(0.5, tf.float64)
+    with pytest.raises(ValueError, match=message):
+        ema.update_ema(tf.distribute.get_strategy(), source=source, average=average, decay=decay)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effnetv2_keras.optim import losses
+
+
+def loss_and_gradient(labels, logits, label_smoothing):
+    logits = tf.constant(logits, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = losses.softmax_cross_entropy(labels, logits, label_smoothing=label_smoothing)
+    return loss.numpy(), tape.gradient(loss, logits).numpy()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_same_as_keras(label_smoothing):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(6, 5)).astype(np.float32) * 4
+    labels = random.dirichlet(np.ones(5), size=6).astype(np.float32)
+    loss, gradient = loss_and_gradient(labels, logits, label_smoothing)
+    keras = tf.keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=label_smoothing, reduction=tf.keras.losses.Reduction.NONE
+    )
+    variable = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(variable)
+        expected = keras(labels, variable)
+    assert loss.dtype == np.float32
+    assert loss.shape == (6,)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, tape.gradient(expected, variable), atol=1e-6)
+
+
+def test_a_row_of_zeros_has_no_loss_and_no_gradient():
+    labels = tf.constant([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    loss, gradient = loss_and_gradient(labels, [[3.0, -2.0, 1.0]] * 2, 0.1)
+    assert loss[0] == 0.0
+    assert loss[1] > 1.0
+    assert gradient[0].tolist() == [0.0, 0.0, 0.0]
+    assert np.abs(gradient[1]).min() > 0.01
+
+
+def test_large_logits_stay_finite():
+    loss, gradient = loss_and_gradient(tf.constant([[1.0, 0.0]]), [[-1e4, 1e4]], 0.1)
+    assert loss[0] == pytest.approx(0.95 * 2e4)
+    assert gradient[0].tolist() == pytest.approx([-0.95, 0.95])
+
+
+def test_half_precision_labels_are_taken():
+    labels = tf.constant([[0.25, 0.75]], tf.bfloat16)
+    loss = losses.softmax_cross_entropy(labels, tf.constant([[0.0, 0.0]]), label_smoothing=0.1)
+    assert loss.dtype == tf.float32
+    assert float(loss[0]) == pytest.approx(np.log(2.0))
+
+
+@given(seed=st.integers(0, 2**16), classes=st.integers(2, 30), label_smoothing=st.floats(0, 0.9), mass=st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_smoothing_keeps_the_sum_of_the_labels(seed, classes, label_smoothing, mass):
+    # The gradient is softmax * sum(smoothed) - smoothed. Adding it up over the classes says nothing (it is 0), but with
+    # equal logits it shows the smoothed labels: smoothed = mass / classes - gradient.
+    labels = mass * np.random.default_rng(seed).dirichlet(np.ones(classes), size=1).astype(np.float32)
+    loss, gradient = loss_and_gradient(labels, np.zeros((1, classes)), label_smoothing)
+    assert loss[0] == pytest.approx(mass * np.log(classes), abs=1e-5)
+    smoothed = mass / classes - gradient
+    assert smoothed.sum() == pytest.approx(mass, abs=1e-5)
+    np.testing.assert_allclose(smoothed, labels * (1 - label_smoothing) + mass * label_smoothing / classes, atol=1e-6)
+    assert smoothed.min() >= mass * label_smoothing / classes - 1e-6
+
+
+def test_l2_penalty_and_its_gradient():
+    variables = [tf.Variable([[1.0, -2.0]]), tf.Variable([3.0])]
+    with tf.GradientTape() as tape:
+        penalty = losses.l2_penalty(variables)
+    assert penalty.dtype == tf.float32
+    assert float(penalty) == 7.0
+    assert [gradient.numpy().tolist() for gradient in tape.gradient(penalty, variables)] == [[[1.0, -2.0]], [3.0]]
+
+
+def test_l2_penalty_of_nothing_is_zero():
+    assert float(losses.l2_penalty([])) == 0.0
+
+
+def test_kernels_decay_and_nothing_else():
+    frozen = tf.keras.layers.Dense(2, name="frozen")
+    frozen.trainable = False
+    model = tf.keras.Sequential([
+        tf.keras.Input((8, 8, 3)),
+        tf.keras.layers.Conv2D(4, 3, name="conv"),
+        tf.keras.layers.BatchNormalization(name="norm"),
+        tf.keras.layers.DepthwiseConv2D(3, name="depthwise"),
+        tf.keras.layers.GlobalAveragePooling2D(),
+        tf.keras.layers.Dense(3, name="dense"),
+        frozen,
+    ])  # fmt: skip
+    assert [variable.name for variable in losses.decayed_variables(model)] == [
+        "conv/kernel:0", "depthwise/depthwise_kernel:0", "dense/kernel:0",
+    ]  # fmt: skip

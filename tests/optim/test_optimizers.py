@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras import config
+from effnetv2_keras.optim import optimizers, schedules
+
+SHAPES = ((3, 4), (5,), ())
+
+
+def rising_and_falling(peak=0.1):
+    """A learning rate that differs at every step of sixty."""
+    return schedules.WarmupSchedule("cosine", peak, 80, 10, 1.0, 1.0, 0.0)
+
+
+def standing_still(peak=0.1):
+    return schedules.WarmupSchedule("constant", peak, 80, 0, 1.0, 1.0, 0.0)
+
+
+def random_steps(count, seed=0):
+    """Starting values, and the gradients of each step, whose scale runs over six orders of magnitude."""
+    random = np.random.default_rng(seed)
+    start = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
+    scales = 10.0 ** random.uniform(-4, 2, size=count)
+    return start, [[(scale * random.normal(size=shape)).astype(np.float32) for shape in SHAPES] for scale in scales]
+
+
+def new_variables(values):
+    return [tf.Variable(value, name=f"kernel{index}") for index, value in enumerate(values)]
+
+
+def run(optimizer, variables, gradients):
+    """Every value that each variable takes."""
+    trace = []
+    for step in gradients:
+        optimizer.apply_gradients(zip(map(tf.constant, step), variables))
+        trace.append([variable.numpy() for variable in variables])
+    return trace
+
+
+def run_tf1(make, schedule, start, gradients):
+    """The same with an optimizer of TensorFlow 1, in a graph and a session of its own."""
+    rates = [float(schedule(step)) for step in range(len(gradients))]
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        rate = v1.placeholder(tf.float32, ())
+        variables = [v1.Variable(value) for value in start]
+        feeds = [v1.placeholder(tf.float32, value.shape) for value in start]
+        train = make(rate).apply_gradients(list(zip(feeds, variables)))
+        session.run(v1.global_variables_initializer())
+        trace = []
+        for value, step in zip(rates, gradients):
+            session.run(train, {rate: value, **dict(zip(feeds, step))})
+            trace.append(session.run(variables))
+        return trace
+
+
+# TensorFlow 1's momentum multiplies by the learning rate outside the accumulator, Keras' inside: equal only while the
+# rate stands still. Keras rounds momentum and Adam in another order, hence the tolerance.
+@pytest.mark.parametrize(
+    ("name", "schedule", "make", "tolerance"),
+    [
+        ("rmsprop", rising_and_falling(), lambda rate: tf.compat.v1.train.RMSPropOptimizer(rate, 0.9, 0.9, 1e-3), 1e-6),
+        ("momentum", standing_still(), lambda rate: tf.compat.v1.train.MomentumOptimizer(rate, 0.9), 1e-5),
+        ("sgd", rising_and_falling(), tf.compat.v1.train.GradientDescentOptimizer, 1e-6),
+        ("adam", rising_and_falling(), tf.compat.v1.train.AdamOptimizer, 1e-5),
+    ],
+    ids=["rmsprop", "momentum", "sgd", "adam"],
+)
+def test_same_as_tensorflow_1(name, schedule, make, tolerance):
+    start, gradients = random_steps(60)
+    ours = run(optimizers.make_optimizer(name, schedule=schedule), new_variables(start), gradients)
+    theirs = run_tf1(make, schedule, start, gradients)
+    for step, (mine, other) in enumerate(zip(ours, theirs)):
+        for a, b in zip(mine, other):
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=f"{name}, step {step}")
+    assert np.abs(ours[-1][0] - start[0]).max() > 0.1
+
+
+def test_rmsprop_by_hand():
+    optimizer = optimizers.RMSpropTF1(0.5, rho=0.8, momentum=0.7, epsilon=0.1)
+    variable = tf.Variable([1.0])
+    ms, mom, weight = 1.0, 0.0, 1.0
+    for rate, gradient in ((0.5, 2.0), (0.25, -3.0)):
+        optimizer.learning_rate = rate
+        optimizer.apply_gradients([(tf.constant([gradient]), variable)])
+        ms = 0.8 * ms + 0.2 * gradient**2
+        mom = 0.7 * mom + rate * gradient / (ms + 0.1) ** 0.5
+        weight -= mom
+        assert float(variable[0]) == pytest.approx(weight, rel=1e-6)
+
+
+def test_adamw_decays_kernels_only():
+    schedule = rising_and_falling()
+    optimizer = optimizers.make_optimizer("adamw", schedule=schedule, weight_decay=0.1)
+    plain = optimizers.make_optimizer("adam", schedule=schedule)
+    names = ("conv/kernel", "conv/bias", "norm/gamma", "norm/beta", "depthwise/depthwise_kernel")
+    variables, others = ([tf.Variable([2.0], name=name) for name in names] for _ in range(2))
+    expected = np.full(len(names), 2.0)
+    for step in range(12):
+        gradient = tf.constant([float(np.sin(step))])
+        before = [float(variable[0]) for variable in others]
+        optimizer.apply_gradients([(gradient, variable) for variable in variables])
+        plain.apply_gradients([(gradient, variable) for variable in others])
+        decay = float(schedule(step)) * 0.1 * np.array([1, 0, 0, 0, 1])
+        # The step of Adam depends on the gradients alone; the decay multiplies the weight before it.
+        expected = expected * (1 - decay) + [float(variable[0]) - old for variable, old in zip(others, before)]
+    np.testing.assert_allclose([float(variable[0]) for variable in variables], expected, rtol=1e-5)
+    assert expected[0] < expected[1] - 0.05
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_weight_decay_is_decoupled_or_else_ignored(name):
+    values = []
+    for weight_decay in (0.0, 0.5):
+        variable = tf.Variable([1.0], name="kernel")
+        optimizer = optimizers.make_optimizer(name, schedule=standing_still(), weight_decay=weight_decay)
+        optimizer.apply_gradients([(tf.constant([1.0]), variable)])
+        values.append(float(variable[0]))
+    assert (values[0] != values[1]) is optimizers.uses_decoupled_weight_decay(name)
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_restored_equals_uninterrupted_bit_for_bit(name, tmp_path):
+    start, gradients = random_steps(20)
+
+    def new():
+        variables = new_variables(start)
+        optimizer = optimizers.make_optimizer(name, schedule=rising_and_falling(), weight_decay=0.1)
+        optimizer.build(variables)
+        return optimizer, variables, tf.train.Checkpoint(optimizer=optimizer, variables=variables)
+
+    optimizer, variables, checkpoint = new()
+    uninterrupted = run(optimizer, variables, gradients[:12])
+    path = checkpoint.save(str(tmp_path / "ckpt"))
+    uninterrupted += run(optimizer, variables, gradients[12:])
+
+    optimizer, variables, checkpoint = new()
+    checkpoint.restore(path).assert_consumed()
+    assert optimizer.iterations.numpy() == 12
+    for mine, other in zip(run(optimizer, variables, gradients[12:]), uninterrupted[12:]):
+        for a, b in zip(mine, other):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_two_replicas_equal_one(name, two_replicas):
+    start, gradients = random_steps(10)
+
+    def train(strategy):
+        with strategy.scope():
+            variables = new_variables(start)
+            optimizer = optimizers.make_optimizer(name, schedule=rising_and_falling(), weight_decay=0.1)
+            optimizer.build(variables)
+
+        @tf.function
+        def step(parts):
+            def replica(part):
+                optimizer.apply_gradients(zip(part, variables))
+
+            strategy.run(replica, args=(parts,))
+
+        count = strategy.num_replicas_in_sync
+        for whole in gradients:
+            # Unequal shares of the gradient.
+            shares = [1.0] if count == 1 else [1.75, -0.75]
+            step(
+                strategy.experimental_distribute_values_from_function(
+                    lambda context, whole=whole, shares=shares: [
+                        tf.constant(shares[context.replica_id_in_sync_group] * value, tf.float32) for value in whole
+                    ]
+                )
+            )
+        assert optimizer.iterations.numpy() == len(gradients)
+        for variable in variables:
+            copies = [copy.numpy() for copy in strategy.experimental_local_results(variable)]
+            assert len(copies) == count
+            np.testing.assert_array_equal(copies[0], copies[-1])
+        return [variable.numpy() for variable in variables]
+
+    one = train(tf.distribute.OneDeviceStrategy("/CPU:0"))
+    two = train(two_replicas)
+    plain = run(
+        optimizers.make_optimizer(name, schedule=rising_and_falling(), weight_decay=0.1),
+        new_variables(start),
+        gradients,
+    )[-1]
+    for a, b, c in zip(one, two, plain):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(a, c, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_compiles_with_xla(name):
+    start, gradients = random_steps(5)
+    expected = run(
+        optimizers.make_optimizer(name, schedule=rising_and_falling(), weight_decay=0.1),
+        new_variables(start),
+        gradients,
+    )
+    variables = new_variables(start)
+    optimizer = optimizers.make_optimizer(name, schedule=rising_and_falling(), weight_decay=0.1)
+    optimizer.build(variables)
+
+    @tf.function(jit_compile=True)
+    def step(values):
+        optimizer.apply_gradients(zip(values, variables))
+
+    for values in gradients:
+        step([tf.constant(value) for value in values])
+    for variable, value in zip(variables, expected[-1]):
+        np.testing.assert_allclose(variable, value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_weights_of_a_mixed_precision_model(policy):
+    layer = tf.keras.layers.Dense(2, kernel_initializer="ones", dtype=policy)
+    layer.build((None, 3))
+    optimizer = optimizers.make_optimizer("rmsprop", schedule=standing_still())
+    optimizer.apply_gradients([(tf.ones((3, 2)), layer.kernel), (tf.zeros(2), layer.bias)])
+    assert layer.kernel.dtype == tf.float32
+    np.testing.assert_allclose(layer.kernel, np.full((3, 2), 1 - 0.1 / np.sqrt(1.001)), rtol=1e-6)
+
+
+def test_rmsprop_config_round_trip():
+    optimizer = optimizers.RMSpropTF1(rising_and_falling(), rho=0.8, momentum=0.7, epsilon=0.1, global_clipnorm=2.0)
+    again = tf.keras.optimizers.deserialize(tf.keras.optimizers.serialize(optimizer))
+    assert type(again) is optimizers.RMSpropTF1
+    assert again.get_config() == optimizer.get_config()
+    start, gradients = random_steps(5)
+    for mine, other in zip(
+        run(optimizer, new_variables(start), gradients), run(again, new_variables(start), gradients)
+    ):
+        for a, b in zip(mine, other):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_every_name_of_the_configuration_exists():
+    field = config.TrainConfig.model_fields["optimizer"]
+    assert set(optimizers.OPTIMIZERS) == set(typing.get_args(field.annotation))
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="Unknown optimizer 'lamb'; use one of: rmsprop, momentum"):
+        optimizers.make_optimizer("lamb", schedule=standing_still())
