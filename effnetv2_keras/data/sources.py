@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
@@ -94,7 +95,9 @@ class ArraySource(RandomAccessSource):
         DataError: for other shapes, types or label values.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]], class_names: Sequence[str]
+    ) -> None:
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or images.dtype != np.uint8:
             raise DataError(
@@ -186,7 +189,7 @@ class TfdsSource(Source):
         return records.enumerate().shard(shard.count, shard.index).map(named)
 
 
-def _check_labels(labels: np.ndarray, class_names: Sequence[str]) -> None:
+def _check_labels(labels: npt.NDArray[Any], class_names: Sequence[str]) -> None:
     if not len(labels):
         raise DataError("There are no images.")
     if labels.min() < 0 or labels.max() >= len(class_names):

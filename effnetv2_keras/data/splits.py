@@ -137,7 +137,9 @@ def tfds_splits(data: config_lib.DataConfig) -> Splits:
     except tfds.core.DatasetNotFoundError as error:
         raise DataError(f"TensorFlow Datasets knows no {data.tfds_name!r} (looked in {data.data_dir}).") from error
     except (OSError, AssertionError, tf.errors.OpError, tfds.download.DownloadError) as error:
-        raise DataError(f"Cannot prepare {data.tfds_name!r} in {data.data_dir or '~/tensorflow_datasets'}: {error}") from error
+        raise DataError(
+            f"Cannot prepare {data.tfds_name!r} in {data.data_dir or '~/tensorflow_datasets'}: {error}"
+        ) from error
     eval_split = data.eval_split or next((name for name in EVAL_SPLITS if name in builder.info.splits), None)
     if eval_split is None:
         raise DataError(

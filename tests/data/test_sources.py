@@ -12,6 +12,7 @@ from effnetv2_keras.data.splits import open_splits
 from tests.images import write_classes
 
 NAMES = ("a", "b", "c")
+WHOLE = Shard()
 
 
 def array_source(count):
@@ -19,7 +20,7 @@ def array_source(count):
     return ArraySource(images, np.arange(count) % 3, NAMES)
 
 
-def indices(source, *, seed=0, batch_size=4, first_step=0, end_step=5, shard=Shard()):
+def indices(source, *, seed=0, batch_size=4, first_step=0, end_step=5, shard=WHOLE):
     stream = source.stream(seed=seed, batch_size=batch_size, first_step=first_step, end_step=end_step, shard=shard)
     return [int(record["index"]) for record in stream]
 

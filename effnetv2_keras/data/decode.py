@@ -1,0 +1,153 @@
+"""From a file's bytes, or an image in memory, to a uint8 RGB image of the wanted size."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import tensorflow as tf
+
+EVAL_MARGIN = 32
+"""Evaluation keeps ``size / (size + 32)`` of the shorter side (reference code)."""
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes a whole image to RGB.
+
+    Args:
+        encoded: string scalar, the bytes of a JPEG, PNG, GIF (its first frame) or BMP file (8 bits: grey, without a
+            palette); or an image that needs no decoding, uint8 ``[H, W, C]``. Grey, with one or two channels, is
+            repeated; transparency is dropped.
+
+    Returns:
+        The image, uint8 ``[H, W, 3]``.
+
+    Raises:
+        ValueError: for a tensor of another type or rank.
+        tf.errors.InvalidArgumentError: when run, for bytes that are no image or an incomplete one.
+    """
+    encoded = _checked(encoded)
+    if encoded.dtype == tf.uint8:
+        return _to_rgb(encoded)
+    # Only the BMP decoder refuses to convert grey or transparent images to three channels.
+    return tf.cond(
+        tf.strings.substr(encoded, 0, 2) == b"BM",
+        lambda: _to_rgb(tf.io.decode_bmp(encoded)),
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+
+
+def random_crop(
+    image: tf.Tensor,
+    *,
+    image_size: int,
+    area: tuple[float, float] = (0.05, 1.0),
+    aspect: tuple[float, float] = (0.75, 4 / 3),
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Cuts out a random rectangle and resizes it to a square, for training.
+
+    Of a JPEG file only the rectangle is decoded. If no rectangle of the wanted shape fits in a hundred tries, the
+    whole image is taken (reference code).
+
+    Args:
+        image: what ``decode`` takes.
+        image_size: side of the result, pixels.
+        area: smallest and largest share of the image's area, in (0, 1].
+        aspect: smallest and largest width over height.
+        seed: int32 ``[2]``; the result is a function of it and the image.
+
+    Returns:
+        The crop, resized bilinearly, uint8 ``[image_size, image_size, 3]``.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: see ``decode``.
+    """
+
+    def choose(shape: tf.Tensor) -> tf.Tensor:
+        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            bounding_boxes=tf.zeros([1, 0, 4]),
+            seed=seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=aspect,
+            area_range=area,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return tf.concat([begin[:2], size[:2]], axis=0)
+
+    return _resize(_crop(image, choose), image_size)
+
+
+def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None) -> tf.Tensor:
+    """Cuts out the central square and resizes it, for evaluation.
+
+    Args:
+        image: what ``decode`` takes.
+        image_size: side of the result, pixels.
+        crop: side of the square over the image's shorter side, in (0, 1]; None for
+            ``image_size / (image_size + 32)`` (reference code, which for sizes from 320 squeezes the whole image
+            into a square instead; here the aspect ratio is always kept).
+
+    Returns:
+        The crop, resized bilinearly, uint8 ``[image_size, image_size, 3]``.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: see ``decode``.
+    """
+    share = image_size / (image_size + EVAL_MARGIN) if crop is None else crop
+
+    def choose(shape: tf.Tensor) -> tf.Tensor:
+        shorter = tf.cast(tf.reduce_min(shape[:2]), tf.float64)
+        # The nudge: a product such as 100 * 0.29 falls just short of the whole number that it is.
+        side = tf.maximum(tf.cast(tf.floor(shorter * share + 1e-6), tf.int32), 1)
+        return tf.concat([(shape[:2] - side) // 2, [side, side]], axis=0)
+
+    return _resize(_crop(image, choose), image_size)
+
+
+def _crop(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Cuts the rectangle out that ``choose`` gives.
+
+    Args:
+        image: what ``decode`` takes.
+        choose: from the shape of the image, int32 ``[3]``, to the rectangle: top, left, height, width, int32 ``[4]``.
+
+    Returns:
+        The rectangle, uint8 ``[h, w, 3]``.
+    """
+    image = _checked(image)
+
+    def cut_decoded() -> tf.Tensor:
+        decoded = decode(image)
+        top, left, height, width = tf.unstack(choose(tf.shape(decoded)))
+        return decoded[top : top + height, left : left + width]
+
+    def cut_jpeg() -> tf.Tensor:
+        return tf.image.decode_and_crop_jpeg(image, choose(tf.image.extract_jpeg_shape(image)), channels=3)
+
+    if image.dtype == tf.uint8:
+        return cut_decoded()
+    return tf.cond(tf.io.is_jpeg(image), cut_jpeg, cut_decoded)
+
+
+def _checked(image: tf.Tensor) -> tf.Tensor:
+    image = tf.convert_to_tensor(image)
+    if (image.dtype, image.shape.rank) not in ((tf.string, 0), (tf.uint8, 3)):
+        raise ValueError(
+            f"Cannot decode a tensor of type {image.dtype.name} and shape {image.shape}; pass the bytes of one image "
+            "file (a string scalar), or a uint8 image [height, width, channels]."
+        )
+    return image
+
+
+def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes bilinearly to ``[size, size, 3]``, without antialiasing (reference code), rounded to uint8."""
+    return tf.cast(tf.round(tf.image.resize(image, [size, size])), tf.uint8)
+
+
+def _to_rgb(image: tf.Tensor) -> tf.Tensor:
+    """Repeats the first of one or two channels, or keeps the first three of more."""
+    if image.shape[-1] == 3:
+        return image
+    has_colour = tf.cast(tf.shape(image)[-1] >= 3, tf.int32)
+    return tf.gather(image, tf.range(3) * has_colour, axis=-1)

@@ -1,0 +1,245 @@
+"""The input pipelines of training and evaluation: the only place where the ops of this package are chained.
+
+Every random choice is a function of (seed, epoch, image) or of (seed, step), so an interrupted run draws the same
+batches when it goes on, and nothing that comes after a random choice is ever cached.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable
+
+import tensorflow as tf
+from absl import logging
+
+from effnetv2_keras import specs
+from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data import decode, mixing, randaugment
+from effnetv2_keras.data.sources import DataError, Record, Shard, Source
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.progressive import Stage
+
+Batch = dict[str, tf.Tensor]
+InputFn = Callable[[tf.distribute.InputContext], tf.data.Dataset]
+
+# The ops are graph ops already: without AutoGraph's rewriting, a stage's input is ready in a fraction of the time.
+_plain_graph = tf.autograph.experimental.do_not_convert
+
+# Which random stream a seed feeds: drawn apart so that no two uses share numbers.
+_PER_IMAGE, _PER_BATCH = 1, 2
+
+
+class UnreadableImages:
+    """Keeps account of images that cannot be decoded, and stops the run or warns.
+
+    Args:
+        policy: ``"error"`` to stop at the first, ``"skip"`` to warn once per image and leave it out.
+
+    Attributes:
+        names: the images met so far, in order.
+        error: what the run must stop with, if anything.
+    """
+
+    def __init__(self, policy: str) -> None:
+        self._policy = policy
+        self.names: list[str] = []
+        self.error: DataError | None = None
+
+    def report(self, name: bytes) -> bytes:
+        """Notes one unreadable image; called by the input pipeline."""
+        text = name.decode(errors="replace")
+        if self._policy == "error":
+            self.error = DataError(
+                f"Cannot decode {text}: it is not a complete JPEG, PNG, GIF or BMP image. Repair or remove it, or "
+                "leave such images out with --hparam_str=data.unreadable=skip"
+            )
+            raise self.error
+        if text not in self.names:
+            self.names.append(text)
+            logging.warning("Leaving out an image that cannot be decoded (%d so far): %s", len(self.names), text)
+        return name
+
+    def guard(self, load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loads one image, or black in its place: ``(image, readable)`` with a boolean scalar."""
+        if record["image"].dtype != tf.string:  # already decoded: nothing can fail
+            return load(record), tf.constant(True)
+
+        def black(shape: tuple[int, ...]) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+            @_plain_graph
+            def reported(name: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                noted = tf.numpy_function(self.report, [name], tf.string)
+                with tf.control_dependencies([noted]):
+                    return tf.zeros(shape, tf.uint8), tf.constant(False)
+
+            return reported
+
+        readable = _plain_graph(lambda item: (load(item), tf.constant(True)))
+        loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
+        shape = tuple(loaded.element_spec[0].shape)
+        instead = tf.data.Dataset.from_tensors(record["name"]).map(black(shape))
+        return loaded.concatenate(instead).take(1).get_single_element()
+
+
+@dataclasses.dataclass(frozen=True)
+class InputPlan:
+    """What training and evaluation input have in common.
+
+    Attributes:
+        data: the data settings.
+        batch_size: images per step over all replicas.
+        normalization: how pixels become network input, or None to leave 0..255 to the model.
+        unreadable: takes note of images that cannot be decoded.
+    """
+
+    data: DataConfig
+    batch_size: int
+    normalization: specs.Normalization | None
+    unreadable: UnreadableImages
+
+    def per_replica(self, context: tf.distribute.InputContext) -> int:
+        """Images per replica and step.
+
+        Raises:
+            UsageError: if the batch does not divide evenly.
+        """
+        if self.batch_size % context.num_replicas_in_sync:
+            raise UsageError(
+                f"The batch of {self.batch_size} images does not divide over {context.num_replicas_in_sync} replicas; "
+                "choose a multiple."
+            )
+        return self.batch_size // context.num_replicas_in_sync
+
+    def normalize(self, images: tf.Tensor) -> tf.Tensor:
+        """Applies the normalisation, if it belongs here and not in the model."""
+        if self.normalization is None:
+            return images
+        mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
+        return (tf.cast(images, tf.float32) - tf.constant(mean)) / tf.constant(deviation)
+
+
+def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, first_step: int) -> InputFn:
+    """Builds the training input of one stage.
+
+    Args:
+        source: where the images come from.
+        plan: batch size, data settings.
+        stage: image size and strength of augmentation.
+        seed: of the run.
+        first_step: global step of the first batch; the last is the stage's last.
+
+    Returns:
+        A function for ``strategy.distribute_datasets_from_function``. Its elements are one replica's share of a step:
+        ``image`` uint8 (float32 where images are mixed or normalised) ``[b, S, S, 3]`` and ``label`` float32
+        ``[b, classes]`` whose rows sum to 1, or to 0 for an unreadable image, which so adds nothing to the loss.
+    """
+    data = plan.data
+    image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
+    batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
+    num_classes = len(source.class_names)
+
+    @_plain_graph
+    def augment(record: Record) -> Batch:
+        own_seed = tf.random.experimental.stateless_fold_in(image_seed, record["epoch"])
+        own_seed = tf.random.experimental.stateless_fold_in(own_seed, record["index"])
+        crop_seed, flip_seed, randaug_seed = tf.unstack(tf.random.experimental.stateless_split(own_seed, 3))
+        image, readable = plan.unreadable.guard(
+            lambda item: decode.random_crop(
+                item["image"], image_size=stage.image_size, area=data.crop_area, aspect=data.crop_aspect, seed=crop_seed
+            ),
+            record,
+        )
+        if data.hflip:
+            image = tf.image.stateless_random_flip_left_right(image, flip_seed)
+        if stage.randaug_magnitude:
+            image = randaugment.randaugment(
+                image, magnitude=stage.randaug_magnitude, num_layers=data.ra_num_layers, seed=randaug_seed
+            )
+        return {"image": image, "label": tf.one_hot(record["label"], num_classes) * tf.cast(readable, tf.float32)}
+
+    @_plain_graph
+    def finish(step: tf.Tensor, batch: Batch) -> Batch:
+        images, labels = mixing.mix(
+            batch["image"],
+            batch["label"],
+            mixup_alpha=stage.mixup_alpha,
+            cutmix_alpha=stage.cutmix_alpha,
+            seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
+        )
+        return {"image": plan.normalize(images), "label": labels}
+
+    def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        shard = Shard(context.num_input_pipelines, context.input_pipeline_id)
+        per_replica = plan.per_replica(context)
+        local_replicas = context.num_replicas_in_sync // context.num_input_pipelines
+        records = source.stream(
+            seed=seed, batch_size=plan.batch_size, first_step=first_step, end_step=stage.end_step, shard=shard
+        )
+        batches = records.map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        batches = batches.batch(per_replica * local_replicas, drop_remainder=True).enumerate(first_step)
+        batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if local_replicas > 1:  # mixed as one batch, then dealt out: the images do not depend on the replicas
+            batches = batches.map(_plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    return dataset
+
+
+def _deal(batch: Batch, hands: int) -> Batch:
+    """Splits every tensor ``[hands * b, ...]`` into ``[hands, b, ...]``."""
+    return {
+        name: tf.reshape(value, [hands, value.shape[0] // hands, *value.shape[1:]]) for name, value in batch.items()
+    }
+
+
+def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
+    """Builds the evaluation input: every image exactly once, on any number of workers and replicas.
+
+    Args:
+        source: where the images come from.
+        plan: batch size, data settings.
+        image_size: side of the square images, pixels.
+
+    Returns:
+        A function for ``strategy.distribute_datasets_from_function``. Elements hold ``image`` (uint8, or float32 if
+        normalised) ``[b, S, S, 3]``, ``label`` int64 ``[b]`` and ``weight`` float32 ``[b]``: 1 for an image, 0 for
+        padding that fills the last batches and for an unreadable image. Every worker gets equally many batches.
+    """
+
+    @_plain_graph
+    def load(record: Record) -> Batch:
+        image, readable = plan.unreadable.guard(
+            lambda item: decode.central_crop(item["image"], image_size=image_size, crop=plan.data.eval_crop), record
+        )
+        return {"image": image, "label": record["label"], "weight": tf.cast(readable, tf.float32)}
+
+    padding = {
+        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
+        "label": tf.zeros([], tf.int64),
+        "weight": tf.zeros([], tf.float32),
+    }
+
+    @_plain_graph
+    def finish(batch: Batch) -> Batch:
+        return {**batch, "image": plan.normalize(batch["image"])}
+
+    def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        per_replica = plan.per_replica(context)
+        steps = num_eval_steps(source.num_examples, plan.batch_size)
+        local_examples = steps * plan.batch_size // context.num_input_pipelines
+        images = source.ordered(Shard(context.num_input_pipelines, context.input_pipeline_id))
+        images = images.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        images = images.concatenate(tf.data.Dataset.from_tensors(padding).repeat()).take(local_examples)
+        batches = images.batch(per_replica, drop_remainder=True)
+        return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return dataset
+
+
+def num_eval_steps(num_examples: int, batch_size: int) -> int:
+    """Steps that show every image once: the last batch is filled up with padding."""
+    return -(-num_examples // batch_size)
+
+
+def single_replica(input_fn: InputFn) -> Any:
+    """The dataset of one worker with one replica, for looking at the input without a strategy."""
+    return input_fn(tf.distribute.InputContext(1, 0, 1))

@@ -1,0 +1,176 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras import specs
+from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data.pipeline import (
+    InputPlan,
+    UnreadableImages,
+    eval_input,
+    num_eval_steps,
+    single_replica,
+    train_input,
+)
+from effnetv2_keras.data.sources import ArraySource, DataError, FileSource
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.progressive import Stage
+from tests.images import picture, write_classes
+
+SIZE = 16
+
+
+def make_stage(**changes):
+    stage = Stage(0, 0, 6, SIZE, 10.0, 0.0, 0.0, 0.1)
+    return dataclasses.replace(stage, **changes)
+
+
+def array_source(count=10):
+    images = np.stack([picture((200, 100, 50), index, size=(20, 24)) for index in range(count)])
+    return ArraySource(images, np.arange(count) % 3, ("a", "b", "c"))
+
+
+def make_plan(batch_size=4, normalization=None, unreadable="error", **data):
+    return InputPlan(DataConfig(**data), batch_size, normalization, UnreadableImages(unreadable))
+
+
+def batches(source, *, stage=None, plan=None, seed=0, first_step=0):
+    input_fn = train_input(source, plan or make_plan(), stage=stage or make_stage(), seed=seed, first_step=first_step)
+    return [{name: value.numpy() for name, value in batch.items()} for batch in single_replica(input_fn)]
+
+
+def assert_same(left, right):
+    assert len(left) == len(right) > 0
+    for one, two in zip(left, right):
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, two[name])
+
+
+def test_train_batches_are_static_pixels_and_one_hot_labels():
+    source, plan = array_source(), make_plan()
+    dataset = single_replica(train_input(source, plan, stage=make_stage(), seed=0, first_step=0))
+    assert dataset.element_spec["image"] == tf.TensorSpec([4, SIZE, SIZE, 3], tf.uint8)
+    assert dataset.element_spec["label"] == tf.TensorSpec([4, 3], tf.float32)
+    found = batches(source)
+    assert len(found) == 6
+    assert all(set(np.unique(batch["label"])) == {0.0, 1.0} for batch in found)
+    np.testing.assert_array_equal(np.concatenate([batch["label"] for batch in found]).sum(1), 1)
+
+
+MIXED = make_stage(mixup_alpha=0.4, cutmix_alpha=0.4)
+
+
+@pytest.mark.parametrize("stage", [make_stage(), MIXED], ids=["plain", "mixed"])
+def test_same_seed_same_batches_wherever_they_begin(stage):
+    source = array_source()
+    whole = batches(source, stage=stage)
+    assert_same(whole, batches(source, stage=stage))
+    for first_step in (1, 4):
+        assert_same(whole[first_step:], batches(source, stage=stage, first_step=first_step))
+    other = batches(source, stage=stage, seed=1)
+    assert not np.array_equal(other[0]["image"], whole[0]["image"])
+
+
+def test_the_next_epoch_augments_anew():
+    """One image alone: whatever differs between its epochs is augmentation."""
+    source = ArraySource(array_source(1)._images.numpy(), np.array([0]), ("a", "b"))
+    images = [batch["image"][0] for batch in batches(source, plan=make_plan(batch_size=1))]
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_settings_reach_the_images():
+    source = array_source()
+    plain = {"crop_area": (1.0, 1.0), "crop_aspect": (20 / 24, 20 / 24), "hflip": False}
+    calm = batches(source, stage=make_stage(randaug_magnitude=0.0), plan=make_plan(**plain))
+    flipped = batches(source, stage=make_stage(randaug_magnitude=0.0), plan=make_plan(**{**plain, "hflip": True}))
+    same = mirrored = 0
+    for left, right in zip(calm, flipped):
+        for one, two in zip(left["image"], right["image"]):
+            same += np.array_equal(one, two)
+            mirrored += np.array_equal(one[:, ::-1], two)
+    assert same + mirrored == 24
+    assert min(same, mirrored) > 3
+    for change in ({"crop_area": (0.2, 0.5)}, {"ra_num_layers": 4}):
+        assert not np.array_equal(batches(source, plan=make_plan(**change))[0]["image"], batches(source)[0]["image"])
+    strong = batches(source, stage=make_stage(randaug_magnitude=25.0))
+    assert not np.array_equal(strong[0]["image"], batches(source)[0]["image"])
+
+
+def test_mixing_begins_with_its_alpha():
+    labels = np.concatenate([batch["label"] for batch in batches(array_source(), stage=MIXED)])
+    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-5)
+    assert ((labels > 0.01) & (labels < 0.99)).any()
+
+
+def test_normalization_outside_the_model():
+    source = array_source()
+    for name, (mean, deviation) in specs.PIXEL_STATISTICS.items():
+        raw, normal = batches(source)[0]["image"], batches(source, plan=make_plan(normalization=name))[0]["image"]
+        assert normal.dtype == np.float32
+        np.testing.assert_allclose(normal, (raw - np.array(mean)) / np.array(deviation), rtol=1e-5, atol=1e-5)
+
+
+def test_replicas_get_the_parts_of_one_batch():
+    """However many replicas share a step, it has the same images, mixed with the same partners."""
+    source, plan = array_source(), make_plan()
+    input_fn = train_input(source, plan, stage=MIXED, seed=0, first_step=0)
+    parts = list(input_fn(tf.distribute.InputContext(1, 0, 2)))
+    assert all(part["image"].shape == (2, SIZE, SIZE, 3) for part in parts)
+    joined = [np.concatenate([one["image"], two["image"]]) for one, two in zip(parts[::2], parts[1::2])]
+    np.testing.assert_array_equal(joined, [batch["image"] for batch in batches(source, stage=MIXED)])
+
+
+def test_batch_must_divide_over_the_replicas():
+    input_fn = train_input(array_source(), make_plan(5), stage=make_stage(), seed=0, first_step=0)
+    with pytest.raises(UsageError, match="batch of 5 images does not divide over 2 replicas"):
+        input_fn(tf.distribute.InputContext(1, 0, 2))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("count", [1, 11, 12, 13])
+def test_evaluation_counts_every_image_once(workers, replicas, count):
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    source = ArraySource(images, np.zeros(count, int), ("a", "b"))
+    batch_size = 6 * replicas
+    input_fn = eval_input(source, make_plan(batch_size), image_size=8)
+    seen, steps = [], set()
+    for worker in range(workers):
+        found = list(input_fn(tf.distribute.InputContext(workers, worker, workers * replicas)))
+        steps.add(len(found))
+        for batch in found:
+            seen += [int(image[0, 0, 0]) for image, weight in zip(batch["image"], batch["weight"]) if weight == 1]
+    assert sorted(seen) == list(range(count))
+    assert steps == {num_eval_steps(count, batch_size) * replicas}
+
+
+@pytest.fixture
+def with_broken(tmp_path):
+    paths = write_classes(tmp_path, {"red": 4, "blue": 4})
+    paths[2].write_bytes(paths[2].read_bytes()[:200])
+    paths[5].write_bytes(b"no image at all")
+    return FileSource([str(path) for path in paths], [0] * 4 + [1] * 4, ("red", "blue")), paths
+
+
+def test_unreadable_images_are_left_out_named_and_counted(with_broken):
+    source, paths = with_broken
+    plan = make_plan(unreadable="skip")
+    found = batches(source, plan=plan)
+    labels = np.concatenate([batch["label"] for batch in found])
+    images = np.concatenate([batch["image"] for batch in found])
+    assert (labels.sum(1) == 0).sum() == 6  # two of eight, three times
+    assert sorted(plan.unreadable.names) == sorted(map(str, (paths[2], paths[5])))
+    assert images[labels.sum(1) == 1].std() > 0
+    evaluated = list(single_replica(eval_input(source, plan, image_size=SIZE)))
+    np.testing.assert_array_equal(np.concatenate([batch["weight"] for batch in evaluated]), [1, 1, 0, 1, 1, 0, 1, 1])
+
+
+def test_unreadable_images_stop_the_run_by_default(with_broken):
+    source, _ = with_broken
+    plan = make_plan()
+    with pytest.raises(tf.errors.OpError):
+        batches(source, plan=plan)
+    assert isinstance(plan.unreadable.error, DataError)
+    assert "it is not a complete JPEG, PNG, GIF or BMP image" in str(plan.unreadable.error)
