@@ -257,9 +257,7 @@ class Config(_Section):
         """Fields in which two configurations differ, ``runtime`` aside: ``{key: (self's, other's)}``."""
         mine, theirs = dict(flatten(self.model_dump())), dict(flatten(other.model_dump()))
         return {
-            key: (mine[key], theirs[key])
-            for key in mine
-            if not key.startswith("runtime.") and mine[key] != theirs[key]
+            key: (mine[key], theirs[key]) for key in mine if not key.startswith("runtime.") and mine[key] != theirs[key]
         }
 
 

@@ -1,0 +1,24 @@
+"""Real photographs for the benchmarks: windows of the two that scikit-learn ships, as a folder of JPEG files."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import PIL.Image
+from sklearn.datasets import load_sample_images
+
+
+def write_photos(root: pathlib.Path, *, per_class: int = 100, size: tuple[int, int] = (500, 375)) -> pathlib.Path:
+    """Writes windows of ``size`` (width, height) as ``root/train/CLASS/*.jpg`` and a few as ``root/val``."""
+    rng = np.random.default_rng(0)
+    width, height = size
+    for split, count in (("train", per_class), ("val", max(1, per_class // 10))):
+        for name, photo in zip(("china", "flower"), load_sample_images().images):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                top, left = (rng.integers(0, limit) for limit in (photo.shape[0] - height, photo.shape[1] - width))
+                window = photo[top : top + height, left : left + width]
+                PIL.Image.fromarray(window).save(folder / f"{number:04d}.jpg", quality=92)
+    return root

@@ -1,0 +1,79 @@
+"""Plots: a run over time, and what the network is shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import numpy.typing as npt
+
+from effnetv2_keras.progressive import Stage
+
+
+def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
+    """Draws loss, top-1 and the stage plan over the training time into a PNG.
+
+    Args:
+        rows: of ``metrics.jsonl``.
+        stages: the plan.
+        path: of the PNG.
+    """
+    figure = matplotlib.figure.Figure(figsize=(9, 8), layout="constrained")
+    loss_axes, top1_axes, plan_axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.4))
+    trained = [row for row in rows if row["kind"] == "train"]
+    evaluated = [row for row in rows if row["kind"] == "eval"]
+
+    def minutes(some: Sequence[dict[str, Any]]) -> list[float]:
+        return [row["seconds"] / 60 for row in some]
+
+    loss_axes.plot(minutes(trained), [row["loss"] for row in trained], color="tab:blue", label="training loss")
+    loss_axes.set_ylabel("loss, nats")
+    loss_axes.legend(loc="upper right")
+    for key, label, color in (("top1", "top-1", "tab:orange"), ("top1_ema", "top-1, EMA", "tab:red")):
+        known = [row for row in evaluated if key in row]
+        top1_axes.plot(minutes(known), [row[key] for row in known], ".-", color=color, label=label)
+    top1_axes.set_ylabel("evaluation top-1")
+    top1_axes.legend(loc="lower right")
+
+    began = 0.0
+    for stage in stages:
+        mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
+        ended = mine[-1]["seconds"] / 60 if mine else began
+        plan_axes.plot([began, ended], [stage.image_size] * 2, color="black", linewidth=2)
+        note = f"RA {stage.randaug_magnitude:.3g}\nmixup {stage.mixup_alpha:.2g}\ndropout {stage.dropout_rate:.2g}"
+        plan_axes.annotate(note, ((began + ended) / 2, stage.image_size), (0, -4), textcoords="offset points",
+                           ha="center", va="top", fontsize=7)  # fmt: skip
+        for axes in (loss_axes, top1_axes, plan_axes):
+            axes.axvspan(began, ended, color="tab:gray", alpha=0.08 if stage.index % 2 else 0.18, linewidth=0)
+        began = ended
+    plan_axes.set_ylim(0, max(stage.image_size for stage in stages) * 1.15)
+    plan_axes.set_ylabel("image size, px")
+    plan_axes.set_xlabel("training time, minutes")
+    figure.savefig(path, dpi=120)
+
+
+def plot_image_sheet(
+    images: Sequence[npt.NDArray[Any]], row_titles: Sequence[str], path: str | os.PathLike[str]
+) -> None:
+    """Draws a sheet of images into a PNG: one row per entry.
+
+    Args:
+        images: for each row, an array ``[columns, H, W, 3]`` of values 0..255; sizes may differ between rows.
+        row_titles: one per row.
+        path: of the PNG.
+    """
+    columns = max(len(row) for row in images)
+    figure = matplotlib.figure.Figure(figsize=(1.5 * columns, 1.7 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), columns, squeeze=False)
+    for row, (pictures, title) in enumerate(zip(images, row_titles)):
+        for column in range(columns):
+            axes = grid[row][column]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column < len(pictures):
+                axes.imshow(np.clip(pictures[column], 0, 255).astype(np.uint8))
+        grid[row][0].set_ylabel(title, fontsize=8)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,33 @@
+"""``--mode=preview``: what the network will be shown, stage by stage, as one sheet of images."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from effnetv2_keras import plots
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, single_replica, train_input
+from effnetv2_keras.data.splits import open_splits
+
+
+def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int = 8) -> None:
+    """Draws the first training images of every stage, augmented and mixed as training will see them.
+
+    Args:
+        config: the run.
+        path: of the PNG.
+        columns: images per stage.
+    """
+    source = open_splits(config.data).train
+    plan = InputPlan(config.data, columns, None, UnreadableImages(config.data.unreadable))
+    rows, titles = [], []
+    for stage in config.progressive.plan(config.total_steps(source.num_examples)):
+        input_fn = train_input(source, plan, stage=stage, seed=config.train.seed, first_step=stage.first_step)
+        rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
+        titles.append(
+            f"stage {stage.index + 1}: {stage.image_size} px\nRandAugment {stage.randaug_magnitude:.3g}\n"
+            f"mixup {stage.mixup_alpha:.2g} CutMix {stage.cutmix_alpha:.2g}"
+        )
+    plots.plot_image_sheet(rows, titles, path)

@@ -1,0 +1,158 @@
+"""Parameters and multiply-adds of a network, counted from its specification (no TensorFlow)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from effnetv2_keras.specs import BlockSpec, ModelSpec, expand
+
+IMAGE_CHANNELS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCount:
+    """Numbers in the model's variables.
+
+    Attributes:
+        total: all of them.
+        trainable: those that training updates; the rest are BatchNorm's moving averages.
+    """
+
+    total: int
+    trainable: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRow:
+    """One row of a model's table, in the columns of the paper's Table 4 and a few more.
+
+    Attributes:
+        operator: such as ``"MBConv4, k3x3, SE0.25"``.
+        stride: of the stage's first layer, pixels; 1 in the last row, which pools.
+        channels: given by the stage.
+        layers: number of blocks (or 1).
+        output_size: side of the feature map that leaves the stage, pixels; before pooling in the last row.
+        parameters: of the stage.
+        macs: multiply-adds of the stage for one image.
+    """
+
+    operator: str
+    stride: int
+    channels: int
+    layers: int
+    output_size: int
+    parameters: ParameterCount
+    macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Op:
+    """A convolution or dense layer, which produces ``positions`` output pixels, with its bias or BatchNorm."""
+
+    kernel_size: int
+    inputs: int
+    outputs: int
+    positions: int
+    bias: bool = False
+
+    @property
+    def weights(self) -> int:
+        return self.kernel_size**2 * self.inputs * self.outputs
+
+
+def stage_table(
+    spec: ModelSpec, *, image_size: int, num_classes: int = 1000, include_top: bool = True
+) -> tuple[StageRow, ...]:
+    """Counts a network stage by stage: the stem, the stages of the paper's Table 4, and the head.
+
+    Args:
+        spec: the network.
+        image_size: side of the square images, pixels.
+        num_classes: width of the classifier.
+        include_top: whether there is a classifier.
+
+    Raises:
+        ValueError: if the image size is not positive.
+    """
+    if image_size < 1:
+        raise ValueError(f"image_size is {image_size}; it must be at least 1 pixel.")
+    expanded = expand(spec)
+    size = _halve(image_size, 2)
+    stem = _Op(3, IMAGE_CHANNELS, expanded.stem_filters, size**2)
+    rows = [_row("Conv3x3", 2, expanded.stem_filters, 1, size, [stem])]
+    start = 0
+    for end in expanded.stage_ends:
+        stage = expanded.blocks[start : end + 1]
+        ops: list[_Op] = []
+        for block in stage:
+            ops += _block_ops(block, size)
+            size = _halve(size, block.stride)
+        rows.append(_row(_operator(stage[0]), stage[0].stride, stage[0].output_filters, len(stage), size, ops))
+        start = end + 1
+    head = [_Op(1, expanded.blocks[-1].output_filters, expanded.head_filters, size**2)]
+    if include_top:
+        head.append(_Op(1, expanded.head_filters, num_classes, positions=1, bias=True))
+    name = "Conv1x1 & Pooling & FC" if include_top else "Conv1x1"
+    return (*rows, _row(name, 1, expanded.head_filters, 1, size, head))
+
+
+def count_parameters(spec: ModelSpec, *, num_classes: int = 1000, include_top: bool = True) -> ParameterCount:
+    """Counts what ``models.build_model`` with the same arguments would hold."""
+    table = stage_table(spec, image_size=spec.eval_size, num_classes=num_classes, include_top=include_top)
+    return ParameterCount(
+        total=sum(row.parameters.total for row in table), trainable=sum(row.parameters.trainable for row in table)
+    )
+
+
+def count_macs(spec: ModelSpec, *, image_size: int, num_classes: int = 1000) -> int:
+    """Counts the multiply-adds of convolutions and dense layers for one image: the paper's "FLOPs".
+
+    Args:
+        spec: the network.
+        image_size: side of the square image, pixels.
+        num_classes: width of the classifier.
+
+    Raises:
+        ValueError: if the image size is not positive.
+    """
+    return sum(row.macs for row in stage_table(spec, image_size=image_size, num_classes=num_classes))
+
+
+def _halve(size: int, stride: int) -> int:
+    """Side of the output of a convolution with "same" padding."""
+    return -(-size // stride)
+
+
+def _operator(block: BlockSpec) -> str:
+    family = "MBConv" if block.kind == "mbconv" else "Fused-MBConv"
+    squeeze = f", SE{block.se_ratio:g}" if block.se_ratio else ""
+    return f"{family}{block.expand_ratio}, k{block.kernel_size}x{block.kernel_size}{squeeze}"
+
+
+def _block_ops(block: BlockSpec, size: int) -> Iterator[_Op]:
+    """Lists the operations of one block whose input has side ``size``."""
+    kernel, taken, given, hidden = block.kernel_size, block.input_filters, block.output_filters, block.expanded_filters
+    before, after = size**2, _halve(size, block.stride) ** 2
+    if block.se_ratio:
+        yield _Op(1, hidden, block.squeezed_filters, positions=1, bias=True)
+        yield _Op(1, block.squeezed_filters, hidden, positions=1, bias=True)
+    if block.kind == "fused_mbconv" and block.expand_ratio == 1:
+        yield _Op(kernel, taken, given, after)
+        return
+    if block.kind == "fused_mbconv":
+        yield _Op(kernel, taken, hidden, after)
+    else:
+        if block.expand_ratio != 1:
+            yield _Op(1, taken, hidden, before)
+        yield _Op(kernel, 1, hidden, after)
+    yield _Op(1, hidden, given, after)
+
+
+def _row(operator: str, stride: int, channels: int, layers: int, output_size: int, ops: list[_Op]) -> StageRow:
+    # A bias is one trainable number per channel; a BatchNorm has gamma and beta, and two moving averages beside them.
+    trainable = sum(op.weights + op.outputs * (1 if op.bias else 2) for op in ops)
+    moving = sum(0 if op.bias else 2 * op.outputs for op in ops)
+    parameters = ParameterCount(total=trainable + moving, trainable=trainable)
+    macs = sum(op.weights * op.positions for op in ops)
+    return StageRow(operator, stride, channels, layers, output_size, parameters, macs)

@@ -1,0 +1,73 @@
+"""Evaluation: every image counted exactly once, for several models in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Callable
+
+import tensorflow as tf
+
+from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
+
+
+class Evaluator:
+    """Evaluates models that see the same images.
+
+    Args:
+        models: by the suffix of their metrics, such as ``{"": model, "_ema": ema_model}``; float32 logits.
+        strategy: where they run.
+        input_fn: from ``data.pipeline.eval_input``.
+        num_examples: images of the split.
+        batch_size: images per step over all replicas.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, tf.keras.Model],
+        strategy: tf.distribute.Strategy,
+        *,
+        input_fn: InputFn,
+        num_examples: int,
+        batch_size: int,
+    ) -> None:
+        self._models, self._strategy, self._num_examples = models, strategy, num_examples
+        self._steps = num_eval_steps(num_examples, batch_size)
+        self._dataset = strategy.distribute_datasets_from_function(input_fn)
+        self._function = tf.function(self._step, autograph=False)
+
+    def run(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, float]:
+        """Evaluates on the whole split.
+
+        Args:
+            on_step: called with (finished steps, all steps) after each.
+
+        Returns:
+            ``num_images`` (those evaluated: the split's, less the unreadable ones) and, with each model's suffix,
+            ``top1`` and ``top5`` (shares in [0, 1]) and ``eval_loss`` (mean cross-entropy, nats, unsmoothed).
+        """
+        totals: dict[str, float] = {}
+        for number, batch in zip(range(self._steps), self._dataset):
+            for name, value in self._function(batch).items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+            if on_step:
+                on_step(number + 1, self._steps)
+        count = totals.pop("num_images")
+        return {"num_images": int(count), **{name: value / max(count, 1.0) for name, value in totals.items()}}
+
+    def _step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        sums = self._strategy.run(self._replica_step, args=(batch,))
+        return {
+            name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for name, value in sums.items()
+        }
+
+    def _replica_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        label, weight = batch["label"], batch["weight"]
+        sums = {"num_images": tf.reduce_sum(weight)}
+        for suffix, model in self._models.items():
+            logits = tf.cast(model(batch["image"], training=False), tf.float32)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+            for k in (1, 5):
+                hits = tf.cast(tf.math.in_top_k(label, logits, k=min(k, logits.shape[-1])), tf.float32)
+                sums[f"top{k}{suffix}"] = tf.reduce_sum(hits * weight)
+            sums[f"eval_loss{suffix}"] = tf.reduce_sum(loss * weight)
+        return sums

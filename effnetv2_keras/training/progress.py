@@ -1,0 +1,117 @@
+"""Shows a person how a run goes: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import rich.console
+import rich.progress
+import rich.table
+
+from effnetv2_keras.progressive import Stage
+
+
+def estimate_seconds_left(stages: Sequence[Stage], *, step: int, seconds_per_step: float) -> float:
+    """Predicts the time that is left after ``step`` steps.
+
+    Stages to come are costed from the current one by the area of their images, to which a step's time is close to
+    proportional.
+    """
+    current = next((stage for stage in stages if step < stage.end_step), stages[-1])
+    steps_by_size = [(max(0, stage.end_step - max(step, stage.first_step)), stage.image_size) for stage in stages]
+    return seconds_per_step * sum(steps * (size / current.image_size) ** 2 for steps, size in steps_by_size)
+
+
+def format_seconds(seconds: float) -> str:
+    """Writes a duration as ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+class Progress:
+    """A bar with stage, images/s, loss, learning rate and time left.
+
+    Args:
+        stages: the plan.
+        console: where to draw.
+    """
+
+    def __init__(self, stages: Sequence[Stage], console: rich.console.Console) -> None:
+        self._stages, self._console = stages, console
+        self._live = console.is_terminal
+        columns = rich.progress.TextColumn
+        self._bar = rich.progress.Progress(
+            columns("{task.description}"),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.MofNCompleteColumn(),
+            columns("{task.fields[note]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("starting", total=stages[-1].end_step, note="")
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[Progress]:
+        """Shows the bar while the context lasts."""
+        with self._bar:
+            yield self
+
+    def advance(self, stage: Stage, finished: int) -> None:
+        """Moves the bar to ``finished`` steps."""
+        self._bar.update(
+            self._task,
+            completed=finished,
+            description=f"stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px",
+        )
+
+    def train_row(self, stage: Stage, row: dict[str, Any], seconds_per_step: float) -> None:
+        """Shows the newest training figures."""
+        left = estimate_seconds_left(self._stages, step=row["step"], seconds_per_step=seconds_per_step)
+        note = (
+            f"{row['images_per_second']:.0f} images/s · loss {row['loss']:.3f} · lr {row['lr']:.4g} · "
+            f"{format_seconds(left)} left"
+        )
+        self._bar.update(self._task, note=note)
+        if not self._live:
+            self.say(
+                f"stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px · "
+                f"step {row['step']}/{self._stages[-1].end_step} · {note}"
+            )
+
+    def evaluating(self, finished: int, steps: int) -> None:
+        """Shows how far an evaluation is."""
+        self._bar.update(self._task, note=f"evaluating {finished}/{steps}")
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=not self._live)
+
+    def print_table(self, table: rich.table.Table) -> None:
+        """Prints a table that stays."""
+        self._console.print(table)
+
+
+class Stopwatch:
+    """Measures the time that training takes, evaluations and checkpoints left out.
+
+    Args:
+        seconds: already spent by the run.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._before, self._started = seconds, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far."""
+        return self._before + time.perf_counter() - self._started
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what happens in the context."""
+        start = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - start

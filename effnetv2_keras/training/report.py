@@ -1,0 +1,51 @@
+"""Tables and lines that sum a run up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import rich.table
+
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training.progress import format_seconds
+
+
+def describe_evaluation(row: dict[str, Any], num_examples: int, *, is_best: bool = False) -> str:
+    """One line for an evaluation row of ``metrics.jsonl``."""
+    ema = f", EMA top-1 {row['top1_ema']:.4f} top-5 {row['top5_ema']:.4f}" if "top1_ema" in row else ""
+    where = f"epoch {row['epoch']:.1f}, step {row['step']}: " if "epoch" in row else ""
+    return (
+        f"{where}evaluated {row['num_images']} of {num_examples} images: top-1 {row['top1']:.4f} "
+        f"top-5 {row['top5']:.4f}{ema}{' (best so far)' if is_best else ''}"
+    )
+
+
+def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> rich.table.Table:
+    """One line per stage: its settings, what it took and what it reached."""
+    table = rich.table.Table(title="Stages of this run")
+    for heading in ("stage", "size px", "RandAugment", "mixup", "CutMix", "dropout", "steps", "images/s", "time",
+                    "loss", "top-1", "EMA top-1"):  # fmt: skip
+        table.add_column(heading, justify="right")
+    ended = 0.0
+    for stage in stages:
+        mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
+        trained = [row for row in mine if row["kind"] == "train"]
+        evaluated = next((row for row in reversed(mine) if row["kind"] == "eval"), {})
+        began, ended = ended, (mine[-1]["seconds"] if mine else ended)
+        speeds = sorted(row["images_per_second"] for row in trained)
+        table.add_row(
+            f"{stage.index + 1}",
+            f"{stage.image_size}",
+            f"{stage.randaug_magnitude:.4g}",
+            f"{stage.mixup_alpha:.3g}",
+            f"{stage.cutmix_alpha:.3g}",
+            f"{stage.dropout_rate:.3g}",
+            f"{stage.num_steps}",
+            f"{speeds[len(speeds) // 2]:.0f}" if speeds else "-",
+            format_seconds(ended - began),
+            f"{trained[-1]['loss']:.3f}" if trained else "-",
+            f"{evaluated['top1']:.4f}" if evaluated else "-",
+            f"{evaluated['top1_ema']:.4f}" if "top1_ema" in evaluated else "-",
+        )
+    return table

@@ -1,0 +1,108 @@
+"""What training changes: model, its moving average, optimizer and step counter."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_keras import specs
+from effnetv2_keras.config import Config, TrainConfig
+from effnetv2_keras.models.factory import build_model
+from effnetv2_keras.optim.optimizers import make_optimizer
+from effnetv2_keras.optim.schedules import WarmupSchedule, make_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a checkpoint holds. Randomness and the data's order follow from ``step`` and the seed alone.
+
+    Attributes:
+        model: the network that is trained.
+        ema_model: the same network holding the exponential moving average of every weight and BatchNorm statistic;
+            None if the average is off.
+        optimizer: a Keras optimizer, already built; float16 wraps it for loss scaling.
+        schedule: learning rate as a function of the step.
+        step: int64 scalar, finished steps.
+    """
+
+    model: tf.keras.Model
+    ema_model: tf.keras.Model | None
+    optimizer: Any
+    schedule: WarmupSchedule
+    step: tf.Variable
+
+    @property
+    def finished_steps(self) -> int:
+        """The step counter as a number."""
+        return int(self.step.numpy())
+
+    @property
+    def models(self) -> dict[str, tf.keras.Model]:
+        """The models to evaluate, by the suffix of their metrics."""
+        return {"": self.model, **({"_ema": self.ema_model} if self.ema_model else {})}
+
+
+def build_for(config: Config, spec: specs.ModelSpec, num_classes: int) -> tf.keras.Model:
+    """Builds the network that a configuration describes."""
+    return build_model(
+        spec,
+        num_classes=num_classes,
+        survival_prob=config.model.survival_prob,
+        bn_momentum=config.model.bn_momentum,
+        bn_epsilon=config.model.bn_epsilon,
+        activation=config.model.act_fn,
+        include_preprocessing=config.model.include_preprocessing,
+        dtype=config.precision.policy,
+    )
+
+
+def schedule_for(train: TrainConfig, *, steps_per_epoch: float, total_steps: int) -> WarmupSchedule:
+    """Makes the learning-rate schedule that a configuration describes; the arguments are as for ``create_state``."""
+    return make_schedule(
+        train.lr_sched,
+        peak=train.lr_base * train.batch_size / 256,
+        floor=train.lr_min * train.batch_size / 256,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        warmup_epochs=train.lr_warmup_epoch,
+        decay_epochs=train.lr_decay_epoch,
+        decay_factor=train.lr_decay_factor,
+    )
+
+
+def create_state(
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    *,
+    num_classes: int,
+    steps_per_epoch: float,
+    total_steps: int,
+    spec: specs.ModelSpec | None = None,
+) -> TrainState:
+    """Builds the state of a new run; its initial weights depend only on ``config.train.seed``.
+
+    Args:
+        config: the run.
+        strategy: where the variables live.
+        num_classes: classes of the data.
+        steps_per_epoch: training images over batch size, not rounded.
+        total_steps: steps of the run.
+        spec: a network other than the one that ``config.model.model_name`` names.
+    """
+    train = config.train
+    spec = spec or config.spec
+    tf.keras.utils.set_random_seed(train.seed)
+    with strategy.scope():
+        model = build_for(config, spec, num_classes)
+        ema_model = build_for(config, spec, num_classes) if train.ema_decay else None
+        if ema_model:
+            ema_model.set_weights(model.get_weights())
+        schedule = schedule_for(train, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        optimizer = make_optimizer(train.optimizer, schedule=schedule, weight_decay=train.weight_decay)
+        if config.precision.policy == "mixed_float16":
+            optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
+        step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+    return TrainState(model, ema_model, optimizer, schedule, step)

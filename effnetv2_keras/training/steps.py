@@ -1,0 +1,105 @@
+"""The train step: the only gradient tape and, with the evaluation step, the only ``strategy.run``."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.models.stochastic import stochastic_scope
+from effnetv2_keras.optim import losses
+from effnetv2_keras.optim.ema import ema_decay_at, update_ema
+from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training.state import TrainState
+
+Metrics = dict[str, tf.Tensor]
+
+_DROPOUT_STREAM = 3  # 1 and 2 are the input pipeline's
+
+
+class TrainStep:
+    """One compiled step of one stage; make a new one for each stage.
+
+    Args:
+        state: what the step changes.
+        strategy: where it runs.
+        config: of the run.
+        stage: image size (by its batches) and dropout rate.
+
+    Attributes:
+        traces: how often the step was traced, replicas counted singly.
+    """
+
+    def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
+        self._state, self._strategy, self._train, self._stage = state, strategy, config.train, stage
+        self._decayed = (
+            [] if uses_decoupled_weight_decay(config.train.optimizer) else losses.decayed_variables(state.model)
+        )
+        self._loss_scaling = config.precision.policy == "mixed_float16"
+        self._gradients = (
+            tf.function(self._compute, autograph=False, jit_compile=True)
+            if config.precision.jit_compile
+            else self._compute
+        )
+        self._function = tf.function(self._step, autograph=False)
+        self.traces = 0
+
+    def __call__(self, batch: dict[str, tf.Tensor]) -> Metrics:
+        """Takes one step.
+
+        Args:
+            batch: per replica ``image`` ``[b, S, S, 3]`` and ``label`` float32 ``[b, classes]``.
+
+        Returns:
+            Float32 scalars over the global batch: ``loss`` (what is minimised), ``top1`` (share of images whose most
+            likely class is the label's largest), ``gradient_norm`` (before clipping).
+        """
+        return self._function(batch)
+
+    def _step(self, batch: dict[str, tf.Tensor]) -> Metrics:
+        state = self._state
+        per_replica = self._strategy.run(self._replica_step, args=(batch,))
+        if state.ema_model:
+            decay = ema_decay_at(state.step + 1, self._train.ema_decay)
+            update_ema(self._strategy, source=state.model.weights, average=state.ema_model.weights, decay=decay)
+        metrics = {
+            name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            for name, value in per_replica.items()
+        }
+        state.step.assign_add(1)
+        return metrics
+
+    def _replica_step(self, batch: dict[str, tf.Tensor]) -> Metrics:
+        self.traces += 1
+        state, context = self._state, tf.distribute.get_replica_context()
+        seed = tf.constant([self._train.seed, _DROPOUT_STREAM], tf.int32)
+        seed = tf.random.experimental.stateless_fold_in(seed, state.step)
+        seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
+        gradients, metrics = self._gradients(batch, seed)
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if self._loss_scaling:
+            gradients = state.optimizer.get_unscaled_gradients(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        if self._train.gclip:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._train.gclip, use_norm=norm)
+        state.optimizer.apply_gradients(
+            zip(gradients, state.model.trainable_variables), skip_gradients_aggregation=True
+        )
+        # Metrics are summed over the replicas; the norm is already the same on each.
+        return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync}
+
+    def _compute(self, batch: dict[str, tf.Tensor], seed: tf.Tensor) -> tuple[list[tf.Tensor], Metrics]:
+        """One replica's share of the gradients and metrics: sums over its images, divided by the global batch."""
+        train, model = self._train, self._state.model
+        with tf.GradientTape() as tape:
+            with stochastic_scope(seed, dropout_rate=self._stage.dropout_rate):
+                logits = model(batch["image"], training=True)
+            per_image = losses.softmax_cross_entropy(batch["label"], logits, label_smoothing=train.label_smoothing)
+            loss = tf.reduce_sum(per_image) / train.batch_size
+            if train.weight_decay and self._decayed:
+                penalty = losses.l2_penalty(self._decayed)
+                loss += train.weight_decay * penalty / self._strategy.num_replicas_in_sync
+            objective = self._state.optimizer.get_scaled_loss(loss) if self._loss_scaling else loss
+        gradients = tape.gradient(objective, model.trainable_variables)
+        hits = tf.equal(tf.argmax(logits, axis=-1), tf.argmax(batch["label"], axis=-1))
+        return gradients, {"loss": loss, "top1": tf.reduce_sum(tf.cast(hits, tf.float32)) / train.batch_size}

@@ -1,0 +1,61 @@
+"""What a run leaves to read: ``metrics.jsonl``, ``metrics.csv`` and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_keras.training.run_folder import RunFolder, write_atomically
+
+FIELDS = (
+    "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "gradient_norm",
+    "images_per_second", "num_images", "eval_loss", "top5", "eval_loss_ema", "top1_ema", "top5_ema",
+)  # fmt: skip
+"""Columns. ``kind`` is ``train`` (means over the steps since the last row) or ``eval``; ``seconds`` counts the
+training time of the whole run, interruptions left out."""
+
+
+class MetricsLog:
+    """Appends rows; a resumed run first drops those after its checkpoint, which it is about to repeat.
+
+    Args:
+        folder: the run's.
+        step: finished steps.
+        tensorboard: also write event files.
+    """
+
+    def __init__(self, folder: RunFolder, *, step: int, tensorboard: bool) -> None:
+        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        self._writer: Any | None = tf.summary.create_file_writer(str(folder.path)) if tensorboard else None
+        self.rows = folder.metrics(up_to_step=step)
+        write_atomically(self._jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
+        with self._csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Appends one row, whose keys are among ``FIELDS``."""
+        self.rows.append(row)
+        with self._jsonl.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        with self._csv.open("a", newline="") as file:
+            csv.DictWriter(file, FIELDS).writerow(row)
+        if self._writer:
+            with self._writer.as_default():
+                for name, value in row.items():
+                    if name not in ("kind", "step"):
+                        tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
+            self._writer.flush()
+
+    def last_evaluation(self) -> dict[str, Any]:
+        """The newest ``eval`` row, or an empty one."""
+        return next((row for row in reversed(self.rows) if row["kind"] == "eval"), {})

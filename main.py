@@ -1,0 +1,159 @@
+"""EfficientNetV2 on the command line: flags become a configuration, and one mode runs with it.
+
+Example:
+    python main.py --mode=train --dataset_cfg=folder --data_dir=FOLDER --model_dir=RUN
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Callable, Literal
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: its start-up notices
+
+import rich.console
+from absl import app, flags, logging
+
+import hparams
+from effnetv2_keras.config import Config, ConfigError, nearest, parse_overrides
+from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError
+
+_MODE = flags.DEFINE_string("mode", "train", "train (or traineval), eval, predict, export, plan, preview or summary.")
+_MODEL_NAME = flags.DEFINE_string("model_name", "efficientnetv2-b0", "A variant: efficientnetv2-b0 ... -xl.")
+_DATASET_CFG = flags.DEFINE_string("dataset_cfg", "folder", "A recipe of hparams/, in any case.")
+_HPARAM_STR = flags.DEFINE_string("hparam_str", "", "Overrides: 'a.b=1,c.d=x|y', or the path of a YAML file.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the images, or of TensorFlow Datasets.")
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.")
+_STRATEGY = flags.DEFINE_string("strategy", "auto", "auto, cpu, mirrored, tpu or multiworker.")
+_TPU = flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
+_WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "eval, predict, export: which checkpoint.")
+_USE_EMA = flags.DEFINE_bool("use_ema", True, "predict, export: the moving average of the weights, not the raw ones.")
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "export: folder of the SavedModel. None: MODEL_DIR/saved_model.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replace what is in --export_dir.")
+_IMAGES = flags.DEFINE_multi_string("images", [], "predict: a file or folder; may be repeated, or follow the flags.")
+_TOP_K = flags.DEFINE_integer("top_k", 5, "predict: classes per image.", lower_bound=1)
+_FORMAT = flags.DEFINE_enum("format", "table", ["table", "json"], "predict: how to print.")
+_PREVIEW_FILE = flags.DEFINE_string("preview_file", "preview.png", "preview: the PNG to write.")
+
+EXIT_INTERRUPTED = 75
+"""Exit status of a run that a signal ended after saving: the same command goes on with it (EX_TEMPFAIL)."""
+
+
+def _config() -> Config:
+    """Recipe, then --data_dir, then --hparam_str."""
+    config = hparams.load(_DATASET_CFG.value, _MODEL_NAME.value)
+    if _DATA_DIR.value:
+        config = config.override({"data.data_dir": _DATA_DIR.value})
+    return config.override(parse_overrides(_HPARAM_STR.value))
+
+
+def _required(flag: flags.FlagHolder[str | None], what_for: str) -> str:
+    if not flag.value:
+        raise ConfigError(f"--mode={_MODE.value} needs --{flag.name}, {what_for}.")
+    return flag.value
+
+
+def _which() -> Literal["best", "latest"]:
+    return "best" if _WEIGHTS.value == "best" else "latest"
+
+
+def _model_dir() -> str:
+    return _required(_MODEL_DIR, "the folder of the run")
+
+
+def _train(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras.training import loop, strategy
+
+    loop.train(
+        _config(), _model_dir(), strategy=strategy.make_strategy(_STRATEGY.value, tpu=_TPU.value), console=console
+    )
+
+
+def _eval(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras import evaluate
+    from effnetv2_keras.training import strategy
+
+    changes = parse_overrides(_HPARAM_STR.value)
+    if _DATA_DIR.value:
+        changes["data.data_dir"] = _DATA_DIR.value
+    evaluate.evaluate_run(
+        _model_dir(),
+        which=_which(),
+        changes=changes,
+        strategy=strategy.make_strategy(_STRATEGY.value, tpu=_TPU.value),
+        console=console,
+    )
+
+
+def _predict(console: rich.console.Console, arguments: Sequence[str]) -> None:
+    from effnetv2_keras import predict
+
+    predictor = predict.load_predictor(_model_dir(), which=_which(), use_ema=_USE_EMA.value)
+    predictions = predict.predict(predictor, [*_IMAGES.value, *arguments], top_k=_TOP_K.value)
+    if _FORMAT.value == "json":
+        print(predict.to_json(predictions))
+    else:
+        predict.format_table(predictions, console)
+
+
+def _export(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras import export
+    from effnetv2_keras.training.checkpoints import load_trained
+
+    trained = load_trained(_model_dir(), which=_which(), use_ema=_USE_EMA.value)
+    path = _EXPORT_DIR.value or os.path.join(_model_dir(), "saved_model")
+    report = export.export_saved_model(trained, path, image_size=trained.config.eval_size, overwrite=_OVERWRITE.value)
+    console.print(report.describe(), highlight=False, soft_wrap=True)
+
+
+def _plan(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras import overview
+
+    overview.print_plan(_config(), console)
+
+
+def _preview(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras import preview
+
+    preview.write_preview(_config(), _PREVIEW_FILE.value)
+    console.print(f"Wrote {_PREVIEW_FILE.value}.")
+
+
+def _summary(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras import overview
+
+    overview.print_summary(_config(), console)
+
+
+MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
+    "train": _train,
+    "traineval": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "export": _export,
+    "plan": _plan,
+    "preview": _preview,
+    "summary": _summary,
+}
+
+
+def main(argv: list[str]) -> None:
+    """Runs one mode; errors that a person can mend are printed as one message, without a traceback."""
+    mode = MODES.get(_MODE.value)
+    if mode is None:
+        sys.exit(
+            f"Unknown --mode={_MODE.value}; did you mean {nearest(_MODE.value, MODES)!r}? Modes: {', '.join(MODES)}."
+        )
+    try:
+        mode(rich.console.Console(), argv[1:])
+    except Interrupted as stop:
+        logging.warning("%s", stop)
+        sys.exit(EXIT_INTERRUPTED)
+    except (UsageError, TrainingDiverged) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

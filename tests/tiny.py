@@ -1,0 +1,19 @@
+"""A network of a few thousand parameters with one of each kind of block, for every test that needs a real model."""
+
+from __future__ import annotations
+
+from effnetv2_keras.specs import BlockSpec, ModelSpec
+
+TINY = ModelSpec(
+    "tiny",
+    blocks=(
+        BlockSpec("fused_mbconv", 1, 3, 1, 1, 8, 8),
+        BlockSpec("fused_mbconv", 2, 3, 2, 4, 8, 8),
+        BlockSpec("mbconv", 2, 3, 2, 4, 8, 16, 0.25),
+    ),
+    head_filters=32,
+    train_size=32,
+    eval_size=40,
+    dropout_rate=0.2,
+)
+"""Five blocks, three of them with a residual; strides 2, 4 and 8."""

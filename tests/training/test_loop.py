@@ -1,0 +1,223 @@
+import io
+import re
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.data.pipeline import UnreadableImages
+from effnetv2_keras.data.sources import ArraySource, DataError
+from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.training import loop
+from effnetv2_keras.training.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.training.strategy import make_strategy
+from tests.images import picture, write_classes
+from tests.short_runs import tiny_config, train_tiny
+
+COLORS = [(220, 40, 30), (30, 200, 60), (30, 40, 220)]
+
+
+def array_splits():
+    def source(count, seed):
+        images = np.stack([picture(COLORS[index % 3], seed + index) for index in range(count)])
+        return ArraySource(images, np.arange(count) % 3, ("red", "green", "blue"))
+
+    return Splits(source(24, 0), source(13, 500))
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_classes(root / "train", {"red": 8, "green": 8, "blue": 8})
+    write_classes(root / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
+    return root
+
+
+def final_weights(model_dir):
+    """All variables of the newest checkpoint."""
+    reader = tf.train.load_checkpoint(str(model_dir / "checkpoints"))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "VARIABLE_VALUE" in name and "save_counter" not in name
+    }
+
+
+def assert_equal_runs(left, right):
+    left, right = final_weights(left), final_weights(right)
+    assert left.keys() == right.keys()
+    assert len(left) > 100
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+
+
+def stop_at(monkeypatch, step, action):
+    """Runs ``action`` during a step of the next run, once."""
+    call = loop.TrainStep.__call__
+    count = [0]
+
+    def counted(self, batch):
+        count[0] += 1
+        if count[0] == step:
+            action()
+        return call(self, batch)
+
+    monkeypatch.setattr(loop.TrainStep, "__call__", counted)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, image_folder):
+    root = tmp_path_factory.mktemp("whole")
+    train_tiny(tiny_config(), root / "arrays", splits=array_splits())
+    train_tiny(tiny_config(data_dir=str(image_folder)), root / "folder")
+    return root
+
+
+def test_a_run_leaves_what_a_person_needs(uninterrupted):
+    run = uninterrupted / "arrays"
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "data.json", "metrics.jsonl", "metrics.csv", "training.png", "checkpoints", "best"} <= names
+    rows = RunFolder(run).metrics()
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    assert [row["step"] for row in evaluations] == [6, 12]
+    assert all(row["num_images"] == 13 for row in evaluations)
+    assert [(row["stage"], row["image_size"]) for row in evaluations] == [(0, 16), (1, 24)]
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert [row["step"] for row in trained] == [3, 4, 6, 8, 9, 12]  # every 3 steps and before every checkpoint
+    assert all(np.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in trained)
+    header, *lines = (run / "metrics.csv").read_text().splitlines()
+    assert header.startswith("kind,step,epoch,stage,image_size")
+    assert len(lines) == len(rows)
+
+
+def test_training_learns(tmp_path):
+    config = tiny_config("train.epochs=30,eval.every_epochs=15,train.lr_base=0.3")
+    result = train_tiny(config, tmp_path / "run", splits=array_splits())
+    assert result["top1"] == 1.0
+    assert result["top1_ema"] > 0.9
+
+
+@pytest.mark.parametrize("step", [2, 5, 6, 7, 11, 12])
+def test_stopped_and_continued_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, step):
+    """A signal in the middle of a stage, at its border (6), and at the very end (12)."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted, match=f"SIGTERM: saved .*ckpt-{step}"):
+            train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+    assert RunFolder(tmp_path / "run").metrics()[-1]["step"] == step
+    train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+    assert_equal_runs(uninterrupted / "arrays", tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", [3, 7, 10])
+def test_crashed_and_continued_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, image_folder, step):
+    """An exception leaves the last checkpoint only; the steps since are repeated, from files on disk."""
+    config = tiny_config(data_dir=str(image_folder))
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, lambda: (_ for _ in ()).throw(MemoryError("planted")))
+        with pytest.raises(MemoryError, match="planted"):
+            train_tiny(config, tmp_path / "run")
+    train_tiny(config, tmp_path / "run")
+    assert_equal_runs(uninterrupted / "folder", tmp_path / "run")
+    steps = [(row["kind"], row["step"]) for row in RunFolder(tmp_path / "run").metrics()]
+    assert len(steps) == len(set(steps))
+
+
+def test_runs_differ_where_they_should(uninterrupted, tmp_path):
+    """Guards the comparison above against being vacuous."""
+    train_tiny(tiny_config("train.seed=1"), tmp_path / "run", splits=array_splits())
+    with pytest.raises(AssertionError):
+        assert_equal_runs(uninterrupted / "arrays", tmp_path / "run")
+
+
+def test_two_replicas_train_and_evaluate_every_image(tmp_path):
+    config = tiny_config()
+    result = train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy("mirrored"))
+    assert result["num_images"] == 13
+    assert result["step"] == 12
+
+
+def test_finished_run_is_reported_again_without_training(uninterrupted, monkeypatch):
+    monkeypatch.setattr(loop.TrainStep, "__call__", lambda *_: pytest.fail("a finished run was trained again"))
+    output = io.StringIO()
+    result = train_tiny(tiny_config(), uninterrupted / "arrays", splits=array_splits(), output=output)
+    assert result["step"] == 12
+    assert "Stages of this run" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            "train.epochs=5,train.lr_base=0.1",
+            "train.epochs was 4.0 and is now 5.0; train.lr_base was 0.2 and is now 0.1",
+        ),
+        ("model.survival_prob=1", "model.survival_prob was 0.8 and is now 1.0"),
+    ],
+)
+def test_another_configuration_is_refused(uninterrupted, changes, message):
+    before = (uninterrupted / "arrays" / "config.yaml").read_text()
+    with pytest.raises(RunFolderError, match=f"holds another run: .*{re.escape(message)}"):
+        train_tiny(tiny_config(changes), uninterrupted / "arrays", splits=array_splits())
+    assert (uninterrupted / "arrays" / "config.yaml").read_text() == before
+
+
+def test_other_data_is_refused(uninterrupted):
+    splits = array_splits()
+    fewer = Splits(splits.evaluation, splits.train)
+    with pytest.raises(RunFolderError, match="num_train was 24 and is now 13"):
+        train_tiny(tiny_config(), uninterrupted / "arrays", splits=fewer)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(RunFolderError, match="is not empty and holds no config.yaml"):
+        train_tiny(tiny_config(), tmp_path, splits=array_splits())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    call = loop.TrainStep.__call__
+    count = [0]
+
+    def poisoned(self, batch):
+        count[0] += 1
+        if count[0] == 8:
+            variable = self._state.model.trainable_variables[-1]
+            variable.assign(variable * float("nan"))
+        return call(self, batch)
+
+    monkeypatch.setattr(loop.TrainStep, "__call__", poisoned)
+    message = r"The loss is nan at step 8 \(stage 2 of 2, 24 px, learning rate 0\.00\d+\). The last good .*ckpt-6"
+    with pytest.raises(TrainingDiverged, match=message):
+        train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+    assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-6")
+    assert all(np.isfinite(value).all() for value in final_weights(tmp_path / "run").values())
+
+
+def test_unreadable_image_stops_or_is_left_out(tmp_path):
+    paths = write_classes(tmp_path / "images" / "train", {"red": 8, "green": 8, "blue": 8})
+    write_classes(tmp_path / "images" / "val", {"red": 2, "green": 2, "blue": 2})
+    broken = paths[4]
+    broken.write_bytes(broken.read_bytes()[:300])
+    with pytest.raises(DataError, match=f"Cannot decode {broken}.*data.unreadable=skip"):
+        train_tiny(tiny_config(data_dir=str(tmp_path / "images")), tmp_path / "stops")
+    config = tiny_config(data_dir=str(tmp_path / "images"), unreadable="skip")
+    result = train_tiny(config, tmp_path / "goes_on")
+    assert result["step"] == 12
+
+
+def test_unreadable_images_are_named_and_counted(caplog):
+    seen = UnreadableImages("skip")
+    for name in (b"a.jpg", b"b.jpg", b"a.jpg"):
+        seen.report(name)
+    assert seen.names == ["a.jpg", "b.jpg"]
+    assert "cannot be decoded (2 so far): b.jpg" in caplog.text
+
+
+def test_batch_larger_than_the_data_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="train.batch_size is 100 but there are only 24 training images"):
+        train_tiny(tiny_config("train.batch_size=100"), tmp_path / "run", splits=array_splits())
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,180 @@
+"""The loop's parts, each on its own: strategies, run folder, checkpoints, progress, evaluation."""
+
+import io
+import json
+import signal
+
+import numpy as np
+import pytest
+import rich.console
+import tensorflow as tf
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.pipeline import eval_input
+from effnetv2_keras.data.sources import ArraySource
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training import progress
+from effnetv2_keras.training.checkpoints import Checkpoints, load_trained
+from effnetv2_keras.training.evaluation import Evaluator
+from effnetv2_keras.training.interruption import stop_on_signal
+from effnetv2_keras.training.run_folder import RunFolder, RunFolderError, write_atomically
+from effnetv2_keras.training.state import create_state
+from effnetv2_keras.training.strategy import STRATEGIES, StrategyError, make_strategy
+from effnetv2_keras.training.summaries import FIELDS, MetricsLog
+from tests.data.test_pipeline import make_plan
+from tests.runs import make_run
+from tests.short_runs import tiny_config
+from tests.tiny import TINY
+
+
+def make_stages():
+    return [Stage(0, 0, 10, 16, 5, 0, 0, 0.1), Stage(1, 10, 20, 32, 10, 0, 0, 0.2)]
+
+
+def test_strategies():
+    assert make_strategy("cpu").num_replicas_in_sync == 1
+    assert make_strategy("mirrored").num_replicas_in_sync == 2  # the tests' two logical devices
+    assert make_strategy("auto").num_replicas_in_sync == 1
+    with pytest.raises(StrategyError, match="Unknown strategy 'gpu'; use one of: auto, cpu, mirrored, tpu"):
+        make_strategy("gpu")
+    with pytest.raises(StrategyError, match="multiworker is not available in this version"):
+        make_strategy("multiworker")
+    with pytest.raises(StrategyError, match="no TPU answers at ''. Name one with --tpu"):
+        make_strategy("tpu")
+    assert set(STRATEGIES) == {"auto", "cpu", "mirrored", "tpu", "multiworker"}
+
+
+@pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
+def test_evaluator_counts_and_scores(strategy_name):
+    """A model whose logits are the first pixel's distance to each class: its scores are known."""
+    strategy = make_strategy(strategy_name)
+    count = 13
+    labels = np.arange(count) % 7
+    shown = np.where(np.arange(count) < 9, labels, (labels + 1) % 7)  # the last four look like the next class
+    images = (shown * 10).astype(np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    source = ArraySource(images, labels, [str(number) for number in range(7)])
+    with strategy.scope():
+        inputs = tf.keras.Input([8, 8, 3])
+        distance = tf.keras.layers.Lambda(lambda x: -tf.abs(x[:, 0, 0, :1] - tf.range(0.0, 70.0, 10.0)))
+        model = tf.keras.Model(inputs, distance(tf.keras.layers.Rescaling(1.0)(inputs)))
+    evaluator = Evaluator(
+        {"": model, "_ema": model},
+        strategy,
+        input_fn=eval_input(source, make_plan(4, eval_crop=1.0), image_size=8),
+        num_examples=count,
+        batch_size=4,
+    )
+    seen = []
+    result = evaluator.run(lambda done, steps: seen.append((done, steps)))
+    assert result["num_images"] == count
+    assert result["top1"] == pytest.approx(9 / count)
+    assert result["top5"] == 1.0
+    logits = -np.abs(shown[:, None] * 10.0 - np.arange(0, 70, 10))
+    expected = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[np.arange(count), labels].mean()
+    assert result["eval_loss"] == pytest.approx(expected, rel=1e-4)
+    assert result["top1_ema"] == result["top1"]
+    assert seen[-1] == (4, 4)
+
+
+def test_best_checkpoint_is_kept_by_its_figure(tmp_path):
+    folder = RunFolder(tmp_path)
+    state = create_state(
+        tiny_config(), make_strategy("cpu"), num_classes=3, steps_per_epoch=3, total_steps=12, spec=TINY
+    )
+    checkpoints = Checkpoints(state, folder, keep=2)
+    for step, value, better in [(1, 0.5, True), (2, 0.4, False), (3, 0.5, False), (4, 0.6, True), (5, 0.1, False)]:
+        state.step.assign(step)
+        checkpoints.save()
+        assert checkpoints.save_if_best(value, "top1_ema") == better
+    assert json.loads((tmp_path / "best" / "best.json").read_text()) == {"metric": "top1_ema", "value": 0.6, "step": 4}
+    assert tf.train.latest_checkpoint(str(tmp_path / "best")).endswith("-4")
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index")) == ["ckpt-4.index", "ckpt-5.index"]
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    make = {"num_classes": 3, "steps_per_epoch": 3, "total_steps": 12, "spec": TINY}
+    state = create_state(tiny_config(), make_strategy("cpu"), **make)
+    state.step.assign(3)
+    Checkpoints(state, folder, keep=1).save()
+    other = create_state(tiny_config(), make_strategy("cpu"), **{**make, "num_classes": 4})
+    with pytest.raises(RunFolderError, match="does not fit this run"):
+        Checkpoints(other, folder, keep=1).restore_latest()
+
+
+def test_load_trained_takes_raw_or_averaged_weights(tmp_path):
+    folder = make_run(tmp_path / "run")
+    raw, average = (load_trained(folder, spec=TINY, use_ema=use) for use in (False, True))
+    assert raw.class_names == average.class_names
+    differing = [
+        not np.array_equal(one.numpy(), two.numpy()) for one, two in zip(raw.model.weights, average.model.weights)
+    ]
+    assert sum(differing) > len(differing) / 2
+
+
+def test_folder_without_a_run_says_so(tmp_path):
+    with pytest.raises(RunFolderError, match="holds no run: there is no config.yaml"):
+        load_trained(tmp_path)
+    write_atomically(tmp_path / "config.yaml", Config().to_yaml())
+    write_atomically(tmp_path / "data.json", json.dumps({"class_names": ["a", "b"]}))
+    with pytest.raises(RunFolderError, match="has no checkpoint yet; train first"):
+        load_trained(tmp_path)
+    (tmp_path / "config.yaml").write_text("train: {epoch: 3}")
+    with pytest.raises(RunFolderError, match="config.yaml cannot be read: Unknown hparam 'train.epoch'"):
+        load_trained(tmp_path)
+
+
+def test_metrics_of_steps_to_be_repeated_are_dropped(tmp_path):
+    folder = RunFolder(tmp_path)
+    log = MetricsLog(folder, step=0, tensorboard=True)
+    for step in (5, 10, 15):
+        log.add({"kind": "train", "step": step, "loss": 1.0 / step, "seconds": float(step)})
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # cut short by a crash
+    resumed = MetricsLog(folder, step=10, tensorboard=False)
+    assert [row["step"] for row in resumed.rows] == [5, 10]
+    assert resumed.seconds == 10.0
+    resumed.add({"kind": "eval", "step": 12, "top1": 0.5, "seconds": 12.0})
+    assert resumed.last_evaluation()["top1"] == 0.5
+    assert [row["step"] for row in folder.metrics()] == [5, 10, 12]
+    header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert header.split(",") == list(FIELDS)
+    assert [line.split(",")[:2] for line in lines] == [["train", "5"], ["train", "10"], ["eval", "12"]]
+
+
+def test_write_atomically_leaves_nothing_behind(tmp_path):
+    write_atomically(tmp_path / "note", "old")
+    write_atomically(tmp_path / "note", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
+    assert (tmp_path / "note").read_text() == "new"
+
+
+def test_time_left_counts_the_larger_images_of_later_stages():
+    assert progress.estimate_seconds_left(make_stages(), step=5, seconds_per_step=1.0) == 5 + 10 * 4
+    assert progress.estimate_seconds_left(make_stages(), step=15, seconds_per_step=1.0) == 5
+    assert progress.estimate_seconds_left(make_stages(), step=20, seconds_per_step=1.0) == 0
+    assert progress.format_seconds(3725.4) == "1:02:05"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_what_matters(terminal):
+    output = io.StringIO()
+    console = rich.console.Console(file=output, force_terminal=terminal, width=200)
+    bar = progress.Progress(make_stages(), console)
+    row = {"step": 5, "loss": 1.25, "lr": 0.016, "images_per_second": 123.4}
+    with bar.shown():
+        bar.advance(make_stages()[0], 5)
+        bar.train_row(make_stages()[0], row, seconds_per_step=2.0)
+    for text in ("stage 1/2", "16 px", "5/20", "123 images/s", "loss 1.250", "lr 0.016", "0:01:30 left"):
+        assert text in output.getvalue()
+
+
+def test_first_signal_is_a_request_the_second_acts():
+    with stop_on_signal() as stop:
+        assert not stop
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal_name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
