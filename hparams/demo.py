@@ -15,20 +15,21 @@ from hparams import base
 
 
 def get_config(model_name: str) -> Config:
-    """Four short stages from 44 to 64 px; digits are never flipped and only gently cropped."""
+    """Four short stages from 26 to 32 px; digits are never flipped and only gently cropped."""
     config = base.get_base(model_name)
     return config.model_copy(
         update={
-            "model": config.model.model_copy(update={"bn_momentum": 0.9}),  # a short run: 0.99 would lag behind
-            # From 33 to 64 px the last feature map is 2 x 2; below that it is a single pixel.
+            # A short run: BatchNorm with 0.99 would lag behind, and little depth is dropped.
+            "model": config.model.model_copy(update={"bn_momentum": 0.9, "survival_prob": 0.9}),
+            # From 25 to 32 px the last three feature maps are 4 x 4, 2 x 2 and 1 x 1: the stages differ in detail only.
             "progressive": ProgressiveConfig(
                 stages=4,
-                image_size=ramp(44, 64),
+                image_size=ramp(26, 32),
                 randaug_magnitude=ramp(2, 5),
-                dropout_rate=ramp(0.1, 0.2),
+                dropout_rate=ramp(0.05, 0.2),
             ),
             "train": TrainConfig(
-                epochs=20,
+                epochs=24,
                 batch_size=50,
                 optimizer="adamw",
                 lr_base=0.01,
@@ -37,8 +38,8 @@ def get_config(model_name: str) -> Config:
                 weight_decay=0.02,
                 ema_decay=0.99,
             ),
-            "eval": EvalConfig(batch_size=200, isize=64, every_epochs=1),
-            "data": DataConfig(source="digits", crop_area=(0.5, 1.0), hflip=False, eval_crop=1.0),
+            "eval": EvalConfig(batch_size=200, isize=32, every_epochs=1),
+            "data": DataConfig(source="digits", crop_area=(0.7, 1.0), ra_num_layers=1, hflip=False, eval_crop=1.0),
             "runtime": RuntimeConfig(log_every=20),
         }
     )

@@ -1,0 +1,22 @@
+"""The networks: ``build_model`` and the layers it uses."""
+
+from effnetv2_keras.models.blocks import BLOCKS, Block, FusedMBConv, MBConv
+from effnetv2_keras.models.factory import DTYPES, build_model, endpoints, layers_by_role
+from effnetv2_keras.models.layers import ConvNorm, DropPath, HeadDropout, SqueezeExcite
+from effnetv2_keras.models.stochastic import stochastic_scope
+
+__all__ = [
+    "BLOCKS",
+    "DTYPES",
+    "Block",
+    "ConvNorm",
+    "DropPath",
+    "FusedMBConv",
+    "HeadDropout",
+    "MBConv",
+    "SqueezeExcite",
+    "build_model",
+    "endpoints",
+    "layers_by_role",
+    "stochastic_scope",
+]

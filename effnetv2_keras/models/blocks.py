@@ -1,0 +1,155 @@
+"""The two blocks of EfficientNetV2. A new kind is one class with a ``branch`` and one line in ``BLOCKS``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from effnetv2_keras.models import layers
+from effnetv2_keras.specs import BlockKind, BlockSpec
+
+
+class Block(tf.keras.layers.Layer):
+    """What all blocks share: their settings, drop-path and the residual connection.
+
+    Args:
+        input_filters: channels taken.
+        output_filters: channels given.
+        kernel_size: side of the spatial kernel, pixels.
+        stride: stride, pixels.
+        expand_ratio: width of the hidden layer over ``input_filters``.
+        se_ratio: squeeze-and-excite width over ``input_filters``; 0 for none.
+        drop_path_rate: probability that a sample skips the block in training, in [0, 1).
+        activation: a name that ``tf.keras.activations`` knows.
+        bn_momentum: BatchNorm momentum.
+        bn_epsilon: BatchNorm epsilon.
+    """
+
+    kind: ClassVar[BlockKind]
+
+    def __init__(
+        self,
+        *,
+        input_filters: int,
+        output_filters: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        expand_ratio: int = 1,
+        se_ratio: float = 0.0,
+        drop_path_rate: float = 0.0,
+        activation: str = "silu",
+        bn_momentum: float = 0.9,
+        bn_epsilon: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.spec = BlockSpec(self.kind, 1, kernel_size, stride, expand_ratio, input_filters, output_filters, se_ratio)
+        self.activation = activation
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        self.drop_path_rate = drop_path_rate
+        self.branch = self._make_branch()
+        if self.spec.has_residual:
+            self.drop_path = layers.DropPath(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
+
+    def _make_branch(self) -> list[tf.keras.layers.Layer]:
+        """Creates the layers between the block's input and its residual sum, in order."""
+        raise NotImplementedError
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ``[N, H, W, input_filters]`` to ``[N, ceil(H / stride), ceil(W / stride), output_filters]``."""
+        outputs = inputs
+        for layer in self.branch:
+            outputs = layer(outputs, training=training)
+        if self.spec.has_residual:
+            outputs = inputs + self.drop_path(outputs, training=training)
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "input_filters": self.spec.input_filters,
+            "output_filters": self.spec.output_filters,
+            "kernel_size": self.spec.kernel_size,
+            "stride": self.spec.stride,
+            "expand_ratio": self.spec.expand_ratio,
+            "se_ratio": self.spec.se_ratio,
+            "drop_path_rate": self.drop_path_rate,
+            "activation": self.activation,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
+
+    def _conv(
+        self, name: str, filters: int | None, kernel_size: int = 1, *, stride: int = 1, linear: bool = False
+    ) -> tf.keras.layers.Layer:
+        return layers.ConvNorm(
+            filters,
+            kernel_size,
+            stride=stride,
+            activation=None if linear else self.activation,
+            bn_momentum=self.bn_momentum,
+            bn_epsilon=self.bn_epsilon,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _squeeze_excite(self) -> list[tf.keras.layers.Layer]:
+        if not self.spec.se_ratio:
+            return []
+        return [
+            layers.SqueezeExcite(
+                self.spec.expanded_filters,
+                self.spec.squeezed_filters,
+                activation=self.activation,
+                dtype=self.dtype_policy,
+                name="squeeze_excite",
+            )
+        ]
+
+
+@tf.keras.utils.register_keras_serializable(layers.PACKAGE)
+class MBConv(Block):
+    """Inverted bottleneck: expand 1x1, depthwise kxk, squeeze-and-excite, project 1x1 without activation.
+
+    With ``expand_ratio`` 1 there is no expansion. Paper, figure 2; reference code.
+    """
+
+    kind = "mbconv"
+
+    def _make_branch(self) -> list[tf.keras.layers.Layer]:
+        spec = self.spec
+        expand = [self._conv("expand", spec.expanded_filters)] if spec.expand_ratio != 1 else []
+        depthwise = self._conv("depthwise", None, spec.kernel_size, stride=spec.stride)
+        project = self._conv("project", spec.output_filters, linear=True)
+        return [*expand, depthwise, *self._squeeze_excite(), project]
+
+
+@tf.keras.utils.register_keras_serializable(layers.PACKAGE)
+class FusedMBConv(Block):
+    """MBConv whose expansion and depthwise convolution are one full kxk convolution.
+
+    With ``expand_ratio`` 1 it is that convolution alone, straight to ``output_filters`` and with an activation;
+    squeeze-and-excite then acts on the block's input. Paper, figure 2; reference code.
+    """
+
+    kind = "fused_mbconv"
+
+    def _make_branch(self) -> list[tf.keras.layers.Layer]:
+        spec = self.spec
+        if spec.expand_ratio == 1:
+            return [
+                *self._squeeze_excite(),
+                self._conv("project", spec.output_filters, spec.kernel_size, stride=spec.stride),
+            ]
+        return [
+            self._conv("expand", spec.expanded_filters, spec.kernel_size, stride=spec.stride),
+            *self._squeeze_excite(),
+            self._conv("project", spec.output_filters, linear=True),
+        ]
+
+
+BLOCKS: dict[BlockKind, type[Block]] = {"mbconv": MBConv, "fused_mbconv": FusedMBConv}
+"""Every kind of block, by ``BlockSpec.kind``."""

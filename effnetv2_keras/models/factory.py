@@ -1,0 +1,182 @@
+"""Builds a Keras model from a ``ModelSpec`` and finds its parts again."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from effnetv2_keras import specs
+from effnetv2_keras.models import blocks, layers
+
+Pooling = Literal["avg", "max"]
+
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+"""The policies that ``build_model`` accepts."""
+
+_POOLING = {"avg": tf.keras.layers.GlobalAveragePooling2D, "max": tf.keras.layers.GlobalMaxPooling2D}
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_SCALE_AND_OFFSET: dict[str, tuple[Any, Any]] = {
+    "centered": (1 / 128, -1.0),
+    "imagenet": ([1 / (255 * std) for std in _STD], [-mean / std for mean, std in zip(_MEAN, _STD)]),
+}
+
+
+def build_model(
+    spec_or_name: specs.ModelSpec | str,
+    *,
+    num_classes: int = 1000,
+    include_top: bool = True,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    pooling: Pooling | None = None,
+    survival_prob: float = 0.8,
+    dropout_rate: float | None = None,
+    bn_momentum: float = 0.9,
+    bn_epsilon: float = 1e-3,
+    activation: str = "silu",
+    include_preprocessing: bool = True,
+    dtype: str | None = None,
+    classifier_activation: str | None = None,
+    name: str | None = None,
+) -> tf.keras.Model:
+    """Builds a network with fresh weights.
+
+    The layers are called ``image``, ``preprocessing`` (where there is one), ``stem``, ``block_0``, ``block_1``, ...,
+    ``head``, ``pool``, ``dropout`` and ``classifier``. A ``name`` goes in front of each, as in ``left_stem``, so that
+    models of different names can share a graph; ``layers_by_role`` finds them whatever the name.
+
+    Args:
+        spec_or_name: a variant, or the name of one in ``specs.MODELS``.
+        num_classes: width of the classifier, where there is a top.
+        include_top: whether the model ends with pooling, dropout and the classifier.
+        input_shape: height, width and channels of the images; a height or width of None accepts any.
+        pooling: without a top, turns the feature map into a vector; None leaves the map.
+        survival_prob: probability that the deepest block survives stochastic depth, in (0, 1].
+        dropout_rate: dropout before the classifier, in [0, 1); None takes the variant's.
+        bn_momentum: BatchNorm momentum, in [0, 1).
+        bn_epsilon: BatchNorm epsilon, positive.
+        activation: a name that ``tf.keras.activations`` knows.
+        include_preprocessing: True if the input is pixels 0..255, uint8 or float, which the model then normalises;
+            False if the caller normalises them, as ``ModelSpec.normalization`` says.
+        dtype: one of ``DTYPES``; None takes Keras' global policy.
+        classifier_activation: what the classifier ends with, such as ``"softmax"``; None gives logits.
+        name: the model's name and the prefix of its layers; None names the model after its variant and has no prefix.
+
+    Returns:
+        A functional model. Pooled features, logits and probabilities are float32 whatever the policy.
+
+    Raises:
+        ValueError: if a setting is unknown or out of range.
+    """
+    spec = specs.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
+    _check_layers(survival_prob, bn_momentum, bn_epsilon, activation, dtype)
+    _check_ends(spec, input_shape, include_preprocessing, include_top, num_classes, pooling)
+    prefix = f"{name}_" if name else ""
+    conv = {"activation": activation, "bn_momentum": bn_momentum, "bn_epsilon": bn_epsilon, "dtype": dtype}
+
+    inputs = x = tf.keras.Input(input_shape, name=f"{prefix}image")
+    if include_preprocessing:
+        scale, offset = _SCALE_AND_OFFSET[spec.normalization]
+        x = tf.keras.layers.Rescaling(scale, offset, dtype="float32", name=f"{prefix}preprocessing")(x)
+    x = _features(x, specs.expand(spec), survival_prob, prefix, conv)
+    if include_top or pooling:
+        x = _POOLING[pooling or "avg"](dtype="float32", name=f"{prefix}pool")(x)
+    if include_top:
+        rate = spec.dropout_rate if dropout_rate is None else dropout_rate
+        x = layers.HeadDropout(rate, dtype="float32", name=f"{prefix}dropout")(x)
+        x = tf.keras.layers.Dense(
+            num_classes,
+            activation=classifier_activation,
+            kernel_initializer=layers.dense_initializer(),
+            dtype="float32",
+            name=f"{prefix}classifier",
+        )(x)
+    return tf.keras.Model(inputs, x, name=name or spec.name)
+
+
+def layers_by_role(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
+    """Gives a model's layers by their names without the prefix: ``"stem"``, ``"block_0"``, ..., ``"classifier"``.
+
+    Raises:
+        ValueError: if ``build_model`` did not make the model.
+    """
+    first = model.layers[0].name
+    if not first.endswith("image"):
+        raise ValueError(f"Model {model.name!r} begins with layer {first!r}, not 'image'; pass one of build_model's.")
+    return {layer.name[len(first) - len("image") :]: layer for layer in model.layers}
+
+
+def endpoints(model: tf.keras.Model) -> dict[int, tf.Tensor]:
+    """Gives the last feature map at each stride, for detection or segmentation heads.
+
+    ``tf.keras.Model(model.input, list(endpoints(model).values()))`` computes them.
+
+    Returns:
+        Symbolic outputs by stride in pixels: 2, 4, 8, 16 and 32 for the variants of the paper.
+
+    Raises:
+        ValueError: if ``build_model`` did not make the model.
+    """
+    outputs, stride = {}, 1
+    for role, layer in layers_by_role(model).items():
+        if role == "stem" or role.startswith("block_"):
+            stride *= layer.get_config()["stride"]
+            outputs[stride] = layer.output
+    return outputs
+
+
+def _features(
+    images: tf.Tensor, expanded: specs.ExpandedSpec, survival_prob: float, prefix: str, conv: dict[str, Any]
+) -> tf.Tensor:
+    """Applies stem, blocks and head: ``[N, H, W, C]`` to ``[N, H / 32, W / 32, head_filters]``."""
+    x = layers.ConvNorm(expanded.stem_filters, 3, stride=2, name=f"{prefix}stem", **conv)(images)
+    drop_rates = specs.drop_path_rates(len(expanded.blocks), 1 - survival_prob)
+    for index, (block, drop_rate) in enumerate(zip(expanded.blocks, drop_rates)):
+        shape = {key: value for key, value in dataclasses.asdict(block).items() if key not in ("kind", "repeats")}
+        x = blocks.BLOCKS[block.kind](**shape, drop_path_rate=drop_rate, name=f"{prefix}block_{index}", **conv)(x)
+    return layers.ConvNorm(expanded.head_filters, name=f"{prefix}head", **conv)(x)
+
+
+def _check_layers(
+    survival_prob: float, bn_momentum: float, bn_epsilon: float, activation: str, dtype: str | None
+) -> None:
+    for ok, message in (
+        (0 < survival_prob <= 1, f"survival_prob is {survival_prob}; it must lie in (0, 1], 1 to keep every block."),
+        (0 <= bn_momentum < 1, f"bn_momentum is {bn_momentum}; it must lie in [0, 1)."),
+        (bn_epsilon > 0, f"bn_epsilon is {bn_epsilon}; it must be positive."),
+        (dtype in (None, *DTYPES), f"dtype is {dtype!r}; use one of {', '.join(DTYPES)}, or None."),
+    ):
+        if not ok:
+            raise ValueError(message)
+    try:
+        tf.keras.activations.get(activation)
+    except ValueError as error:
+        raise ValueError(f"activation is {activation!r}; use a name that tf.keras.activations knows.") from error
+
+
+def _check_ends(
+    spec: specs.ModelSpec,
+    input_shape: tuple[int | None, int | None, int],
+    include_preprocessing: bool,
+    include_top: bool,
+    num_classes: int,
+    pooling: Pooling | None,
+) -> None:
+    if len(input_shape) != 3 or not input_shape[2] or any(size is not None and size < 1 for size in input_shape):
+        raise ValueError(
+            f"input_shape is {input_shape}; it must be (height, width, channels); height and width may be None."
+        )
+    if include_preprocessing and spec.normalization == "imagenet" and input_shape[2] != 3:
+        raise ValueError(
+            f"input_shape has {input_shape[2]} channels, but the preprocessing of {spec.name!r} is for 3 (RGB); "
+            "pass include_preprocessing=False and normalise the input yourself."
+        )
+    if pooling is not None and pooling not in _POOLING:
+        raise ValueError(f"pooling is {pooling!r}; use one of {', '.join(_POOLING)}, or None for the feature map.")
+    if include_top and pooling:
+        raise ValueError(f"pooling={pooling!r} is for models without a top; pass include_top=False, or no pooling.")
+    if include_top and num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 1.")

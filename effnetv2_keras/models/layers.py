@@ -1,0 +1,204 @@
+"""The layers that blocks and heads are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_keras.models import stochastic
+
+PACKAGE = "effnetv2_keras"
+"""Prefix of the registered names under which Keras saves these layers."""
+
+
+def conv_initializer() -> tf.keras.initializers.Initializer:
+    """Untruncated normal of standard deviation ``sqrt(2 / fan_out)`` (reference code).
+
+    For a depthwise kernel ``(k, k, channels, 1)`` that fan-out is ``k * k``.
+    """
+    return tf.keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+
+
+def dense_initializer() -> tf.keras.initializers.Initializer:
+    """Uniform in ``+-1 / sqrt(classes)`` (reference code)."""
+    return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_out", distribution="uniform")
+
+
+def _trains_on_cpu(training: bool | None) -> bool:
+    """Whether to build the operations that make a CPU's train step faster; exported graphs never contain them."""
+    return bool(training) and not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+@tf.keras.utils.register_keras_serializable(PACKAGE)
+class Conv(tf.keras.layers.Conv2D):
+    """Conv2D that trains 1x1 kernels as matrix products on a CPU, where their gradients are faster."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), filters]``."""
+        pointwise = self.kernel_size == self.strides == (1, 1)
+        if not (pointwise and _trains_on_cpu(training)):
+            return super().call(inputs)
+        outputs = tf.tensordot(inputs, tf.reshape(self.kernel, [-1, self.filters]), 1)
+        return self.activation(tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs)
+
+
+@tf.keras.utils.register_keras_serializable(PACKAGE)
+class ConvNorm(tf.keras.layers.Layer):
+    """Convolution without bias, BatchNorm, and an activation if one is given.
+
+    Args:
+        filters: channels given; None for a depthwise convolution, which gives as many as it takes.
+        kernel_size: side of the kernel, pixels.
+        stride: stride, pixels; padding is "same".
+        activation: a name that ``tf.keras.activations`` knows, or None.
+        bn_momentum: weight of the old value in the moving averages, in [0, 1).
+        bn_epsilon: added to the variance.
+    """
+
+    def __init__(
+        self,
+        filters: int | None,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        activation: str | None = None,
+        bn_momentum: float = 0.9,
+        bn_epsilon: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.activation = activation
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        conv: dict[str, Any] = {
+            "kernel_size": kernel_size,
+            "strides": stride,
+            "padding": "same",
+            "use_bias": False,
+            "dtype": self.dtype_policy,
+            "name": "conv",
+        }
+        if filters is None:
+            self.conv = tf.keras.layers.DepthwiseConv2D(depthwise_initializer=conv_initializer(), **conv)
+        else:
+            self.conv = Conv(filters, kernel_initializer=conv_initializer(), **conv)
+        self.norm = tf.keras.layers.BatchNormalization(
+            momentum=bn_momentum, epsilon=bn_epsilon, dtype=self.dtype_policy, name="norm"
+        )
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), filters]``."""
+        outputs = self.norm(self.conv(inputs, training=training), training=training)
+        if self.activation in ("silu", "swish") and _trains_on_cpu(training):
+            # tf.nn.silu saves memory by computing the sigmoid a second time in its gradient.
+            return outputs * tf.sigmoid(outputs)
+        return tf.keras.activations.get(self.activation)(outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "activation": self.activation,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
+
+
+@tf.keras.utils.register_keras_serializable(PACKAGE)
+class SqueezeExcite(tf.keras.layers.Layer):
+    """Scales every channel by a gate in (0, 1) computed from the image's channel means.
+
+    Args:
+        filters: channels of the input.
+        squeezed_filters: channels of the bottleneck.
+        activation: the bottleneck's, a name that ``tf.keras.activations`` knows.
+    """
+
+    def __init__(self, filters: int, squeezed_filters: int, *, activation: str = "silu", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.squeezed_filters = squeezed_filters
+        self.activation = activation
+        self.reduce = self._conv("reduce", squeezed_filters, activation)
+        self.expand = self._conv("expand", filters, "sigmoid")
+
+    def _conv(self, name: str, filters: int, activation: str) -> Conv:
+        return Conv(
+            filters, 1, activation=activation, kernel_initializer=conv_initializer(), dtype=self.dtype_policy, name=name
+        )
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ``[N, H, W, filters]`` to the same shape."""
+        means = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
+        return inputs * self.expand(self.reduce(means, training=training), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "squeezed_filters": self.squeezed_filters,
+            "activation": self.activation,
+        }
+
+
+class _RandomZeros(tf.keras.layers.Layer):
+    """Zeroes parts of its input at random in training and scales the rest so that the mean stays."""
+
+    def __init__(self, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"{type(self).__name__}'s rate is {rate}; it is a probability and must lie in [0, 1).")
+        self.rate = rate
+
+    def _zero(self, inputs: tf.Tensor, rate: float, mask_shape: list[Any]) -> tf.Tensor:
+        # Whatever the inputs' type, the mask is drawn in float32: bfloat16 numbers would round the rate to 1/128.
+        kept = tf.cast(stochastic.uniform(mask_shape) >= rate, tf.float32)
+        return inputs * tf.cast(kept / (1.0 - rate), inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "rate": self.rate}
+
+
+@tf.keras.utils.register_keras_serializable(PACKAGE)
+class DropPath(_RandomZeros):
+    """Stochastic depth: in training zeroes whole samples and scales the others by ``1 / (1 - rate)``.
+
+    Args:
+        rate: probability that a sample is zeroed, in [0, 1).
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ``[N, ...]`` to the same shape."""
+        if not training or self.rate == 0.0:
+            return inputs
+        return self._zero(inputs, self.rate, [_batch_size(inputs)] + [1] * (inputs.shape.rank - 1))
+
+
+@tf.keras.utils.register_keras_serializable(PACKAGE)
+class HeadDropout(_RandomZeros):
+    """Dropout whose rate a ``stochastic.stochastic_scope`` may set, even where the layer was built with rate 0.
+
+    Args:
+        rate: probability that a feature is zeroed, in [0, 1), where no scope sets one.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ``[N, ...]`` to the same shape."""
+        rate = stochastic.dropout_rate(self.rate)
+        if not training or rate == 0.0:
+            return inputs
+        return self._zero(inputs, rate, [_batch_size(inputs), *inputs.shape[1:]])
+
+
+def _batch_size(inputs: tf.Tensor) -> Any:
+    """The static size where it is known, as XLA wants it."""
+    return inputs.shape[0] or tf.shape(inputs)[0]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from effnetv2_keras import profile, specs
+
+# Evaluation size, parameters (total, trainable, without the classifier) and 1e9 multiply-adds of the reference code.
+REFERENCE = {
+    "efficientnetv2-b0": (224, 7_200_312, 7_139_704, 5_919_312, 0.7181),
+    "efficientnetv2-b1": (240, 8_212_124, 8_141_052, 6_931_124, 1.1968),
+    "efficientnetv2-b2": (260, 10_178_374, 10_096_086, 8_769_374, 1.6975),
+    "efficientnetv2-b3": (300, 14_467_622, 14_358_406, 12_930_622, 3.0115),
+    "efficientnetv2-s": (384, 21_612_360, 21_458_488, 20_331_360, 8.3656),
+    "efficientnetv2-m": (480, 54_431_388, 54_139_356, 53_150_388, 24.5825),
+    "efficientnetv2-l": (480, 119_027_848, 118_515_272, 117_746_848, 56.0797),
+    "efficientnetv2-xl": (512, 208_896_832, 208_119_808, 207_615_832, 93.3535),
+}
+
+
+@pytest.mark.parametrize("name", specs.MODELS)
+def test_counts_are_those_of_the_reference_code(name):
+    spec, (size, total, trainable, without_top, giga_macs) = specs.MODELS[name], REFERENCE[name]
+    assert profile.count_parameters(spec) == profile.ParameterCount(total, trainable)
+    assert profile.count_parameters(spec, include_top=False).total == without_top
+    assert profile.count_macs(spec, image_size=size) / 1e9 == pytest.approx(giga_macs, rel=1e-4)
+
+
+def test_the_classifier_counts_its_classes():
+    spec = specs.get_spec("efficientnetv2-s")
+    ten, hundred = (profile.count_parameters(spec, num_classes=classes) for classes in (10, 100))
+    assert hundred.total - ten.total == hundred.trainable - ten.trainable == 90 * 1281
+    ten, hundred = (profile.count_macs(spec, image_size=64, num_classes=classes) for classes in (10, 100))
+    assert hundred - ten == 90 * 1280
+
+
+def test_the_table_of_v2_s_is_table_4_of_the_paper():
+    rows = profile.stage_table(specs.get_spec("efficientnetv2-s"), image_size=384)
+    assert [(row.operator, row.stride, row.channels, row.layers) for row in rows] == [
+        ("Conv3x3", 2, 24, 1),
+        ("Fused-MBConv1, k3x3", 1, 24, 2),
+        ("Fused-MBConv4, k3x3", 2, 48, 4),
+        ("Fused-MBConv4, k3x3", 2, 64, 4),
+        ("MBConv4, k3x3, SE0.25", 2, 128, 6),
+        ("MBConv6, k3x3, SE0.25", 1, 160, 9),
+        ("MBConv6, k3x3, SE0.25", 2, 256, 15),
+        ("Conv1x1 & Pooling & FC", 1, 1280, 1),
+    ]
+    assert [row.output_size for row in rows] == [192, 192, 96, 48, 24, 24, 12, 12]
+
+
+def test_a_row_counts_its_own_stage():
+    stem, stage = profile.stage_table(specs.get_spec("efficientnetv2-s"), image_size=75)[:2]
+    assert (stem.output_size, stem.macs) == (38, 38 * 38 * 27 * 24)
+    assert stem.parameters == profile.ParameterCount(27 * 24 + 4 * 24, 27 * 24 + 2 * 24)
+    assert stage.macs == 2 * 38 * 38 * 9 * 24 * 24
+
+
+def test_without_a_top_there_is_no_classifier_row():
+    *_, head = profile.stage_table(specs.get_spec("efficientnetv2-s"), image_size=384, include_top=False)
+    assert (head.operator, head.macs) == ("Conv1x1", 12 * 12 * 256 * 1280)
+
+
+def test_a_wrong_image_size_is_refused():
+    with pytest.raises(ValueError, match="image_size is 0; it must be at least 1 pixel"):
+        profile.count_macs(specs.get_spec("efficientnetv2-s"), image_size=0)
