@@ -20,7 +20,7 @@ test: .venv/dev
 	$(BIN)/python -m pytest
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 1
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

@@ -17,8 +17,9 @@ import rich.console
 from absl import app, flags, logging
 
 import hparams
-from effnetv2_keras.config import Config, ConfigError, nearest, parse_overrides
-from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError
+from effnetv2_keras.config import Config
+from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
+from effnetv2_keras.overrides import nearest, parse_overrides
 
 _MODE = flags.DEFINE_string("mode", "train", "train (or traineval), eval, predict, export, plan, preview or summary.")
 _MODEL_NAME = flags.DEFINE_string("model_name", "efficientnetv2-b0", "A variant: efficientnetv2-b0 ... -xl.")

@@ -6,17 +6,16 @@ to the run's folder and read back from there. Instances are frozen: nothing edit
 
 from __future__ import annotations
 
-import difflib
 import functools
-import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 import yaml
 
 from effnetv2_keras import progressive, specs
-from effnetv2_keras.errors import UsageError
+from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.overrides import flatten, nearest, read_yaml
 
 CONFIG_FILE = "config.yaml"
 
@@ -251,7 +250,7 @@ class Config(_Section):
         Raises:
             ConfigError: for text that is not YAML, unknown fields, or values of the wrong type.
         """
-        return Config().override(_read_yaml(text))
+        return Config().override(read_yaml(text))
 
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """Fields in which two configurations differ, ``runtime`` aside: ``{key: (self's, other's)}``."""
@@ -259,63 +258,6 @@ class Config(_Section):
         return {
             key: (mine[key], theirs[key]) for key in mine if not key.startswith("runtime.") and mine[key] != theirs[key]
         }
-
-
-class ConfigError(UsageError):
-    """A configuration that cannot be used."""
-
-
-def nearest(word: str, known: Iterator[str] | Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
-    """The known word closest to ``word``; for a dotted key, its last part decides between equals."""
-    candidates = list(known)
-    leaf = word.split(".")[-1]
-    by_leaf = [name for name in candidates if name.split(".")[-1] == leaf]
-    return (by_leaf or difflib.get_close_matches(word, candidates, n=1, cutoff=0.0))[0]
-
-
-def parse_overrides(text: str) -> dict[str, Any]:
-    """Reads ``--hparam_str``: ``"a.b=1,c.d=x|y"``, or the path of a YAML file.
-
-    Returns:
-        Dotted keys and their values, as strings or as YAML read them.
-
-    Raises:
-        ConfigError: if the text is neither.
-    """
-    if text.endswith((".yaml", ".yml")):
-        path = pathlib.Path(text)
-        if not path.is_file():
-            raise ConfigError(f"--hparam_str names the file {text!r}, which does not exist.")
-        return _read_yaml(path.read_text())
-    changes = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(
-                f"Cannot read {part!r} in --hparam_str; write key=value pairs with commas between them, "
-                "such as train.epochs=10,train.lr_base=0.01, or the path of a .yaml file."
-            )
-        changes[key.strip()] = value.strip()
-    return changes
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walks a nested mapping as ``("a.b", value)`` pairs."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _read_yaml(text: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The configuration is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"The configuration must be a YAML mapping such as 'train: {{epochs: 10}}', got {tree!r}.")
-    return dict(flatten(tree))
 
 
 def _validate(tree: Mapping[str, Any]) -> Config:

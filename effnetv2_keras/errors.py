@@ -5,6 +5,10 @@ class UsageError(ValueError):
     """Settings, data, or files that cannot be used; the message says what was received, what is allowed, what to do."""
 
 
+class ConfigError(UsageError):
+    """A configuration that cannot be used."""
+
+
 class TrainingDiverged(RuntimeError):  # noqa: N818 - says what happened
     """The loss is not a number any more; nothing was saved since it was one."""
 

@@ -10,9 +10,9 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras import specs
-from effnetv2_keras.config import ConfigError
 from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, eval_input
 from effnetv2_keras.data.splits import Splits, open_splits
+from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.training.checkpoints import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.report import describe_evaluation

@@ -9,6 +9,7 @@ from effnetv2_keras import profile
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training.report import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.training.state import schedule_for
 
 
@@ -47,20 +48,12 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
 
 
 def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, num_classes: int) -> rich.table.Table:
-    table = _table(
-        f"Stages ({config.progressive.schedule})", "stage", "size px", "RandAugment", "mixup", "CutMix", "dropout",
-        "steps", "epochs", "cost of a step",
-    )  # fmt: skip
+    table = _table(f"Stages ({config.progressive.schedule})", *STAGE_HEADINGS, "steps", "epochs", "cost of a step")
     largest = profile.count_macs(config.spec, image_size=stages[-1].image_size, num_classes=num_classes)
     for stage in stages:
         cost = profile.count_macs(config.spec, image_size=stage.image_size, num_classes=num_classes)
         table.add_row(
-            f"{stage.index + 1}",
-            f"{stage.image_size}",
-            f"{stage.randaug_magnitude:.4g}",
-            f"{stage.mixup_alpha:.3g}",
-            f"{stage.cutmix_alpha:.3g}",
-            f"{stage.dropout_rate:.3g}",
+            *stage_cells(stage),
             f"{stage.first_step:,} to {stage.end_step:,}",
             f"{stage.num_steps * config.train.batch_size / num_train:.1f}",
             f"{cost / largest:.0%}",

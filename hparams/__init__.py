@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from effnetv2_keras.config import Config, ConfigError, nearest
+from effnetv2_keras.config import Config
+from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.overrides import nearest
 
 
 def names() -> tuple[str, ...]:

@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnetv2_keras.config import Config, ConfigError, flatten, parse_overrides
+from effnetv2_keras.config import Config
+from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.overrides import flatten, parse_overrides
 
 
 def overridden(text):

@@ -2,7 +2,8 @@ import pytest
 
 import hparams
 from effnetv2_keras import specs
-from effnetv2_keras.config import Config, ConfigError
+from effnetv2_keras.config import Config
+from effnetv2_keras.errors import ConfigError
 
 
 @pytest.mark.parametrize("recipe", hparams.names())

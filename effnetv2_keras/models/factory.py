@@ -17,13 +17,6 @@ DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 _POOLING = {"avg": tf.keras.layers.GlobalAveragePooling2D, "max": tf.keras.layers.GlobalMaxPooling2D}
 
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
-_SCALE_AND_OFFSET: dict[str, tuple[Any, Any]] = {
-    "centered": (1 / 128, -1.0),
-    "imagenet": ([1 / (255 * std) for std in _STD], [-mean / std for mean, std in zip(_MEAN, _STD)]),
-}
-
 
 def build_model(
     spec_or_name: specs.ModelSpec | str,
@@ -79,8 +72,7 @@ def build_model(
 
     inputs = x = tf.keras.Input(input_shape, name=f"{prefix}image")
     if include_preprocessing:
-        scale, offset = _SCALE_AND_OFFSET[spec.normalization]
-        x = tf.keras.layers.Rescaling(scale, offset, dtype="float32", name=f"{prefix}preprocessing")(x)
+        x = _preprocessing(spec.normalization, prefix)(x)
     x = _features(x, specs.expand(spec), survival_prob, prefix, conv)
     if include_top or pooling:
         x = _POOLING[pooling or "avg"](dtype="float32", name=f"{prefix}pool")(x)
@@ -126,6 +118,17 @@ def endpoints(model: tf.keras.Model) -> dict[int, tf.Tensor]:
             stride *= layer.get_config()["stride"]
             outputs[stride] = layer.output
     return outputs
+
+
+def _preprocessing(normalization: specs.Normalization, prefix: str) -> tf.keras.layers.Layer:
+    """Makes the layer that turns pixels 0..255 into network input; one number serves where all channels are alike."""
+    mean, deviation = specs.PIXEL_STATISTICS[normalization]
+    scale = [1 / value for value in deviation]
+    offset = [-middle / value for middle, value in zip(mean, deviation)]
+    alike = len({*zip(scale, offset)}) == 1
+    return tf.keras.layers.Rescaling(
+        scale[0] if alike else scale, offset[0] if alike else offset, dtype="float32", name=f"{prefix}preprocessing"
+    )
 
 
 def _features(

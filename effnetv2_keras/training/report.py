@@ -21,11 +21,25 @@ def describe_evaluation(row: dict[str, Any], num_examples: int, *, is_best: bool
     )
 
 
+STAGE_HEADINGS = ("stage", "size px", "RandAugment", "mixup", "CutMix", "dropout")
+
+
+def stage_cells(stage: Stage) -> tuple[str, ...]:
+    """A stage's settings as the cells of a table, under ``STAGE_HEADINGS``."""
+    return (
+        f"{stage.index + 1}",
+        f"{stage.image_size}",
+        f"{stage.randaug_magnitude:.4g}",
+        f"{stage.mixup_alpha:.3g}",
+        f"{stage.cutmix_alpha:.3g}",
+        f"{stage.dropout_rate:.3g}",
+    )
+
+
 def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> rich.table.Table:
     """One line per stage: its settings, what it took and what it reached."""
     table = rich.table.Table(title="Stages of this run")
-    for heading in ("stage", "size px", "RandAugment", "mixup", "CutMix", "dropout", "steps", "images/s", "time",
-                    "loss", "top-1", "EMA top-1"):  # fmt: skip
+    for heading in (*STAGE_HEADINGS, "steps", "images/s", "time", "loss", "top-1", "EMA top-1"):
         table.add_column(heading, justify="right")
     ended = 0.0
     for stage in stages:
@@ -35,12 +49,7 @@ def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> ric
         began, ended = ended, (mine[-1]["seconds"] if mine else ended)
         speeds = sorted(row["images_per_second"] for row in trained)
         table.add_row(
-            f"{stage.index + 1}",
-            f"{stage.image_size}",
-            f"{stage.randaug_magnitude:.4g}",
-            f"{stage.mixup_alpha:.3g}",
-            f"{stage.cutmix_alpha:.3g}",
-            f"{stage.dropout_rate:.3g}",
+            *stage_cells(stage),
             f"{stage.num_steps}",
             f"{speeds[len(speeds) // 2]:.0f}" if speeds else "-",
             format_seconds(ended - began),

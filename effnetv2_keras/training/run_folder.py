@@ -12,9 +12,9 @@ import pathlib
 import tempfile
 from typing import Any
 
-from effnetv2_keras.config import CONFIG_FILE, Config, ConfigError
+from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.splits import Splits
-from effnetv2_keras.errors import UsageError
+from effnetv2_keras.errors import ConfigError, UsageError
 
 DATA_FILE = "data.json"
 

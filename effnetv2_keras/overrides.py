@@ -1,0 +1,66 @@
+"""Reads overrides of a configuration: ``--hparam_str`` and YAML, as dotted keys (no TensorFlow)."""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from effnetv2_keras.errors import ConfigError
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word closest to ``word``; for a dotted key, its last part decides between equals."""
+    candidates = list(known)
+    leaf = word.split(".")[-1]
+    by_leaf = [name for name in candidates if name.split(".")[-1] == leaf]
+    return (by_leaf or difflib.get_close_matches(word, candidates, n=1, cutoff=0.0))[0]
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """Reads ``--hparam_str``: ``"a.b=1,c.d=x|y"``, or the path of a YAML file.
+
+    Returns:
+        Dotted keys and their values, as strings or as YAML read them.
+
+    Raises:
+        ConfigError: if the text is neither.
+    """
+    if text.endswith((".yaml", ".yml")):
+        path = pathlib.Path(text)
+        if not path.is_file():
+            raise ConfigError(f"--hparam_str names the file {text!r}, which does not exist.")
+        return read_yaml(path.read_text())
+    changes = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(
+                f"Cannot read {part!r} in --hparam_str; write key=value pairs with commas between them, "
+                "such as train.epochs=10,train.lr_base=0.01, or the path of a .yaml file."
+            )
+        changes[key.strip()] = value.strip()
+    return changes
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walks a nested mapping as ``("a.b", value)`` pairs."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """Reads a YAML mapping as dotted keys and values; raises ``ConfigError`` for anything else."""
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"The configuration must be a YAML mapping such as 'train: {{epochs: 10}}', got {tree!r}.")
+    return dict(flatten(tree))

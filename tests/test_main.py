@@ -1,0 +1,96 @@
+"""The command line, as a user runs it: one process for each command."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.images import write_classes
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHORT = (
+    "progressive.image_size.start=32,progressive.image_size.end=40,progressive.stages=2,train.epochs=1,"
+    "train.batch_size=8,eval.batch_size=8,eval.isize=40,runtime.tensorboard=false,runtime.log_every=1"
+)
+
+
+def run(*arguments, fails=False):
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert (process.returncode != 0) == fails, process.stderr[-3000:]
+    assert "Traceback" not in process.stderr, process.stderr[-3000:]
+    assert "Warning" not in process.stderr, process.stderr[-3000:]
+    return process.stdout, process.stderr
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_classes(root, {"red": 9, "blue": 9})
+    return root
+
+
+def test_train_eval_predict_export(images, tmp_path):
+    model_dir = tmp_path / "run"
+    common = ("--dataset_cfg=Folder", f"--data_dir={images}", f"--hparam_str={SHORT}")
+    output, _ = run("--mode=plan", *common)
+    assert "16 images to train on, 2 to evaluate on, 2 classes" in output
+    assert "efficientnetv2-b0: 5,921,874 parameters" in output
+    output, _ = run("--mode=traineval", *common, f"--model_dir={model_dir}", "--strategy=cpu")
+    assert "stage 1/2 · 32 px · step 1/2" in output
+    assert "stage 2/2 · 40 px · step 2/2" in output
+    assert "evaluated 2 of 2 images" in output
+    assert (model_dir / "training.png").stat().st_size > 10_000
+    output, _ = run("--mode=eval", f"--model_dir={model_dir}")
+    result = json.loads(output.splitlines()[-1])
+    assert (result["step"], result["num_images"], result["image_size"]) == (2, 2, 40)
+    output, _ = run("--mode=predict", f"--model_dir={model_dir}", "--format=json", images / "red")
+    assert len(json.loads(output)) == 9
+    output, _ = run("--mode=export", f"--model_dir={model_dir}")
+    assert (model_dir / "saved_model" / "saved_model.pb").exists()
+    _, problem = run("--mode=export", f"--model_dir={model_dir}", fails=True)
+    assert "--overwrite" in problem
+    _, problem = run("--mode=train", *common[:2], f"--model_dir={model_dir}", fails=True)
+    assert "holds another run: " in problem
+    assert "train.epochs was 1.0 and is now 30" in problem
+
+
+def test_preview_and_summary(images, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    run("--mode=preview", f"--data_dir={images}", f"--preview_file={sheet}", f"--hparam_str={SHORT}")
+    assert sheet.stat().st_size > 10_000
+    output, _ = run("--mode=summary", "--model_name=efficientnetv2-s")
+    assert "21,612,360 parameters (21,458,488 trainable)" in output
+    assert "MBConv6, k3x3" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mode=trian"], "Unknown --mode=trian; did you mean 'train'"),
+        (["--mode=plan", "--dataset_cfg=foldr"], "Unknown --dataset_cfg=foldr; did you mean 'folder'"),
+        (["--mode=plan", "--model_name=efficientnetv2-b4"], "Unknown model 'efficientnetv2-b4'; did you mean"),
+        (["--mode=plan", "--hparam_str=train.epoch=1"], "Unknown hparam 'train.epoch'; did you mean 'train.epochs'"),
+        (["--mode=plan", "--data_dir=/nowhere"], "--data_dir=/nowhere: there is no such folder"),
+        (["--mode=train", "--dataset_cfg=demo"], "--mode=train needs --model_dir, the folder of the run"),
+        (["--mode=eval", "--model_dir=/nowhere"], "/nowhere holds no run"),
+    ],
+)
+def test_mistakes_get_one_clear_message(arguments, message):
+    _, problem = run(*arguments, fails=True)
+    assert message in problem
+
+
+def test_importing_the_package_needs_neither_addons_nor_tensorflow():
+    code = (
+        "import sys, effnetv2_keras\n"
+        "from effnetv2_keras import Ramp, MODELS\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "from effnetv2_keras import build_model, train\n"
+        "assert 'tensorflow' in sys.modules and 'tensorflow_addons' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
