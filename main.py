@@ -103,6 +103,7 @@ def _export(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras import export
     from effnetv2_keras.training.checkpoints import load_trained
 
+    logging.set_verbosity(logging.WARNING)  # TensorFlow tells at length that it writes a SavedModel
     trained = load_trained(_model_dir(), which=_which(), use_ema=_USE_EMA.value)
     path = _EXPORT_DIR.value or os.path.join(_model_dir(), "saved_model")
     report = export.export_saved_model(trained, path, image_size=trained.config.eval_size, overwrite=_OVERWRITE.value)
@@ -148,7 +149,8 @@ def main(argv: list[str]) -> None:
             f"Unknown --mode={_MODE.value}; did you mean {nearest(_MODE.value, MODES)!r}? Modes: {', '.join(MODES)}."
         )
     try:
-        mode(rich.console.Console(), argv[1:])
+        # Not on a terminal, nothing is known of the width: enough for every table.
+        mode(rich.console.Console(width=None if sys.stdout.isatty() else 140), argv[1:])
     except Interrupted as stop:
         logging.warning("%s", stop)
         sys.exit(EXIT_INTERRUPTED)

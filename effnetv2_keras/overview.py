@@ -42,6 +42,7 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
         f"multiply-adds an image at {config.eval_size} px\n"
         f"{total_steps:,} steps of {config.train.batch_size} images: {config.train.epochs:g} epochs",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(_stage_table(config, stages, num_train, num_classes))
     console.print(_learning_rate_table(config, stages, num_train))
@@ -108,4 +109,5 @@ def print_summary(config: Config, console: rich.console.Console) -> None:
         f"{parameters.total:,} parameters ({parameters.trainable:,} trainable), {macs / 1e9:.4g} G multiply-adds with "
         "1000 classes (convolutions and dense layers)",
         highlight=False,
+        soft_wrap=True,
     )

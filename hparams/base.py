@@ -37,4 +37,5 @@ def progressive_of(model_name: str) -> ProgressiveConfig:
 
 def get_base(model_name: str) -> Config:
     """The paper's training settings (section 5.1) for a variant, without a data set."""
-    return Config(model=ModelConfig(model_name=model_name), progressive=progressive_of(model_name))
+    name = specs.get_spec(model_name).name
+    return Config(model=ModelConfig(model_name=name), progressive=progressive_of(name))

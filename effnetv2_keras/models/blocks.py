@@ -1,4 +1,4 @@
-"""The two blocks of EfficientNetV2. A new kind is one class with a ``branch`` and one line in ``BLOCKS``."""
+"""The two blocks of EfficientNetV2. A new kind is one class with a ``_make_branch`` and one line in ``BLOCKS``."""
 
 from __future__ import annotations
 
