@@ -54,9 +54,9 @@ def test_train_eval_predict_export(images, tmp_path):
     assert (model_dir / "saved_model" / "saved_model.pb").exists()
     _, problem = run("--mode=export", f"--model_dir={model_dir}", fails=True)
     assert "--overwrite" in problem
-    _, problem = run("--mode=train", *common[:2], f"--model_dir={model_dir}", fails=True)
+    _, problem = run("--mode=train", *common, f"--model_dir={model_dir}", "--model_name=efficientnetv2-b1", fails=True)
     assert "holds another run: " in problem
-    assert "train.epochs was 1.0 and is now 30" in problem
+    assert "model.model_name was 'efficientnetv2-b0' and is now 'efficientnetv2-b1'" in problem
 
 
 def test_preview_and_summary(images, tmp_path):

@@ -163,6 +163,7 @@ class TfdsSource(Source):
         first, end = first_step * local_batch, end_step * local_batch
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            tf.random.set_seed(1)  # of this function's graph: a global seed of 0 would clash with a computed one
             order = tf.random.stateless_uniform([], [seed, epoch], minval=None, maxval=None, dtype=tf.int64)
             shuffled = records.shuffle(self._shuffle_buffer, seed=order, reshuffle_each_iteration=False)
             return shuffled.map(lambda number, record: {**record, "index": number, "epoch": epoch})

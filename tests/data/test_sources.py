@@ -113,6 +113,14 @@ def colors(tmp_path_factory):
     return open_splits(DataConfig(source="tfds", tfds_name="colors", data_dir=str(root)))
 
 
+@pytest.mark.parametrize("global_seed", [0, 7])
+def test_tfds_order_ignores_the_global_seed(colors, global_seed):
+    """Training sets the global seed, often to 0."""
+    order = indices(colors.train, batch_size=5, end_step=6)
+    tf.random.set_seed(global_seed)
+    assert indices(colors.train, batch_size=5, end_step=6) == order
+
+
 @pytest.mark.parametrize("buffer", [4, 100])
 def test_tfds_streams_whole_epochs_and_goes_on_where_it_stopped(colors, buffer):
     source = TfdsSource(colors.train._builder, "train", buffer)
