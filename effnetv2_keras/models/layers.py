@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import tensorflow as tf
 
@@ -25,9 +25,33 @@ def dense_initializer() -> tf.keras.initializers.Initializer:
     return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_out", distribution="uniform")
 
 
-def _trains_on_cpu(training: bool | None) -> bool:
-    """Whether to build the operations that make a CPU's train step faster; exported graphs never contain them."""
-    return bool(training) and not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+def _on_cpu() -> bool:
+    return not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def silu(inputs: tf.Tensor) -> tf.Tensor:
+    """``x * sigmoid(x)`` of any shape, also called swish; the paper's activation.
+
+    An accelerator computes the sigmoid a second time in the gradient rather than keep it in memory, as ``tf.nn.silu``
+    does. That function must not be called in every train step's graph, though: each of its calls registers a gradient
+    with TensorFlow for good, and with it the whole graph. So it has a graph of its own here, traced once.
+    """
+    if _on_cpu():
+        return inputs * tf.sigmoid(inputs)
+    outputs = _memory_saving_silu(inputs)
+    outputs.set_shape(inputs.shape)
+    return outputs
+
+
+_memory_saving_silu = tf.function(tf.nn.silu, autograph=False, reduce_retracing=True)
+
+
+def activation_function(name: str | None) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Finds an activation by the name under which ``tf.keras.activations`` knows it; None is the identity."""
+    if name in ("silu", "swish"):
+        return silu
+    function: Callable[[tf.Tensor], tf.Tensor] = tf.keras.activations.get(name)
+    return function
 
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
@@ -37,7 +61,7 @@ class Conv(tf.keras.layers.Conv2D):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), filters]``."""
         pointwise = self.kernel_size == self.strides == (1, 1)
-        if not (pointwise and _trains_on_cpu(training)):
+        if not (pointwise and training and _on_cpu()):  # an exported graph keeps the convolution
             return super().call(inputs)
         outputs = tf.tensordot(inputs, tf.reshape(self.kernel, [-1, self.filters]), 1)
         return self.activation(tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs)
@@ -93,10 +117,7 @@ class ConvNorm(tf.keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), filters]``."""
         outputs = self.norm(self.conv(inputs, training=training), training=training)
-        if self.activation in ("silu", "swish") and _trains_on_cpu(training):
-            # tf.nn.silu saves memory by computing the sigmoid a second time in its gradient.
-            return outputs * tf.sigmoid(outputs)
-        return tf.keras.activations.get(self.activation)(outputs)
+        return activation_function(self.activation)(outputs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -126,10 +147,10 @@ class SqueezeExcite(tf.keras.layers.Layer):
         self.filters = filters
         self.squeezed_filters = squeezed_filters
         self.activation = activation
-        self.reduce = self._conv("reduce", squeezed_filters, activation)
-        self.expand = self._conv("expand", filters, "sigmoid")
+        self.reduce = self._conv("reduce", squeezed_filters, activation_function(activation))
+        self.expand = self._conv("expand", filters, tf.sigmoid)
 
-    def _conv(self, name: str, filters: int, activation: str) -> Conv:
+    def _conv(self, name: str, filters: int, activation: Callable[[tf.Tensor], tf.Tensor]) -> Conv:
         return Conv(
             filters, 1, activation=activation, kernel_initializer=conv_initializer(), dtype=self.dtype_policy, name=name
         )

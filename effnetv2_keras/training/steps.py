@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
@@ -15,6 +17,14 @@ from effnetv2_keras.training.state import TrainState
 Metrics = dict[str, tf.Tensor]
 
 _DROPOUT_STREAM = 3  # 1 and 2 are the input pipeline's
+
+
+def _sum_over_replicas(strategy: tf.distribute.Strategy, *gradients: tf.Tensor) -> list[tf.Tensor]:
+    """What ``ReplicaContext.all_reduce`` does, without registering a gradient that keeps the step's graph for good."""
+    reduced: list[tf.Tensor] = strategy.extended.batch_reduce_to(
+        tf.distribute.ReduceOp.SUM, [(gradient, gradient) for gradient in gradients]
+    )
+    return reduced
 
 
 class TrainStep:
@@ -37,11 +47,12 @@ class TrainStep:
         )
         self._loss_scaling = config.precision.policy == "mixed_float16"
         self._gradients = (
-            tf.function(self._compute, autograph=False, jit_compile=True)
+            tf.function(functools.partial(self._compute), autograph=False, jit_compile=True)
             if config.precision.jit_compile
             else self._compute
         )
-        self._function = tf.function(self._step, autograph=False)
+        # A partial, so that TensorFlow counts the traces of this object and not, with a warning, those of the method.
+        self._function = tf.function(functools.partial(self._step), autograph=False)
         self.traces = 0
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> Metrics:
@@ -76,7 +87,7 @@ class TrainStep:
         seed = tf.random.experimental.stateless_fold_in(seed, state.step)
         seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
         gradients, metrics = self._gradients(batch, seed)
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients = context.merge_call(_sum_over_replicas, args=gradients)
         if self._loss_scaling:
             gradients = state.optimizer.get_unscaled_gradients(gradients)
         norm = tf.linalg.global_norm(gradients)

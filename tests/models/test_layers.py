@@ -129,9 +129,11 @@ def test_squeeze_excite_scales_channels_by_a_gate_of_their_means():
     np.testing.assert_allclose(outputs, inputs * gate[:, None, None, :], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("activation", ["silu", "swish", "relu", None])
-def test_what_trains_faster_on_a_cpu_computes_the_same(activation):
+def test_what_trains_faster_computes_the_same(monkeypatch, activation, on_cpu):
     """The train step's matrix product and silu, against plain Keras: outputs, gradients and moving averages."""
+    monkeypatch.setattr(layers, "_on_cpu", lambda: on_cpu)
     inputs = tf.random.normal([4, 5, 6, 3])
 
     def run(layer):

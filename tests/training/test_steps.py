@@ -1,7 +1,12 @@
+import gc
+import logging
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras.models import layers
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
 from effnetv2_keras.training.strategy import make_strategy
@@ -192,3 +197,24 @@ def test_stage_sets_the_dropout_rate():
     changes = "model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0.9"
     calm, strong = Run("cpu", changes, stage=0), Run("cpu", changes, stage=1)
     assert calm(make_batch())["loss"] != pytest.approx(strong(make_batch())["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_finished_stage_frees_its_graph_and_none_warns(monkeypatch, caplog, on_cpu):
+    monkeypatch.setattr(layers, "_on_cpu", lambda: on_cpu)
+    graphs = []
+
+    class NotingStep(TrainStep):
+        def _replica_step(self, batch):
+            graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+            return super()._replica_step(batch)
+
+    run = Run()
+    config = tiny_config()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(6):  # TensorFlow warns from the fifth trace on
+            NotingStep(run.state, run.strategy, config=config, stage=config.progressive.plan(12)[0])(make_batch())
+    gc.collect()
+    assert len(graphs) == 6
+    assert not [graph() for graph in graphs if graph()]
+    assert "retracing" not in caplog.text
