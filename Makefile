@@ -2,7 +2,6 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.10 python3.9 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null && command -v $(name))))
 BIN := .venv/bin
 DEMO := demo_run
-export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test test-slow lint bench clean
 

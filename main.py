@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import Callable, Literal
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: its start-up notices
-
 import rich.console
 from absl import app, flags, logging
 
+import effnetv2_keras.environment  # noqa: F401  before anything that imports TensorFlow
 import hparams
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import hparams
 from benchmarks.photos import write_photos
 from effnetv2_keras.config import Config

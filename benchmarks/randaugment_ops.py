@@ -12,6 +12,9 @@ import argparse
 import time
 from typing import Callable
 
+import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 

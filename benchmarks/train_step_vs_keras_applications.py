@@ -15,6 +15,9 @@ import statistics
 import time
 from collections.abc import Callable
 
+import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+
+# isort: split
 import tensorflow as tf
 
 from effnetv2_keras.models import build_model, stochastic_scope

@@ -1,4 +1,4 @@
-"""Settings that must precede TensorFlow: quiet logs, and two logical CPU devices for the tests of replicas.
+"""Settings that must precede TensorFlow: quiet logs, oneDNN, and two logical CPU devices for the tests of replicas.
 
 Tests that name no device run on the first of the two. Without TensorFlow, the tests that need none still run.
 """
@@ -6,11 +6,10 @@ Tests that name no device run on the first of the two. Without TensorFlow, the t
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 
 if importlib.util.find_spec("tensorflow") is not None:
     import tensorflow as tf

@@ -21,10 +21,9 @@ _DROPOUT_STREAM = 3  # 1 and 2 are the input pipeline's
 
 def _sum_over_replicas(strategy: tf.distribute.Strategy, *gradients: tf.Tensor) -> list[tf.Tensor]:
     """What ``ReplicaContext.all_reduce`` does, without registering a gradient that keeps the step's graph for good."""
-    reduced: list[tf.Tensor] = strategy.extended.batch_reduce_to(
+    return strategy.extended.batch_reduce_to(
         tf.distribute.ReduceOp.SUM, [(gradient, gradient) for gradient in gradients]
     )
-    return reduced
 
 
 class TrainStep:
