@@ -113,7 +113,7 @@ def test_keeps_mixed_precision(trained: Trained, tmp_path: pathlib.Path):
     assert report.largest_difference <= 1e-5
     pixels = random_pixels(32, 32)[None]
     served = serve(tmp_path / "saved", pixels)
-    np.testing.assert_allclose(served, mixed.model(pixels, training=False), rtol=1e-2)
+    np.testing.assert_allclose(served, mixed.model(pixels, training=False), rtol=1e-2, atol=2e-3)
     assert np.abs(served - trained.model(pixels, training=False)).max() > 1e-4, "bfloat16 must show"
 
 
