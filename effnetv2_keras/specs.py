@@ -1,4 +1,4 @@
-"""The EfficientNetV2 family as data: blocks, models, and the scaling rules that join them.
+"""EfficientNetV2, and V1 that it is measured against, as data: blocks, models, and the scaling rules that join them.
 
 No TensorFlow here. The block tables are Table 4 of the paper (arXiv 2104.00298) for V2-S and the tables of the
 reference code (google/automl, ``efficientnetv2/effnetv2_configs.py``) for every variant the paper does not print.
@@ -241,6 +241,17 @@ _V2_XL = _stages([
 ])  # fmt: skip
 
 
+_V1_BASE = _stages([
+    ("mbconv", 1, 3, 1, 1, 32, 16, 0.25),
+    ("mbconv", 2, 3, 2, 6, 16, 24, 0.25),
+    ("mbconv", 2, 5, 2, 6, 24, 40, 0.25),
+    ("mbconv", 3, 3, 2, 6, 40, 80, 0.25),
+    ("mbconv", 3, 5, 1, 6, 80, 112, 0.25),
+    ("mbconv", 4, 5, 2, 6, 112, 192, 0.25),
+    ("mbconv", 1, 3, 1, 6, 192, 320, 0.25),
+])  # fmt: skip
+
+
 def _table(*specs: ModelSpec) -> dict[str, ModelSpec]:
     return {spec.name: spec for spec in specs}
 
@@ -255,6 +266,18 @@ MODELS: dict[str, ModelSpec] = _table(
     ModelSpec("efficientnetv2-m", _V2_M, 1.0, 1.0, 1280, 384, 480, 0.3),
     ModelSpec("efficientnetv2-l", _V2_L, 1.0, 1.0, 1280, 384, 480, 0.4),
     ModelSpec("efficientnetv2-xl", _V2_XL, 1.0, 1.0, 1280, 384, 512, 0.4),
+    # EfficientNet V1 (arXiv 1905.11946), the baseline. The reference code trains it at 0.8 of the evaluation size, in
+    # whole multiples of 16.
+    ModelSpec("efficientnet-b0", _V1_BASE, 1.0, 1.0, 1280, 176, 224, 0.2, "imagenet"),
+    ModelSpec("efficientnet-b1", _V1_BASE, 1.0, 1.1, 1280, 192, 240, 0.2, "imagenet"),
+    ModelSpec("efficientnet-b2", _V1_BASE, 1.1, 1.2, 1280, 208, 260, 0.3, "imagenet"),
+    ModelSpec("efficientnet-b3", _V1_BASE, 1.2, 1.4, 1280, 240, 300, 0.3, "imagenet"),
+    ModelSpec("efficientnet-b4", _V1_BASE, 1.4, 1.8, 1280, 304, 380, 0.4, "imagenet"),
+    ModelSpec("efficientnet-b5", _V1_BASE, 1.6, 2.2, 1280, 352, 456, 0.4, "imagenet"),
+    ModelSpec("efficientnet-b6", _V1_BASE, 1.8, 2.6, 1280, 416, 528, 0.5, "imagenet"),
+    ModelSpec("efficientnet-b7", _V1_BASE, 2.0, 3.1, 1280, 480, 600, 0.5, "imagenet"),
+    ModelSpec("efficientnet-b8", _V1_BASE, 2.2, 3.6, 1280, 528, 672, 0.5, "imagenet"),
+    ModelSpec("efficientnet-l2", _V1_BASE, 4.3, 5.3, 1280, 640, 800, 0.5, "imagenet"),
 )
 """Every named variant."""
 

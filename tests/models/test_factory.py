@@ -20,6 +20,16 @@ PARAMETERS = {  # total, trainable: the reference code at 1000 classes
     "efficientnetv2-m": (54_431_388, 54_139_356),
     "efficientnetv2-l": (119_027_848, 118_515_272),
     "efficientnetv2-xl": (208_896_832, 208_119_808),
+    "efficientnet-b0": (5_330_564, 5_288_548),
+    "efficientnet-b1": (7_856_232, 7_794_184),
+    "efficientnet-b2": (9_177_562, 9_109_994),
+    "efficientnet-b3": (12_314_268, 12_227_212),
+    "efficientnet-b4": (19_466_816, 19_341_616),
+    "efficientnet-b5": (30_562_520, 30_389_784),
+    "efficientnet-b6": (43_265_136, 43_040_704),
+    "efficientnet-b7": (66_658_680, 66_347_960),
+    "efficientnet-b8": (87_793_174, 87_413_142),
+    "efficientnet-l2": (481_399_996, 480_309_308),
 }
 
 
