@@ -29,14 +29,15 @@ def get_config(model_name: str) -> Config:
                 dropout_rate=ramp(0.05, 0.2),
             ),
             "train": TrainConfig(
-                epochs=24,
+                epochs=20,
                 batch_size=50,
                 optimizer="adamw",
-                lr_base=0.01,
+                lr_base=0.02,
                 lr_sched="cosine",
                 lr_warmup_epoch=1,
                 weight_decay=0.02,
                 ema_decay=0.99,
+                gclip=1.0,  # without it this learning rate diverges now and then
             ),
             "eval": EvalConfig(batch_size=200, isize=32, every_epochs=1),
             "data": DataConfig(source="digits", crop_area=(0.7, 1.0), ra_num_layers=1, hflip=False, eval_crop=1.0),
@@ -61,4 +62,6 @@ def write_held_out(folder: str, count: int = 8) -> None:
 
 
 if __name__ == "__main__":
+    import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+
     write_held_out(sys.argv[1])
