@@ -36,6 +36,7 @@ clean:
 .venv/python:
 	@test -n "$(PYTHON)" || { echo "Needs Python 3.9, 3.10 or 3.11; name one with PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip  # older ones search for an hour
 	@touch $@
 
 .venv/runtime: .venv/python requirements.txt
