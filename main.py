@@ -21,7 +21,9 @@ from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, Us
 from effnetv2_keras.overrides import nearest, parse_overrides
 
 _MODE = flags.DEFINE_string("mode", "train", "train (or traineval), eval, predict, export, plan, preview or summary.")
-_MODEL_NAME = flags.DEFINE_string("model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2.")
+_MODEL_NAME = flags.DEFINE_string(
+    "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2."
+)
 _DATASET_CFG = flags.DEFINE_string("dataset_cfg", "folder", "A recipe of hparams/, in any case.")
 _HPARAM_STR = flags.DEFINE_string("hparam_str", "", "Overrides: 'a.b=1,c.d=x|y', or the path of a YAML file.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the images, or of TensorFlow Datasets.")
