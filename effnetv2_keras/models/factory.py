@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import re
 from typing import Any, Callable, Literal, Union
 
@@ -207,5 +208,5 @@ def _check_ends(
         raise ValueError(f"pooling is {pooling!r}; use one of {', '.join(_POOLING)}, or None for the feature map.")
     if include_top and pooling:
         raise ValueError(f"pooling={pooling!r} is for models without a top; pass include_top=False, or no pooling.")
-    if include_top and num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; it must be at least 1.")
+    if include_top and not (isinstance(num_classes, numbers.Integral) and num_classes >= 1):
+        raise ValueError(f"num_classes is {num_classes!r}; it must be at least 1, a whole number.")
