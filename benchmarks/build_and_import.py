@@ -5,7 +5,7 @@ EfficientNetV2-S with its classifier, fresh weights. Inference: EfficientNetV2-B
 ``model(x, training=False)``. Prints medians and the ratio ours / theirs (below 1: ours is faster), of wall time and of
 CPU time, which a busy machine disturbs less; then a line of JSON.
 
-    PYTHONPATH=. python benchmarks/build_and_import.py --rounds 7 --calls 60 --size 224 --batches 1 16
+    PYTHONPATH=. python benchmarks/build_and_import.py --rounds 7 --calls 100 --size 224 --batches 1 16
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def inference(size: int, batch: int, calls: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="imports, and networks built of each kind")
-    parser.add_argument("--calls", type=int, default=60, help="calls of each network per batch size")
+    parser.add_argument("--calls", type=int, default=100, help="calls of each network per batch size")
     parser.add_argument("--size", type=int, default=224, help="image side, pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="images per call")
     args = parser.parse_args()
