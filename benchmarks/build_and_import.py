@@ -1,6 +1,6 @@
 """Times import, building and inference against ``tf.keras.applications``, taking turns, so that other work slows both.
 
-Import: a fresh Python that imports TensorFlow and then this package with its networks; the second part counts. Building:
+Import: a fresh Python that imports TensorFlow then this package with its networks; the second part counts. Building:
 EfficientNetV2-S with its classifier, fresh weights. Inference: EfficientNetV2-B0 in a ``tf.function``,
 ``model(x, training=False)``. Prints medians and the ratio ours / theirs (below 1: ours is faster), of wall time and of
 CPU time, which a busy machine disturbs less; then a line of JSON.
@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # before TensorFlow
 
 # isort: split
 import tensorflow as tf
