@@ -137,8 +137,9 @@ def _application(
         **settings,
     )
     if weights is not None:
-        # That package is built on this one, so it is found by name, when it is needed.
-        importlib.import_module("effnetv2_keras.weights").load_weights(model, weights)
+        # The network without what made its input. That package is built on this one, so it is found by name.
+        alone = model if input_tensor is None else tf.keras.Model(input_tensor, model.output)
+        importlib.import_module("effnetv2_keras.weights").load_weights(alone, weights)
     if features_only:
         model = tf.keras.Model(model.input, list(endpoints(model).values()), name=model.name)
     if trainable_from is not None or freeze_bn:
