@@ -7,7 +7,28 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.config import Config as Config
     from effnetv2_keras.data.sources import ArraySource as ArraySource
     from effnetv2_keras.data.splits import Splits as Splits
+    from effnetv2_keras.models.applications import EfficientNetB0 as EfficientNetB0
+    from effnetv2_keras.models.applications import EfficientNetB1 as EfficientNetB1
+    from effnetv2_keras.models.applications import EfficientNetB2 as EfficientNetB2
+    from effnetv2_keras.models.applications import EfficientNetB3 as EfficientNetB3
+    from effnetv2_keras.models.applications import EfficientNetB4 as EfficientNetB4
+    from effnetv2_keras.models.applications import EfficientNetB5 as EfficientNetB5
+    from effnetv2_keras.models.applications import EfficientNetB6 as EfficientNetB6
+    from effnetv2_keras.models.applications import EfficientNetB7 as EfficientNetB7
+    from effnetv2_keras.models.applications import EfficientNetB8 as EfficientNetB8
+    from effnetv2_keras.models.applications import EfficientNetL2 as EfficientNetL2
+    from effnetv2_keras.models.applications import EfficientNetV2B0 as EfficientNetV2B0
+    from effnetv2_keras.models.applications import EfficientNetV2B1 as EfficientNetV2B1
+    from effnetv2_keras.models.applications import EfficientNetV2B2 as EfficientNetV2B2
+    from effnetv2_keras.models.applications import EfficientNetV2B3 as EfficientNetV2B3
+    from effnetv2_keras.models.applications import EfficientNetV2L as EfficientNetV2L
+    from effnetv2_keras.models.applications import EfficientNetV2M as EfficientNetV2M
+    from effnetv2_keras.models.applications import EfficientNetV2S as EfficientNetV2S
+    from effnetv2_keras.models.applications import EfficientNetV2XL as EfficientNetV2XL
+    from effnetv2_keras.models.applications import preprocess_input as preprocess_input
+    from effnetv2_keras.models.class_names import decode_predictions as decode_predictions
     from effnetv2_keras.models.factory import build_model as build_model
+    from effnetv2_keras.models.finetuning import set_trainable as set_trainable
     from effnetv2_keras.progressive import Ramp as Ramp
     from effnetv2_keras.progressive import Ramps as Ramps
     from effnetv2_keras.progressive import Stage as Stage
@@ -25,17 +46,38 @@ __version__ = "0.1.0"
 _HOME = {
     "ArraySource": "data.sources",
     "BlockSpec": "specs",
+    "build_model": "models.factory",
     "Config": "config",
+    "decode_predictions": "models.class_names",
+    "EfficientNetB0": "models.applications",
+    "EfficientNetB1": "models.applications",
+    "EfficientNetB2": "models.applications",
+    "EfficientNetB3": "models.applications",
+    "EfficientNetB4": "models.applications",
+    "EfficientNetB5": "models.applications",
+    "EfficientNetB6": "models.applications",
+    "EfficientNetB7": "models.applications",
+    "EfficientNetB8": "models.applications",
+    "EfficientNetL2": "models.applications",
+    "EfficientNetV2B0": "models.applications",
+    "EfficientNetV2B1": "models.applications",
+    "EfficientNetV2B2": "models.applications",
+    "EfficientNetV2B3": "models.applications",
+    "EfficientNetV2L": "models.applications",
+    "EfficientNetV2M": "models.applications",
+    "EfficientNetV2S": "models.applications",
+    "EfficientNetV2XL": "models.applications",
+    "load_trained": "training.checkpoints",
     "MODELS": "specs",
     "ModelSpec": "specs",
+    "plan_stages": "progressive",
+    "preprocess_input": "models.applications",
     "Ramp": "progressive",
     "Ramps": "progressive",
+    "remaining": "progressive",
+    "set_trainable": "models.finetuning",
     "Splits": "data.splits",
     "Stage": "progressive",
-    "build_model": "models.factory",
-    "load_trained": "training.checkpoints",
-    "plan_stages": "progressive",
-    "remaining": "progressive",
     "train": "training.loop",
 }
 

@@ -31,6 +31,12 @@ PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[fl
 """Mean and standard deviation per channel, in 0..255 pixels: network input is ``(pixel - mean) / std``."""
 
 
+def pixel_rescaling(normalization: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Gives scale and offset per channel: network input is ``pixel * scale + offset``."""
+    mean, deviation = PIXEL_STATISTICS[normalization]
+    return tuple(1 / value for value in deviation), tuple(-middle / value for middle, value in zip(mean, deviation))
+
+
 @dataclasses.dataclass(frozen=True)
 class BlockSpec:
     """One stage of the network: ``repeats`` blocks of one kind.

@@ -2,6 +2,7 @@
 
 from effnetv2_keras.models.blocks import BLOCKS, Block, FusedMBConv, MBConv
 from effnetv2_keras.models.factory import DTYPES, build_model, endpoints, layers_by_role
+from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.models.layers import ConvNorm, DropPath, HeadDropout, SqueezeExcite
 from effnetv2_keras.models.stochastic import stochastic_scope
 
@@ -18,5 +19,6 @@ __all__ = [
     "build_model",
     "endpoints",
     "layers_by_role",
+    "set_trainable",
     "stochastic_scope",
 ]

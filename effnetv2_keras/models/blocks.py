@@ -24,6 +24,7 @@ class Block(tf.keras.layers.Layer):
         activation: a name that ``tf.keras.activations`` knows.
         bn_momentum: BatchNorm momentum.
         bn_epsilon: BatchNorm epsilon.
+        freeze_bn: whether the BatchNorms begin untrainable.
     """
 
     kind: ClassVar[BlockKind]
@@ -41,6 +42,7 @@ class Block(tf.keras.layers.Layer):
         activation: str = "silu",
         bn_momentum: float = 0.9,
         bn_epsilon: float = 1e-3,
+        freeze_bn: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -49,6 +51,7 @@ class Block(tf.keras.layers.Layer):
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
         self.drop_path_rate = drop_path_rate
+        self._freeze_bn = freeze_bn
         self.branch = self._make_branch()
         if self.spec.has_residual:
             self.drop_path = layers.DropPath(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
@@ -80,6 +83,7 @@ class Block(tf.keras.layers.Layer):
             "activation": self.activation,
             "bn_momentum": self.bn_momentum,
             "bn_epsilon": self.bn_epsilon,
+            "freeze_bn": all(not part.norm.trainable for part in self.branch if isinstance(part, layers.ConvNorm)),
         }
 
     def _conv(
@@ -92,6 +96,7 @@ class Block(tf.keras.layers.Layer):
             activation=None if linear else self.activation,
             bn_momentum=self.bn_momentum,
             bn_epsilon=self.bn_epsilon,
+            freeze_bn=self._freeze_bn,
             dtype=self.dtype_policy,
             name=name,
         )

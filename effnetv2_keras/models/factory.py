@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+import numbers
+import re
+from typing import Any, Callable, Literal, Union
 
 import tensorflow as tf
 
@@ -15,7 +17,10 @@ Pooling = Literal["avg", "max"]
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 """The policies that ``build_model`` accepts."""
 
+Activation = Union[str, Callable[[tf.Tensor], tf.Tensor]]
+
 _POOLING = {"avg": tf.keras.layers.GlobalAveragePooling2D, "max": tf.keras.layers.GlobalMaxPooling2D}
+_ROLES = re.compile(r"image|preprocessing|stem|block_\d+|head|pool|dropout|classifier")
 
 
 def build_model(
@@ -24,6 +29,7 @@ def build_model(
     num_classes: int = 1000,
     include_top: bool = True,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    input_tensor: tf.Tensor | None = None,
     pooling: Pooling | None = None,
     survival_prob: float = 0.8,
     dropout_rate: float | None = None,
@@ -32,7 +38,7 @@ def build_model(
     activation: str = "silu",
     include_preprocessing: bool = True,
     dtype: str | None = None,
-    classifier_activation: str | None = None,
+    classifier_activation: Activation | None = None,
     name: str | None = None,
 ) -> tf.keras.Model:
     """Builds a network with fresh weights.
@@ -46,6 +52,9 @@ def build_model(
         num_classes: width of the classifier, where there is a top.
         include_top: whether the model ends with pooling, dropout and the classifier.
         input_shape: height, width and channels of the images; a height or width of None accepts any.
+        input_tensor: Keras tensor ``[N, H, W, C]`` to take the images from, in place of a new input of
+            ``input_shape``: a ``tf.keras.Input``, or what layers or another model make of one. The model then begins
+            where that tensor does.
         pooling: without a top, turns the feature map into a vector; None leaves the map.
         survival_prob: probability that the deepest block survives stochastic depth, in (0, 1].
         dropout_rate: dropout before the classifier, in [0, 1); None takes the variant's.
@@ -55,7 +64,7 @@ def build_model(
         include_preprocessing: True if the input is pixels 0..255, uint8 or float, which the model then normalises;
             False if the caller normalises them, as ``ModelSpec.normalization`` says.
         dtype: one of ``DTYPES``; None takes Keras' global policy.
-        classifier_activation: what the classifier ends with, such as ``"softmax"``; None gives logits.
+        classifier_activation: what the classifier ends with, such as ``"softmax"``, or a function; None gives logits.
         name: the model's name and the prefix of its layers; None names the model after its variant and has no prefix.
 
     Returns:
@@ -66,11 +75,13 @@ def build_model(
     """
     spec = specs.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
     _check_layers(survival_prob, bn_momentum, bn_epsilon, activation, dtype)
-    _check_ends(spec, input_shape, include_preprocessing, include_top, num_classes, pooling)
+    sources = None if input_tensor is None else _sources(input_tensor)
+    shape = input_shape if input_tensor is None else tuple(input_tensor.shape[1:])
+    _check_ends(spec, shape, include_preprocessing, include_top, num_classes, pooling)
     prefix = f"{name}_" if name else ""
     conv = {"activation": activation, "bn_momentum": bn_momentum, "bn_epsilon": bn_epsilon, "dtype": dtype}
 
-    inputs = x = tf.keras.Input(input_shape, name=f"{prefix}image")
+    images = x = tf.keras.Input(shape, name=f"{prefix}image") if input_tensor is None else input_tensor
     if include_preprocessing:
         x = _preprocessing(spec.normalization, prefix)(x)
     x = _features(x, specs.expand(spec), survival_prob, prefix, conv)
@@ -86,19 +97,23 @@ def build_model(
             dtype="float32",
             name=f"{prefix}classifier",
         )(x)
-    return tf.keras.Model(inputs, x, name=name or spec.name)
+    return tf.keras.Model(images if sources is None else sources, x, name=name or spec.name)
 
 
 def layers_by_role(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
-    """Gives a model's layers by their names without the prefix: ``"stem"``, ``"block_0"``, ..., ``"classifier"``.
+    """Gives a network's layers by their names without the prefix: ``"stem"``, ``"block_0"``, ..., ``"classifier"``.
+
+    Layers of anything before it, such as what made its ``input_tensor``, are not among them.
 
     Raises:
         ValueError: if ``build_model`` did not make the model.
     """
-    first = model.layers[0].name
-    if not first.endswith("image"):
-        raise ValueError(f"Model {model.name!r} begins with layer {first!r}, not 'image'; pass one of build_model's.")
-    return {layer.name[len(first) - len("image") :]: layer for layer in model.layers}
+    stems = [layer.name for layer in model.layers if layer.name.endswith("stem")]
+    if not stems:
+        raise ValueError(f"Model {model.name!r} has no layer 'stem'; pass one of build_model's.")
+    prefix = stems[-1][: -len("stem")]  # networks before it have theirs earlier
+    roles = {layer.name[len(prefix) :]: layer for layer in model.layers if layer.name.startswith(prefix)}
+    return {role: layer for role, layer in roles.items() if _ROLES.fullmatch(role)}
 
 
 def endpoints(model: tf.keras.Model) -> dict[int, tf.Tensor]:
@@ -120,14 +135,26 @@ def endpoints(model: tf.keras.Model) -> dict[int, tf.Tensor]:
     return outputs
 
 
+def _sources(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
+    """Finds the inputs that a Keras tensor is computed from; one input comes alone, so that it can be fed alone."""
+    sources = tf.keras.utils.get_source_inputs(tensor)
+    if sources is tensor:
+        raise ValueError(
+            f"input_tensor is of type {type(tensor).__name__}; pass a Keras tensor: a tf.keras.Input, or the output of "
+            "a layer or model."
+        )
+    return sources[0] if len(sources) == 1 else sources
+
+
 def _preprocessing(normalization: specs.Normalization, prefix: str) -> tf.keras.layers.Layer:
     """Makes the layer that turns pixels 0..255 into network input; one number serves where all channels are alike."""
-    mean, deviation = specs.PIXEL_STATISTICS[normalization]
-    scale = [1 / value for value in deviation]
-    offset = [-middle / value for middle, value in zip(mean, deviation)]
+    scale, offset = specs.pixel_rescaling(normalization)
     alike = len({*zip(scale, offset)}) == 1
     return tf.keras.layers.Rescaling(
-        scale[0] if alike else scale, offset[0] if alike else offset, dtype="float32", name=f"{prefix}preprocessing"
+        scale[0] if alike else list(scale),
+        offset[0] if alike else list(offset),
+        dtype="float32",
+        name=f"{prefix}preprocessing",
     )
 
 
@@ -181,5 +208,5 @@ def _check_ends(
         raise ValueError(f"pooling is {pooling!r}; use one of {', '.join(_POOLING)}, or None for the feature map.")
     if include_top and pooling:
         raise ValueError(f"pooling={pooling!r} is for models without a top; pass include_top=False, or no pooling.")
-    if include_top and num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; it must be at least 1.")
+    if include_top and not (isinstance(num_classes, numbers.Integral) and num_classes >= 1):
+        raise ValueError(f"num_classes is {num_classes!r}; it must be at least 1, a whole number.")

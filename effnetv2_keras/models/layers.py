@@ -78,6 +78,7 @@ class ConvNorm(tf.keras.layers.Layer):
         activation: a name that ``tf.keras.activations`` knows, or None.
         bn_momentum: weight of the old value in the moving averages, in [0, 1).
         bn_epsilon: added to the variance.
+        freeze_bn: whether BatchNorm begins untrainable: its averages then stay, and serve in training too.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class ConvNorm(tf.keras.layers.Layer):
         activation: str | None = None,
         bn_momentum: float = 0.9,
         bn_epsilon: float = 1e-3,
+        freeze_bn: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -111,7 +113,7 @@ class ConvNorm(tf.keras.layers.Layer):
         else:
             self.conv = Conv(filters, kernel_initializer=conv_initializer(), **conv)
         self.norm = tf.keras.layers.BatchNormalization(
-            momentum=bn_momentum, epsilon=bn_epsilon, dtype=self.dtype_policy, name="norm"
+            momentum=bn_momentum, epsilon=bn_epsilon, trainable=not freeze_bn, dtype=self.dtype_policy, name="norm"
         )
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -129,6 +131,7 @@ class ConvNorm(tf.keras.layers.Layer):
             "activation": self.activation,
             "bn_momentum": self.bn_momentum,
             "bn_epsilon": self.bn_epsilon,
+            "freeze_bn": not self.norm.trainable,
         }
 
 

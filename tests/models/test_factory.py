@@ -87,7 +87,7 @@ def test_two_models_share_a_graph():
 
 def test_layers_of_a_foreign_model_have_no_role():
     foreign = tf.keras.Sequential([tf.keras.layers.Dense(1, name="images", input_shape=[2])], name="other")
-    with pytest.raises(ValueError, match="'other' begins with layer 'images', not 'image'; pass one of build_model's"):
+    with pytest.raises(ValueError, match="'other' has no layer 'stem'; pass one of build_model's"):
         layers_by_role(foreign)
 
 

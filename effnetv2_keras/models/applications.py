@@ -1,0 +1,265 @@
+"""EfficientNetV2 and V1 in the style of ``tf.keras.applications``: the same call, and more that can be set.
+
+Arguments, their order and defaults, what is refused, and the kinds of error are those of Keras 2.15
+(``keras/src/applications/efficientnet_v2.py`` and ``efficientnet.py``). These functions accept more: any image size,
+known or not, with a top as without. One default differs: dropout before the classifier is the variant's own, from the
+reference code, where Keras has 0.2 for all of V2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from typing import Any, Callable
+
+import numpy as np
+import tensorflow as tf
+
+from effnetv2_keras import specs
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
+from effnetv2_keras.models.finetuning import set_trainable
+
+PRETRAINED = ("imagenet", "imagenet21k", "imagenet21k-ft1k")
+"""Names of published weights."""
+
+_NUM_CLASSES = {"imagenet": 1000, "imagenet21k": 21843, "imagenet21k-ft1k": 1000}
+
+_DOCUMENTATION = """\
+Builds {title} (arXiv {paper}) with pretrained or fresh weights.
+
+Takes images float32 or uint8 ``[N, H, W, C]`` of pixels 0..255, best at {size} px, and gives class probabilities
+float32 ``[N, classes]``. Call, defaults and errors are those of ``tf.keras.applications.{title}``, where Keras has it.
+
+Args:
+    include_top: whether the model ends with pooling, dropout and the classifier.
+    weights: a name in ``PRETRAINED``, a file or folder that ``load_weights`` reads, or None for fresh weights.
+    input_tensor: Keras tensor to take the images from: a ``tf.keras.Input``, or what layers or another model make of
+        one. ``input_shape`` is then ignored.
+    input_shape: height, width and channels; height and width may be None. None is ({size}, {size}, 3) with a top,
+        (None, None, 3) without.
+    pooling: without a top, ``"avg"`` or ``"max"`` gives ``[N, features]``; None gives ``[N, H / 32, W / 32,
+        features]``. With a top it is ignored.
+    classes: width of the classifier; for weights that go by a name it must be theirs, 1000, or 21843 for
+        ``"imagenet21k"``.
+    classifier_activation: ``"softmax"``, or None for logits; with fresh weights, any name or function.
+    include_preprocessing: True normalises pixels in the model; False takes what ``preprocess_input`` gives:
+        {normalization} of three channels, ``(pixel - 128) / 128`` of any other number.
+    drop_path_rate: chance that the deepest block is skipped in training, in [0, 1).
+    dropout_rate: dropout before the classifier, in [0, 1); None is the variant's, {dropout}.
+    bn_momentum: weight of the old value in BatchNorm's averages, in [0, 1).
+    bn_epsilon: added to BatchNorm's variance, positive.
+    activation: a name that ``tf.keras.activations`` knows.
+    dtype: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; None is Keras' global policy.
+    name: the model's name and the prefix of its layers, which lets several networks share a model; None names the model
+        ``{variant!r}`` and its layers without prefix.
+    features_only: True gives a list of feature maps in place of one output, at strides 2, 4, 8, 16 and 32;
+        ``include_top`` and ``classes`` are then ignored.
+    trainable_from: first layer that trains, such as ``"block_5"``; those before are frozen. See ``set_trainable``.
+    freeze_bn: True freezes every BatchNorm with its averages, also when the model trains.
+
+Returns:
+    A functional ``tf.keras.Model``.
+
+Raises:
+    ValueError: if an argument is unknown, out of range, or does not fit the weights.
+    TypeError: if ``weights`` is no string, path or None.
+"""
+
+
+def preprocess_input(x: Any, variant: str) -> Any:
+    """Normalises pixels for a model that was built with ``include_preprocessing=False``.
+
+    Args:
+        x: pixels 0..255, ``[..., H, W, C]``, a tensor or an array of any number type; it stays as it is.
+        variant: a name in ``specs.MODELS``, such as ``"efficientnetv2-s"``.
+
+    Returns:
+        float32, a tensor of a tensor, an array of anything else. ``(x / 255 - mean) / deviation`` of ImageNet, per
+        channel, for V1 and V2-B0 to B3; ``(x - 128) / 128`` for the others, and for images without three channels.
+        Both are the reference code's.
+
+    Raises:
+        UsageError: for an unknown variant, with the nearest one, or if ``x`` has fewer than three dimensions.
+    """
+    spec = specs.get_spec(variant)
+    pixels: Any = tf.cast(x, tf.float32) if tf.is_tensor(x) else np.asarray(x, np.float32)
+    if len(pixels.shape) < 3:
+        raise UsageError(f"x has shape {tuple(pixels.shape)}; pass images, [..., height, width, channels].")
+    scale, offset = specs.pixel_rescaling(_for_channels(spec, pixels.shape[-1]).normalization)
+    if pixels.shape[-1] != 3:  # all channels alike
+        scale, offset = scale[:1], offset[:1]
+    return pixels * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
+
+
+def _for_channels(spec: specs.ModelSpec, channels: int | None) -> specs.ModelSpec:
+    """Centres images that have no ImageNet statistics, as Keras does."""
+    return spec if channels == 3 else dataclasses.replace(spec, normalization="centered")
+
+
+def _application(
+    *,
+    variant: str,
+    include_top: bool,
+    weights: str | os.PathLike[str] | None,
+    input_tensor: tf.Tensor | None,
+    input_shape: tuple[int | None, int | None, int] | None,
+    pooling: Pooling | None,
+    classes: int,
+    classifier_activation: Activation | None,
+    drop_path_rate: float,
+    features_only: bool,
+    trainable_from: str | None,
+    freeze_bn: bool,
+    **settings: Any,
+) -> tf.keras.Model:
+    """Does what the public functions do; ``settings`` are those that ``build_model`` has, too."""
+    spec = specs.MODELS[variant]
+    top = include_top and not features_only
+    size = spec.eval_size if top else None
+    shape: Any = tuple(input_shape or (size, size, 3))
+    channels = shape[-1] if input_tensor is None else getattr(input_tensor, "shape", shape)[-1]
+    _check_weights(weights, classes if top else None, classifier_activation, channels)
+    if features_only and pooling:
+        raise UsageError(f"pooling is {pooling!r}, but features_only=True gives feature maps; leave out one of them.")
+    if not 0 <= drop_path_rate < 1:
+        raise UsageError(f"drop_path_rate is {drop_path_rate}; it must lie in [0, 1).")
+    model = build_model(
+        _for_channels(spec, channels),
+        num_classes=classes,
+        include_top=top,
+        input_shape=shape,
+        input_tensor=input_tensor,
+        pooling=None if top else pooling,
+        survival_prob=1 - drop_path_rate,
+        classifier_activation=classifier_activation,
+        **settings,
+    )
+    if weights is not None:
+        # The network without what made its input. That package is built on this one, so it is found by name.
+        alone = model if input_tensor is None else tf.keras.Model(input_tensor, model.output)
+        importlib.import_module("effnetv2_keras.weights").load_weights(alone, weights)
+    if features_only:
+        model = tf.keras.Model(model.input, list(endpoints(model).values()), name=model.name)
+    if trainable_from is not None or freeze_bn:
+        set_trainable(model, trainable_from=trainable_from, freeze_bn=freeze_bn)
+    return model
+
+
+def _check_weights(
+    weights: str | os.PathLike[str] | None, classes: int | None, activation: Activation | None, channels: int
+) -> None:
+    """Refuses weights that cannot be had or do not fit; ``classes`` is None without a top."""
+    end = tf.keras.activations.get(activation) if classes is not None else None  # refuses unknown names
+    if weights is None:
+        return
+    path = os.path.expanduser(os.fspath(weights))
+    if weights not in PRETRAINED and not any(tf.io.gfile.exists(path + suffix) for suffix in ("", ".index")):
+        raise UsageError(
+            f"weights is {os.fspath(weights)!r}, which is no file; use one of {', '.join(PRETRAINED)}, the path of a "
+            "file, or None for fresh weights."
+        )
+    if weights in PRETRAINED and classes not in (None, _NUM_CLASSES[str(weights)]):
+        raise UsageError(
+            f"classes is {classes}, but the weights {weights!r} have a classifier of {_NUM_CLASSES[str(weights)]}; "
+            "pass that, or include_top=False and a classifier of your own."
+        )
+    if weights in PRETRAINED and channels != 3:
+        raise UsageError(f"The images have {channels} channels, but the weights {weights!r} are for 3 (RGB).")
+    if classes is not None and end not in (tf.keras.activations.softmax, tf.keras.activations.linear):
+        raise UsageError(
+            f"classifier_activation is {activation!r}; with weights it can only be 'softmax', or None for logits."
+        )
+
+
+def _published(function: Callable[..., tf.keras.Model], title: str, variant: str) -> Callable[..., tf.keras.Model]:
+    """Gives a function its public name and documentation."""
+    spec = specs.MODELS[variant]
+    function.__name__ = function.__qualname__ = title
+    function.__doc__ = _DOCUMENTATION.format(
+        title=title,
+        variant=variant,
+        paper="2104.00298" if "v2" in variant else "1905.11946",
+        size=spec.eval_size,
+        dropout=spec.dropout_rate,
+        normalization={"centered": "``(pixel - 128) / 128``", "imagenet": "ImageNet's mean and deviation"}[
+            spec.normalization
+        ],
+    )
+    return function
+
+
+def _v2(title: str, variant: str) -> Callable[..., tf.keras.Model]:
+    def application(
+        include_top: bool = True,
+        weights: str | os.PathLike[str] | None = "imagenet",
+        input_tensor: tf.Tensor | None = None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: Pooling | None = None,
+        classes: int = 1000,
+        classifier_activation: Activation | None = "softmax",
+        include_preprocessing: bool = True,
+        *,
+        drop_path_rate: float = 0.2,
+        dropout_rate: float | None = None,
+        bn_momentum: float = 0.9,
+        bn_epsilon: float = 1e-3,
+        activation: str = "silu",
+        dtype: str | None = None,
+        name: str | None = None,
+        features_only: bool = False,
+        trainable_from: str | None = None,
+        freeze_bn: bool = False,
+    ) -> tf.keras.Model:
+        return _application(**{**locals(), "variant": variant})
+
+    return _published(application, title, variant)
+
+
+def _v1(title: str, variant: str) -> Callable[..., tf.keras.Model]:
+    def application(  # as Keras': preprocessing is no argument by position, and BatchNorm's momentum is 0.99
+        include_top: bool = True,
+        weights: str | os.PathLike[str] | None = "imagenet",
+        input_tensor: tf.Tensor | None = None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: Pooling | None = None,
+        classes: int = 1000,
+        classifier_activation: Activation | None = "softmax",
+        *,
+        include_preprocessing: bool = True,
+        drop_path_rate: float = 0.2,
+        dropout_rate: float | None = None,
+        bn_momentum: float = 0.99,
+        bn_epsilon: float = 1e-3,
+        activation: str = "silu",
+        dtype: str | None = None,
+        name: str | None = None,
+        features_only: bool = False,
+        trainable_from: str | None = None,
+        freeze_bn: bool = False,
+    ) -> tf.keras.Model:
+        return _application(**{**locals(), "variant": variant})
+
+    return _published(application, title, variant)
+
+
+EfficientNetV2B0 = _v2("EfficientNetV2B0", "efficientnetv2-b0")
+EfficientNetV2B1 = _v2("EfficientNetV2B1", "efficientnetv2-b1")
+EfficientNetV2B2 = _v2("EfficientNetV2B2", "efficientnetv2-b2")
+EfficientNetV2B3 = _v2("EfficientNetV2B3", "efficientnetv2-b3")
+EfficientNetV2S = _v2("EfficientNetV2S", "efficientnetv2-s")
+EfficientNetV2M = _v2("EfficientNetV2M", "efficientnetv2-m")
+EfficientNetV2L = _v2("EfficientNetV2L", "efficientnetv2-l")
+EfficientNetV2XL = _v2("EfficientNetV2XL", "efficientnetv2-xl")
+
+EfficientNetB0 = _v1("EfficientNetB0", "efficientnet-b0")
+EfficientNetB1 = _v1("EfficientNetB1", "efficientnet-b1")
+EfficientNetB2 = _v1("EfficientNetB2", "efficientnet-b2")
+EfficientNetB3 = _v1("EfficientNetB3", "efficientnet-b3")
+EfficientNetB4 = _v1("EfficientNetB4", "efficientnet-b4")
+EfficientNetB5 = _v1("EfficientNetB5", "efficientnet-b5")
+EfficientNetB6 = _v1("EfficientNetB6", "efficientnet-b6")
+EfficientNetB7 = _v1("EfficientNetB7", "efficientnet-b7")
+EfficientNetB8 = _v1("EfficientNetB8", "efficientnet-b8")
+EfficientNetL2 = _v1("EfficientNetL2", "efficientnet-l2")

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import functools
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import effnetv2_keras
+from effnetv2_keras import preprocess_input, specs
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models import layers_by_role
+from effnetv2_keras.models.applications import PRETRAINED
+from tests.models.filling import fill_at_random
+
+V2 = [f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")]
+V1 = [f"EfficientNetB{size}" for size in range(8)]
+ONLY_OURS = ["EfficientNetV2XL", "EfficientNetB8", "EfficientNetL2"]
+POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+sides = pytest.mark.parametrize("side", [effnetv2_keras, tf.keras.applications], ids=["ours", "keras"])
+
+
+def b0(side, **settings):
+    return side.EfficientNetV2B0(weights=None, **settings)
+
+
+@functools.cache
+def backbone(**settings):
+    return b0(effnetv2_keras, include_top=False, **settings)
+
+
+def pixels(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape or [2, 40, 33, 3], dtype=np.uint8)
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters.values())
+
+
+@pytest.mark.parametrize("name", [*V2, *V1])
+def test_the_signature_begins_with_that_of_keras(name):
+    ours, theirs = parameters(getattr(effnetv2_keras, name)), parameters(getattr(tf.keras.applications, name))
+    theirs = [parameter for parameter in theirs if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    assert [(p.name, p.default, p.kind) for p in ours if p.kind is POSITIONAL] == [
+        (p.name, p.default, p.kind) for p in theirs
+    ]
+    assert {p.kind for p in ours} == {POSITIONAL, inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("name", [*V2, *V1, *ONLY_OURS])
+def test_a_network_documents_every_argument(name):
+    function = getattr(effnetv2_keras, name)
+    assert function.__name__ == function.__qualname__ == name
+    assert function.__doc__.startswith(f"Builds {name} ")
+    assert [p.name for p in parameters(function) if f"\n    {p.name}: " not in function.__doc__] == []
+    assert "{" not in function.__doc__
+
+
+def test_every_variant_has_a_function():
+    names = [name.replace("efficientnetv2-", "V2").replace("efficientnet-", "").upper() for name in specs.MODELS]
+    assert sorted(f"EfficientNet{name}" for name in names) == sorted([*V2, *V1, *ONLY_OURS])
+
+
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", "EfficientNetB0"])
+def test_the_default_size_and_output_are_those_of_keras(name):
+    ours, theirs = (getattr(side, name)(weights=None) for side in (effnetv2_keras, tf.keras.applications))
+    assert ours.input_shape == theirs.input_shape == (None, 224, 224, 3)
+    assert ours.output_shape == theirs.output_shape == (None, 1000)
+    normalization = sum(v.shape.num_elements() for v in theirs.variables if "normalization" in v.name)
+    assert ours.count_params() == theirs.count_params() - normalization
+    norms = [
+        {
+            (part.momentum, part.epsilon)
+            for part in model.submodules
+            if isinstance(part, tf.keras.layers.BatchNormalization)
+        }
+        for model in (ours, theirs)
+    ]
+    assert norms[0] == norms[1]
+    assert theirs.layers[-1].activation is ours.layers[-1].activation is tf.keras.activations.softmax
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*V2, *V1])
+def test_the_default_size_is_that_of_keras(name):
+    ours, theirs = (getattr(side, name)(weights=None) for side in (effnetv2_keras, tf.keras.applications))
+    assert (ours.input_shape, ours.output_shape) == (theirs.input_shape, theirs.output_shape)
+
+
+@pytest.mark.parametrize(
+    ("settings", "output_shape"),
+    [
+        ({"classes": 7, "input_shape": (40, 33, 3), "classifier_activation": None}, (None, 7)),
+        ({"classes": 7, "input_shape": [32, 32, 3], "pooling": "max"}, (None, 7)),
+        ({"classes": 2, "input_shape": (32, 32, 1), "classifier_activation": "sigmoid", "pooling": "no"}, (None, 2)),
+        ({"include_top": False}, (None, None, None, 1280)),
+        ({"include_top": False, "input_shape": (None, 40, 3), "classes": 0}, (None, None, 2, 1280)),
+        ({"include_top": False, "pooling": "avg", "classifier_activation": "no"}, (None, 1280)),
+        ({"include_top": False, "pooling": "max", "include_preprocessing": False}, (None, 1280)),
+    ],
+)
+def test_what_keras_builds_is_built(settings, output_shape):
+    ours, theirs = b0(effnetv2_keras, **settings), b0(tf.keras.applications, **settings)
+    assert ours.output_shape == theirs.output_shape == output_shape
+    assert ours.input_shape == theirs.input_shape
+    assert ours.name == theirs.name
+    assert len(ours.inputs) == len(theirs.inputs) == 1
+    if settings.get("include_top", True):
+        assert ours.layers[-1].activation is theirs.layers[-1].activation
+
+
+def test_positional_arguments_mean_what_they_mean_in_keras():
+    arguments = (False, None, None, (32, 32, 3), "avg", 5, None, False)
+    ours, theirs = (side.EfficientNetV2B0(*arguments) for side in (effnetv2_keras, tf.keras.applications))
+    assert ours.output_shape == theirs.output_shape == (None, 1280)
+    assert "preprocessing" not in layers_by_role(ours)
+
+
+@sides
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"weights": "nowhere.h5"}, ValueError),
+        ({"weights": 3}, TypeError),
+        ({"weights": ["imagenet"]}, TypeError),
+        ({"weights": "imagenet", "classes": 5}, ValueError),
+        ({"weights": "imagenet", "classifier_activation": "sigmoid"}, ValueError),
+        ({"weights": "imagenet", "classifier_activation": "silo"}, ValueError),
+        ({"weights": "imagenet", "include_top": False, "input_shape": (32, 32, 1)}, ValueError),
+        ({"weights": "imagenet", "input_shape": (224, 224, 1)}, ValueError),
+        ({"input_shape": (32, 32)}, ValueError),
+        ({"input_shape": 32}, TypeError),
+        ({"input_tensor": np.zeros([1, 32, 32, 3]), "include_top": False}, ValueError),
+        ({"input_tensor": "image", "include_top": False}, ValueError),
+        ({"input_shape": (32, 32, 3), "classes": -1}, ValueError),
+        ({"input_shape": (32, 32, 3), "classes": "ten"}, ValueError),
+        ({"input_shape": (32, 32, 3), "classifier_activation": "silo"}, ValueError),
+        ({"survival": 0.8}, TypeError),
+    ],
+    ids=str,
+)
+def test_what_keras_refuses_is_refused_with_its_error(side, settings, error):
+    with pytest.raises(error):
+        side.EfficientNetV2B0(**{"weights": None, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": "nowhere.h5"}, "weights is 'nowhere.h5', which is no file; use one of imagenet, imagenet21k, "),
+        ({"weights": "imagenet", "classes": 5}, "classes is 5, but the weights 'imagenet' have a classifier of 1000"),
+        ({"weights": "imagenet21k"}, "classes is 1000, but the weights 'imagenet21k' have a classifier of 21843"),
+        (
+            {"weights": __file__, "classifier_activation": "relu"},
+            "classifier_activation is 'relu'; with weights it can",
+        ),
+        ({"weights": "imagenet", "input_shape": (9, 9, 4)}, "have 4 channels, but the weights 'imagenet' are for 3"),
+        ({"include_top": False, "pooling": "no"}, "pooling is 'no'; use one of avg, max, or None"),
+        ({"features_only": True, "pooling": "avg"}, "pooling is 'avg', but features_only=True gives feature maps"),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate is 1.0; it must lie in \[0, 1\)"),
+        ({"dtype": "float16"}, "dtype is 'float16'; use one of float32"),
+        (
+            {"input_tensor": tf.zeros([1, 9, 9, 3])},
+            "input_tensor is of type EagerTensor; pass a Keras tensor: a tf.ker",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_told(settings, message):
+    with pytest.raises(ValueError, match=message):
+        effnetv2_keras.EfficientNetV2B0(**{"weights": None, **settings})
+
+
+def test_wrong_weights_are_refused_before_anything_is_built(monkeypatch):
+    monkeypatch.setattr("effnetv2_keras.models.applications.build_model", None)
+    for settings in ({"weights": "no"}, {"weights": "imagenet", "classes": 3}):
+        with pytest.raises(UsageError):
+            effnetv2_keras.EfficientNetV2B0(**settings)
+
+
+@pytest.mark.parametrize("weights", PRETRAINED)
+def test_weights_with_a_name_have_their_own_classifier(weights):
+    with pytest.raises(UsageError, match=f"the weights {weights!r} have a classifier of (1000|21843); pass that, or"):
+        effnetv2_keras.EfficientNetV2B0(weights=weights, classes=10)
+
+
+def test_an_unknown_size_goes_with_a_top():
+    model = b0(effnetv2_keras, input_shape=(None, None, 3), classes=5)
+    assert [model(pixels(1, size, size, 3)).shape for size in (20, 33)] == [[1, 5], [1, 5]]
+    np.testing.assert_allclose(tf.reduce_sum(model(pixels()), 1), 1, rtol=1e-5)
+
+
+@sides
+def test_a_model_begins_at_a_tensor(side):
+    image = tf.keras.Input((None, None, 4), name="four")
+    rgb = tf.keras.layers.Conv2D(3, 1, name="to_rgb")(image)
+    model = b0(side, include_top=False, input_tensor=rgb, input_shape=(32, 32, 3))
+    assert model.input_shape == (None, None, None, 4)
+    assert [layer.name for layer in model.layers][:2] == ["four", "to_rgb"]
+    assert model(np.zeros([1, 64, 32, 4], np.float32)).shape == [1, 2, 1, 1280]
+
+
+@sides
+def test_a_model_begins_at_two_inputs(side):
+    left, right = tf.keras.Input((32, 32, 3)), tf.keras.Input((32, 32, 3))
+    model = b0(side, include_top=False, input_tensor=(left + right) / 2)
+    assert len(model.inputs) == 2
+    assert model([pixels(1, 32, 32, 3), pixels(1, 32, 32, 3)]).shape == [1, 1, 1, 1280]
+
+
+def test_a_tensor_in_place_of_an_input_changes_nothing_else():
+    image = tf.keras.Input((None, None, 3))
+    model = b0(effnetv2_keras, include_top=False, input_tensor=image)
+    fill_at_random(backbone())
+    model.set_weights(backbone().get_weights())
+    np.testing.assert_array_equal(model(pixels()), backbone()(pixels()))
+
+
+def test_one_network_goes_on_where_another_ends():
+    first = backbone(name="first")
+    joined = tf.keras.layers.Conv2D(3, 1)(first.output)
+    second = b0(effnetv2_keras, include_top=False, input_tensor=joined, include_preprocessing=False, name="second")
+    assert second.input is first.input
+    assert {layer.name for layer in layers_by_role(second).values()} == {
+        f"second_{role}" for role in ("stem", *(f"block_{i}" for i in range(21)), "head")
+    }
+    assert len({variable.name for variable in second.variables}) == len(second.variables)
+
+
+def test_feature_maps_are_those_of_the_whole_network():
+    features = b0(effnetv2_keras, features_only=True, name="features", classes=-1)
+    assert features.name == "features"
+    assert [shape[1:] for shape in features.compute_output_shape((1, 64, 96, 3))] == [
+        (32, 48, 16),
+        (16, 24, 32),
+        (8, 12, 48),
+        (4, 6, 112),
+        (2, 3, 192),
+    ]
+    assert not {"head", "pool", "classifier"} & set(layers_by_role(features))
+    fill_at_random(backbone())
+    features.set_weights(backbone().get_weights()[: len(features.get_weights())])
+    deepest = tf.keras.Model(backbone().input, layers_by_role(backbone())["block_20"].output)
+    np.testing.assert_array_equal(features(pixels())[-1], deepest(pixels()))
+
+
+def test_settings_reach_the_network():
+    model = b0(
+        effnetv2_keras,
+        input_shape=(32, 32, 3),
+        drop_path_rate=0.42,
+        dropout_rate=0.3,
+        bn_momentum=0.7,
+        bn_epsilon=0.01,
+        activation="relu",
+        dtype="mixed_bfloat16",
+        trainable_from="block_19",
+        freeze_bn=True,
+    )
+    roles = layers_by_role(model)
+    assert roles["block_20"].drop_path_rate == pytest.approx(0.42 * 20 / 21)
+    assert roles["dropout"].rate == 0.3
+    assert (roles["stem"].norm.momentum, roles["stem"].norm.epsilon) == (0.7, 0.01)
+    assert roles["stem"].activation == "relu"
+    assert roles["stem"].compute_dtype == "bfloat16"
+    assert {v.name.split("/")[0] for v in model.trainable_variables} == {"block_19", "block_20", "head", "classifier"}
+    assert not [v.name for v in model.trainable_variables if "gamma" in v.name]
+
+
+@pytest.mark.parametrize(
+    "name", ["EfficientNetV2B0", "EfficientNetB0", pytest.param("EfficientNetV2S", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("channels", [3, 1, 4])
+def test_preprocess_input_does_what_the_model_does(name, channels):
+    variant = {"EfficientNetV2B0": "efficientnetv2-b0", "EfficientNetB0": "efficientnet-b0"}.get(
+        name, "efficientnetv2-s"
+    )
+    model = getattr(effnetv2_keras, name)(weights=None, include_top=False, input_shape=(None, None, channels))
+    inside = tf.keras.Model(model.input, layers_by_role(model)["preprocessing"].output)
+    images = pixels(2, 5, 4, channels)
+    np.testing.assert_allclose(preprocess_input(images, variant), inside(images), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("efficientnetv2-xl", [(0 - 128) / 128, (255 - 128) / 128, (7 - 128) / 128]),
+        ("efficientnetv2-b3", [(0 - 0.485) / 0.229, (1 - 0.456) / 0.224, (7 / 255 - 0.406) / 0.225]),
+        ("efficientnet-b7", [(0 - 0.485) / 0.229, (1 - 0.456) / 0.224, (7 / 255 - 0.406) / 0.225]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
+def test_preprocess_input_normalises_without_changing_its_argument(variant, expected, dtype):
+    images = np.full([1, 2, 2, 3], [0, 255, 7], dtype)
+    untouched = images.copy()
+    for given, kind in ((images, np.ndarray), (images[0].tolist(), np.ndarray), (tf.constant(images), tf.Tensor)):
+        output = preprocess_input(given, variant)
+        assert isinstance(output, kind)
+        assert output.dtype == np.float32
+        assert output.shape == np.shape(given)
+        np.testing.assert_allclose(np.reshape(output, [-1, 3])[3], expected, rtol=1e-5)
+    np.testing.assert_array_equal(images, untouched)
+
+
+def test_preprocess_input_works_in_datasets_and_in_models():
+    dataset = tf.data.Dataset.from_tensors(pixels()).map(lambda x: preprocess_input(x, "efficientnetv2-b0"))
+    image = tf.keras.Input((None, None, 3))
+    model = tf.keras.Model(image, preprocess_input(image, "efficientnetv2-b0"))
+    for output in (next(iter(dataset)), model(pixels())):
+        np.testing.assert_allclose(output, preprocess_input(pixels(), "efficientnetv2-b0"), rtol=1e-6, atol=1e-6)
+
+
+def test_preprocess_input_refuses_what_it_does_not_know():
+    with pytest.raises(UsageError, match="Unknown model 'efficientnetv2-b7'; did you mean 'efficientnetv2-b"):
+        preprocess_input(pixels(), "efficientnetv2-b7")
+    with pytest.raises(UsageError, match=r"x has shape \(4, 3\); pass images"):
+        preprocess_input(np.zeros([4, 3]), "efficientnetv2-s")
+
+
+def test_the_package_alone_needs_no_tensorflow():
+    code = "import sys, effnetv2_keras; dir(effnetv2_keras); sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert {*V1, *V2, *ONLY_OURS, "preprocess_input", "decode_predictions", "set_trainable"} <= {*dir(effnetv2_keras)}
