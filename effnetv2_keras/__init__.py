@@ -18,6 +18,8 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.specs import ModelSpec as ModelSpec
     from effnetv2_keras.training.checkpoints import load_trained as load_trained
     from effnetv2_keras.training.loop import train as train
+    from effnetv2_keras.weights import WeightReport as WeightReport
+    from effnetv2_keras.weights import load_weights as load_weights
 
 __version__ = "0.1.0"
 
@@ -31,9 +33,11 @@ _HOME = {
     "Ramp": "progressive",
     "Ramps": "progressive",
     "Splits": "data.splits",
+    "WeightReport": "weights",
     "Stage": "progressive",
     "build_model": "models.factory",
     "load_trained": "training.checkpoints",
+    "load_weights": "weights",
     "plan_stages": "progressive",
     "remaining": "progressive",
     "train": "training.loop",
