@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import zlib
 
 import h5py
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras import specs
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import load_weights
 from tests.models.filling import fill_at_random
@@ -15,6 +17,16 @@ from tests.weights.filled import assert_close, assert_same_weights, pixels, tiny
 V2 = [f"efficientnetv2-{size}" for size in ("b0", "b1", "b2", "b3", "s", "m", "l")]
 V1 = [f"efficientnet-b{size}" for size in range(8)]
 IMAGENET_MEAN, IMAGENET_VARIANCE = (0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0.225**2)
+
+
+def spec_of(name):
+    """Our network of that name, or for V1 B3 one whose first stage has the 24 channels that Keras gives it, not 16."""
+    spec = specs.MODELS[name]
+    if name != "efficientnet-b3":
+        return spec
+    first, second, *rest = spec.blocks
+    wider = (dataclasses.replace(first, output_filters=20), dataclasses.replace(second, input_filters=20))
+    return dataclasses.replace(spec, blocks=(*wider, *rest))
 
 
 def variants(*fast):
@@ -39,7 +51,7 @@ def keras_model(name, **settings):
 def test_the_logits_are_those_of_the_keras_application_that_wrote_the_file(name, tmp_path):
     theirs = keras_model(name, classifier_activation=None, input_shape=(64, 64, 3))
     theirs.save_weights(tmp_path / "theirs.h5")
-    ours = build_model(name)
+    ours = build_model(spec_of(name))
     report = load_weights(ours, tmp_path / "theirs.h5")
     assert (len(report.loaded), report.missing, report.mismatched) == (len(ours.weights), (), ())
     assert len(report.skipped) == (3 if name in V1 else 0)  # the normalization's mean, variance and count
@@ -50,15 +62,22 @@ def test_the_logits_are_those_of_the_keras_application_that_wrote_the_file(name,
 def test_the_features_are_those_of_the_keras_application_that_wrote_the_file(name, tmp_path):
     theirs = keras_model(name, include_top=False)
     theirs.save_weights(tmp_path / "theirs.h5")
-    ours = build_model(name, include_top=False)
+    ours = build_model(spec_of(name), include_top=False)
     load_weights(ours, tmp_path / "theirs.h5")
     for height, width in ((64, 64), (75, 33)):  # Keras' V1 pads as it should where it knows the size
         theirs = keras_model(name, include_top=False, input_shape=(height, width, 3))
         assert_close(ours(pixels(height, width)), theirs(pixels(height, width)))
-    with_top = build_model(name, num_classes=7)
+    with_top = build_model(spec_of(name), num_classes=7)
     report = load_weights(with_top, tmp_path / "theirs.h5")
     assert report.missing == ("classifier/kernel", "classifier/bias")
     assert_same_weights(build_like(ours, with_top), ours)
+
+
+@pytest.mark.slow
+def test_keras_b3_of_the_first_version_is_another_network_than_ours(tmp_path):
+    keras_model("efficientnet-b3").save_weights(tmp_path / "b3.h5")
+    with pytest.raises(ValueError, match=r"block_0/project/conv/kernel \(1, 1, 40, 24\) in the file, \(1, 1, 40, 16\)"):
+        load_weights(build_model("efficientnet-b3"), tmp_path / "b3.h5")
 
 
 def build_like(model, with_top):
