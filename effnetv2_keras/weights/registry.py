@@ -5,8 +5,8 @@ and ``efficientnet_v2.py``, ``WEIGHTS_HASHES``). The others are the checkpoints 
 ``efficientnetv2/README.md``), for which no checksum is published: ``"imagenet21k"`` has 21843 classes,
 ``"imagenet21k-ft1k"`` is that, tuned on the 1000 of ImageNet.
 
-V1 B3 is not here: where rounding takes more than a tenth of a width, Keras adds 8 channels and the reference code does
-not. Of all variants only the first stage of V1 B3 is so: 24 channels in Keras' file, 16 in ``specs.MODELS``.
+V1 B3 is not here: where rounding takes more than a tenth of a width, Keras' V1 adds 8 channels and the reference code
+does not. Of V1 that is only so in the first stage of B3: 24 channels in Keras' file, 16 in ``specs.MODELS``.
 """
 
 from __future__ import annotations
