@@ -39,47 +39,47 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.specs import ModelSpec as ModelSpec
     from effnetv2_keras.training.checkpoints import load_trained as load_trained
     from effnetv2_keras.training.loop import train as train
+    from effnetv2_keras.weights import WeightReport as WeightReport
+    from effnetv2_keras.weights import load_weights as load_weights
 
 __version__ = "0.1.0"
 
 # Loaded when first used: the stage plan and the specs need no TensorFlow.
-_HOME = {
-    "ArraySource": "data.sources",
-    "BlockSpec": "specs",
-    "build_model": "models.factory",
-    "Config": "config",
-    "decode_predictions": "models.class_names",
-    "EfficientNetB0": "models.applications",
-    "EfficientNetB1": "models.applications",
-    "EfficientNetB2": "models.applications",
-    "EfficientNetB3": "models.applications",
-    "EfficientNetB4": "models.applications",
-    "EfficientNetB5": "models.applications",
-    "EfficientNetB6": "models.applications",
-    "EfficientNetB7": "models.applications",
-    "EfficientNetB8": "models.applications",
-    "EfficientNetL2": "models.applications",
-    "EfficientNetV2B0": "models.applications",
-    "EfficientNetV2B1": "models.applications",
-    "EfficientNetV2B2": "models.applications",
-    "EfficientNetV2B3": "models.applications",
-    "EfficientNetV2L": "models.applications",
-    "EfficientNetV2M": "models.applications",
-    "EfficientNetV2S": "models.applications",
-    "EfficientNetV2XL": "models.applications",
-    "load_trained": "training.checkpoints",
-    "MODELS": "specs",
-    "ModelSpec": "specs",
-    "plan_stages": "progressive",
-    "preprocess_input": "models.applications",
-    "Ramp": "progressive",
-    "Ramps": "progressive",
-    "remaining": "progressive",
-    "set_trainable": "models.finetuning",
-    "Splits": "data.splits",
-    "Stage": "progressive",
-    "train": "training.loop",
+_NAMES = {
+    "config": ("Config",),
+    "data.sources": ("ArraySource",),
+    "data.splits": ("Splits",),
+    "models.applications": (
+        "EfficientNetB0",
+        "EfficientNetB1",
+        "EfficientNetB2",
+        "EfficientNetB3",
+        "EfficientNetB4",
+        "EfficientNetB5",
+        "EfficientNetB6",
+        "EfficientNetB7",
+        "EfficientNetB8",
+        "EfficientNetL2",
+        "EfficientNetV2B0",
+        "EfficientNetV2B1",
+        "EfficientNetV2B2",
+        "EfficientNetV2B3",
+        "EfficientNetV2L",
+        "EfficientNetV2M",
+        "EfficientNetV2S",
+        "EfficientNetV2XL",
+        "preprocess_input",
+    ),
+    "models.class_names": ("decode_predictions",),
+    "models.factory": ("build_model",),
+    "models.finetuning": ("set_trainable",),
+    "progressive": ("Ramp", "Ramps", "Stage", "plan_stages", "remaining"),
+    "specs": ("MODELS", "BlockSpec", "ModelSpec"),
+    "training.checkpoints": ("load_trained",),
+    "training.loop": ("train",),
+    "weights": ("WeightReport", "load_weights"),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> typing.Any:

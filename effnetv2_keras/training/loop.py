@@ -21,7 +21,7 @@ from effnetv2_keras.training.interruption import stop_on_signal
 from effnetv2_keras.training.progress import Progress, Stopwatch
 from effnetv2_keras.training.report import describe_evaluation, stage_report
 from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.state import create_state
+from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
 from effnetv2_keras.training.strategy import make_strategy
 from effnetv2_keras.training.summaries import MetricsLog
@@ -50,7 +50,8 @@ def train(
         The last evaluation's row, as in ``metrics.jsonl``.
 
     Raises:
-        ConfigError, DataError, RunFolderError: for settings, data or a folder that cannot be used.
+        ConfigError, DataError, RunFolderError, WeightsError: for settings, data, a folder or initial weights that
+            cannot be used.
         TrainingDiverged: if the loss becomes NaN or infinite; the last good checkpoint stays.
         Interrupted: if a signal asked the run to end; its state was saved first.
     """
@@ -87,7 +88,7 @@ class _Run:
         num_train = splits.train.num_examples
         total_steps = config.total_steps(num_train)
         self.stages = config.progressive.plan(total_steps)
-        folder.claim(config, splits)
+        folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
         self._steps_per_epoch = num_train / config.train.batch_size
         self._unreadable = UnreadableImages(config.data.unreadable)
@@ -102,9 +103,13 @@ class _Run:
             spec=spec,
         )
         self._checkpoints = Checkpoints(self.state, folder, keep=config.runtime.keep_checkpoint_max)
+        initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
+        folder.claim(config, splits)  # not before: initial weights that do not fit leave the folder free
         self.first_step = self._checkpoints.restore_latest()
         self._log = MetricsLog(folder, step=self.first_step, tensorboard=config.runtime.tensorboard)
         self.progress = Progress(self.stages, console or rich.console.Console())
+        if initialized:
+            self.progress.say(initialized.describe())
         self._watch = Stopwatch(self._log.seconds)
         self._evaluator = Evaluator(
             self.state.models,

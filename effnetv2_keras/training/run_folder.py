@@ -32,6 +32,15 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     os.replace(file.name, path)
 
 
+def _data_of(splits: Splits) -> dict[str, Any]:
+    """What a run notes of its data."""
+    return {
+        "class_names": list(splits.train.class_names),
+        "num_train": splits.train.num_examples,
+        "num_eval": splits.evaluation.num_examples,
+    }
+
+
 class RunFolder:
     """The folder of one run.
 
@@ -49,14 +58,21 @@ class RunFolder:
         """Makes the folder this run's, or checks that it already is.
 
         Raises:
+            RunFolderError: as ``check`` does.
+        """
+        self.check(config, splits)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self / DATA_FILE, json.dumps(_data_of(splits), indent=1))
+        write_atomically(self / CONFIG_FILE, config.to_yaml())
+
+    def check(self, config: Config, splits: Splits) -> None:
+        """Makes sure that the folder is this run's or free, and changes nothing.
+
+        Raises:
             RunFolderError: if it holds a run with other settings or other data, or files that are no run's. Settings
                 under ``runtime`` may differ.
         """
-        data = {
-            "class_names": list(splits.train.class_names),
-            "num_train": splits.train.num_examples,
-            "num_eval": splits.evaluation.num_examples,
-        }
+        data = _data_of(splits)
         if (self / CONFIG_FILE).exists():
             differences = {
                 **self.config().differences(config),
@@ -73,9 +89,6 @@ class RunFolder:
                 f"{self.path} is not empty and holds no {CONFIG_FILE}, so it is not a run of this program. "
                 "Choose another --model_dir."
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self / DATA_FILE, json.dumps(data, indent=1))
-        write_atomically(self / CONFIG_FILE, config.to_yaml())
 
     def config(self) -> Config:
         """The run's configuration.

@@ -12,6 +12,7 @@ from effnetv2_keras.config import Config, TrainConfig
 from effnetv2_keras.models.factory import build_model
 from effnetv2_keras.optim.optimizers import make_optimizer
 from effnetv2_keras.optim.schedules import WarmupSchedule, make_schedule
+from effnetv2_keras.weights import WeightReport, load_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,3 +107,20 @@ def create_state(
         optimizer.build(model.trainable_variables)
         step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
     return TrainState(model, ema_model, optimizer, schedule, step)
+
+
+def initialize(state: TrainState, train: TrainConfig) -> WeightReport | None:
+    """Gives a new run the weights that ``train.ft_init_ckpt`` names, its moving average too.
+
+    Returns:
+        What was loaded; None where the configuration names nothing.
+
+    Raises:
+        WeightsError: if the weights cannot be had, read, or fitted.
+    """
+    if train.ft_init_ckpt is None:
+        return None
+    report = load_weights(state.model, train.ft_init_ckpt, prefer_ema=train.ft_init_ema)
+    if state.ema_model:
+        state.ema_model.set_weights(state.model.get_weights())
+    return report

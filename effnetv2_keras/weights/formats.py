@@ -1,0 +1,100 @@
+"""Recognises a file by its content and hands it to the reader of its format."""
+
+from __future__ import annotations
+
+import lzma
+import pathlib
+import pickle
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+
+import safetensors
+import tensorflow as tf
+
+from effnetv2_keras.specs import BlockKind
+from effnetv2_keras.weights import hdf5, registry, tf_checkpoint, timm
+from effnetv2_keras.weights.layout import WeightsFile
+from effnetv2_keras.weights.report import WeightsError
+
+FORMATS = (
+    "HDF5 (.h5) or a Keras archive (.keras) of tf.keras.applications or of this package, a TensorFlow checkpoint (its "
+    "prefix, its folder or a .tgz of it), the folder of a run, or timm's .safetensors or .pth"
+)
+"""What can be read, in words."""
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    AttributeError,
+    zlib.error,
+    lzma.LZMAError,
+    pickle.UnpicklingError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+    tf.errors.OpError,
+)
+"""What the readers' libraries raise for damaged files."""
+
+
+def read(path: pathlib.Path, *, kinds: Sequence[BlockKind], prefer_ema: bool) -> WeightsFile:
+    """Reads the weights in a file or folder of any known format.
+
+    Args:
+        path: the file or folder, or the prefix of a checkpoint.
+        kinds: of the blocks of the model that the weights are for, in order.
+        prefer_ema: take the moving averages of the weights where the file has them.
+
+    Raises:
+        WeightsError: if there is nothing, its format is unknown, or it cannot be read.
+    """
+    try:
+        file = _read(path, kinds, prefer_ema)
+    except WeightsError:
+        raise
+    except _UNREADABLE as error:
+        raise WeightsError(f"{path} cannot be read; it may be damaged or incomplete: {error}") from error
+    if not file.weights:
+        raise WeightsError(f"{path} holds no weights whose names are known; what can be read is {FORMATS}.")
+    return file
+
+
+def _read(path: pathlib.Path, kinds: Sequence[BlockKind], prefer_ema: bool) -> WeightsFile:
+    if not path.is_file():
+        return _read_checkpoint(path, prefer_ema)
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(b"PK\x03\x04"):
+        return _read_zip(path, kinds, prefer_ema)
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return hdf5.read_hdf5(path, kinds)
+    if start.startswith(b"\x1f\x8b"):
+        return tf_checkpoint.read_archive(path, prefer_ema=prefer_ema)
+    if start[8:9] == b"{":  # after the length of the header
+        return timm.read_safetensors(path)
+    if start.startswith(b"\x80") and path.suffix in (".pth", ".pt", ".bin"):  # PyTorch's format before version 1.6
+        return timm.read_pickle(path, prefer_ema=prefer_ema)
+    raise WeightsError(f"The format of {path} is unknown; what can be read is {FORMATS}.")
+
+
+def _read_checkpoint(path: pathlib.Path, prefer_ema: bool) -> WeightsFile:
+    if prefix := tf_checkpoint.checkpoint_prefix(path):
+        return tf_checkpoint.read_checkpoint(prefix, prefer_ema=prefer_ema)
+    if path.is_dir():
+        raise WeightsError(f"The folder {path} holds no checkpoint, or several and no word on which is the latest.")
+    raise WeightsError(
+        f"There is no file, folder or checkpoint {path}; names of published weights are {', '.join(registry.NAMES)}."
+    )
+
+
+def _read_zip(path: pathlib.Path, kinds: Sequence[BlockKind], prefer_ema: bool) -> WeightsFile:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    if hdf5.KERAS_MEMBER in members:
+        return hdf5.read_keras_archive(path, kinds)
+    return timm.read_pickle(path, prefer_ema=prefer_ema)

@@ -1,0 +1,92 @@
+"""HDF5 files: of ``tf.keras.applications``, and of this package's models.
+
+``model.save_weights("x.h5")`` and ``model.save("x.h5")`` write ``<layer>/<variable>:0``, in a nested model behind the
+model's own name. The layer names of ``tf.keras.applications`` are those of keras-team/keras,
+``keras/src/applications/efficientnet.py`` and ``efficientnet_v2.py``.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+
+import h5py
+import numpy as np
+
+from effnetv2_keras.specs import BlockKind
+from effnetv2_keras.weights import positions
+from effnetv2_keras.weights.layout import WeightsFile
+
+KERAS_MEMBER = "model.weights.h5"
+"""Where a ``.keras`` archive keeps the weights. The rest of it, which can describe code to run, is never read."""
+
+_LAYERS = {
+    "stem_conv": "stem/conv",
+    "stem_bn": "stem/norm",
+    "top_conv": "head/conv",
+    "top_bn": "head/norm",
+    "predictions": "classifier",
+}
+_PARTS = {
+    "expand_conv": "expand/conv",
+    "expand_bn": "expand/norm",
+    "dwconv": "depthwise/conv",
+    "dwconv2": "depthwise/conv",
+    "bn": "depthwise/norm",
+    "se_reduce": "squeeze_excite/reduce",
+    "se_expand": "squeeze_excite/expand",
+    "project_conv": "project/conv",
+    "project_bn": "project/norm",
+}
+_BLOCK = re.compile(rf"block(\d+)([a-z])_({'|'.join(_PARTS)})")
+_OURS = re.compile(
+    r"(?:.*[/_])?(stem|head|block_\d+|classifier)/"
+    r"((?:(?:expand|depthwise|project)/)?(?:conv|norm)/\w+|squeeze_excite/(?:reduce|expand)/\w+|kernel|bias):0"
+)
+_OPTIMIZER = ("optimizer_weights/", "optimizer/")
+
+
+def read_hdf5(path: pathlib.Path, kinds: Sequence[BlockKind]) -> WeightsFile:
+    """Reads an HDF5 file; ``kinds`` as for ``positions.hdf5_table``."""
+    with h5py.File(path, "r") as file:
+        return _read(file, kinds)
+
+
+def read_keras_archive(path: pathlib.Path, kinds: Sequence[BlockKind]) -> WeightsFile:
+    """Reads the weights in a ``.keras`` archive; ``kinds`` as for ``positions.hdf5_table``."""
+    with zipfile.ZipFile(path) as archive, archive.open(KERAS_MEMBER) as member, h5py.File(member, "r") as file:
+        return _read(file, kinds)
+
+
+def _read(file: h5py.File, kinds: Sequence[BlockKind]) -> WeightsFile:
+    paths: list[str] = []
+    file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
+    named = [path for path in paths if not path.startswith(_OPTIMIZER)]
+    tables = {
+        "HDF5 of tf.keras.applications": _applications_table(named),
+        "HDF5 of this package": _our_table(named),
+        "HDF5 of this package, by position": positions.hdf5_table(named, kinds),
+    }
+    kind, table = max(tables.items(), key=lambda item: len(item[1]))
+    weights = {name: np.asarray(file[path]) for path, name in table.items()}
+    return WeightsFile(kind, weights, tuple(path for path in paths if path not in table))
+
+
+def _applications_table(paths: Iterable[str]) -> dict[str, str]:
+    """Names the weights of ``tf.keras.applications``: ``.../<layer>/<variable>:0``."""
+    split = {path: path[:-2].split("/")[-2:] for path in paths if "/" in path and path.endswith(":0")}
+    blocks = {match[0]: match for layer, _ in split.values() if (match := _BLOCK.fullmatch(layer))}
+    order = sorted({(int(match[1]), match[2]) for match in blocks.values()})
+    layers = {
+        layer: f"block_{order.index((int(match[1]), match[2]))}/{_PARTS[match[3]]}" for layer, match in blocks.items()
+    }
+    layers.update(_LAYERS)
+    return {path: f"{layers[layer]}/{variable}" for path, (layer, variable) in split.items() if layer in layers}
+
+
+def _our_table(paths: Iterable[str]) -> dict[str, str]:
+    """Names the weights of a model of ``build_model``: they bear canonical names behind the model's own."""
+    matches = ((path, _OURS.fullmatch(path)) for path in paths)
+    return {path: f"{match[1]}/{match[2]}" for path, match in matches if match}

@@ -1,0 +1,111 @@
+"""TensorFlow checkpoints: name-based ones of the reference code, object-based ones of this package.
+
+The reference code (google/automl, ``efficientnetv2/effnetv2_model.py`` and ``utils.py``; V1 as in tensorflow/tpu,
+``models/official/efficientnet``) numbers all blocks in one row and names layers as Keras does when they are not given
+a name: in ``efficientnetv2-b0/blocks_5``, ``conv2d`` is the first convolution, ``conv2d_1`` the second, and
+``tpu_batch_normalization_1`` the second BatchNorm, whatever they do there. Beside ``<name>`` stand its moving average
+``<name>/ExponentialMovingAverage`` and the optimizer's slots ``<name>/RMSProp`` and ``<name>/RMSProp_1``.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from effnetv2_keras.weights import positions
+from effnetv2_keras.weights.layout import WeightsFile, conv_parts
+from effnetv2_keras.weights.report import WeightsError
+
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_EMA = "/ExponentialMovingAverage"
+_NAME = re.compile(
+    r"(?:.*/)?(?:(stem|head)(?:_1)?|blocks_(\d+))/"
+    r"(conv2d|depthwise_conv2d|dense|(?:tpu_)?batch_normalization|se/conv2d)(?:_(\d+))?/(\w+)"
+)
+_MEMBERS = ("*.index", "*.data-?????-of-?????", "checkpoint")
+
+
+def checkpoint_prefix(path: pathlib.Path) -> str | None:
+    """Finds the checkpoint that a path means: a prefix, or a folder, whose latest is taken.
+
+    In the folder of a run the best checkpoint is taken, or without any evaluation so far the latest.
+    """
+    if path.with_name(f"{path.name}.index").is_file():
+        return str(path)
+    for folder in (path, path / "best", path / "checkpoints"):
+        if latest := tf.train.latest_checkpoint(str(folder)):
+            return latest
+        indices = sorted(folder.glob("*.index"))
+        if len(indices) == 1:
+            return str(indices[0].with_suffix(""))
+    return None
+
+
+def read_checkpoint(prefix: str, *, prefer_ema: bool) -> WeightsFile:
+    """Reads a checkpoint, of averages where it has them and ``prefer_ema`` asks for them."""
+    reader = tf.train.load_checkpoint(prefix)
+    names = sorted(reader.get_variable_to_shape_map())
+    if _OBJECT_GRAPH in names:
+        kind, table = "checkpoint of this package", positions.checkpoint_table(names, prefer_ema=prefer_ema)
+    else:
+        kind, table = "checkpoint of the reference code", _reference_table(names, prefer_ema=prefer_ema)
+    weights = {canonical: reader.get_tensor(name) for name, canonical in table.items()}
+    skipped = tuple(name for name in names if name not in table and name != _OBJECT_GRAPH)
+    return WeightsFile(kind, weights, skipped)
+
+
+def read_archive(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
+    """Reads the checkpoint in a ``.tgz``. Its files are written under their bare names, wherever they claim to lie."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            target = pathlib.Path(folder, pathlib.PurePosixPath(member.name).name)
+            source = archive.extractfile(member) if member.isfile() else None
+            if source is None or not any(target.match(pattern) for pattern in _MEMBERS):
+                continue
+            if target.exists():
+                raise WeightsError(f"{path} holds several files {target.name}; extract it and pass the one you mean.")
+            with target.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+        prefix = checkpoint_prefix(pathlib.Path(folder))
+        if prefix is None:
+            raise WeightsError(f"{path} holds no TensorFlow checkpoint.")
+        return read_checkpoint(prefix, prefer_ema=prefer_ema)
+
+
+def _reference_table(names: Iterable[str], *, prefer_ema: bool) -> dict[str, str]:
+    """Names the variables of the reference code."""
+    names = set(names)
+    found = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
+    blocks: dict[str, set[str]] = {}
+    for _, match in found:
+        blocks.setdefault(match[2], set()).add(f"{match[3]}_{match[4] or 0}")
+    table = {}
+    for name, match in found:
+        average = name + _EMA
+        chosen = average if prefer_ema and average in names else name
+        table[chosen] = f"{match[1] or f'block_{match[2]}'}/{_part(match, blocks[match[2]])}/{match[5]}"
+    return {name: canonical.replace("head/classifier", "classifier") for name, canonical in table.items()}
+
+
+def _part(match: re.Match[str], layers: set[str]) -> str:
+    """Says what a layer does, from its class, its number, and the layers beside it in its block."""
+    layer, number = match[3], int(match[4] or 0)
+    if layer == "dense":
+        return "classifier"
+    if layer == "se/conv2d":
+        return f"squeeze_excite/{('reduce', 'expand')[number]}"
+    is_norm = layer.endswith("batch_normalization")
+    if match[1]:
+        return "norm" if is_norm else "conv"
+    convs = sum(name.startswith(("conv2d", "depthwise")) for name in layers)
+    parts = conv_parts(convs, depthwise="depthwise_conv2d_0" in layers)
+    if layer == "depthwise_conv2d":
+        return "depthwise/conv"
+    plain = parts if is_norm else tuple(part for part in parts if part != "depthwise")
+    return f"{plain[number] if number < len(plain) else f'{layer}_{number}'}/{'norm' if is_norm else 'conv'}"

@@ -1,0 +1,94 @@
+"""``train.ft_init_ckpt``: what a new run starts from, and only a new one."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.training.checkpoints import load_trained
+from effnetv2_keras.training.state import create_state, initialize
+from effnetv2_keras.weights import WeightsError
+from tests.runs import make_run
+from tests.short_runs import tiny_config, train_tiny
+from tests.tiny import TINY
+from tests.training.test_loop import array_splits
+from tests.weights.filled import assert_same_weights, named_weights, tiny
+
+STILL = "train.epochs=1,train.lr_base=1e-12,progressive.stages=1"
+
+
+def new_state(config, strategy=None, num_classes=5):
+    strategy = strategy or tf.distribute.OneDeviceStrategy("/cpu:0")
+    return create_state(config, strategy, num_classes=num_classes, steps_per_epoch=3.0, total_steps=12, spec=TINY)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = tiny(seed=1)
+    model.save_weights(tmp_path / "saved.h5")
+    return model
+
+
+def test_the_model_and_its_average_start_from_the_file(saved, tmp_path, two_replicas):
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5")
+    state = new_state(config, two_replicas)
+    report = initialize(state, config.train)
+    assert len(report.loaded) == len(saved.weights)
+    assert_same_weights(state.model, saved)
+    assert_same_weights(state.ema_model, saved)
+
+
+def test_a_classifier_for_other_classes_is_a_new_one_in_model_and_average(saved, tmp_path):
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5")
+    state, untouched = new_state(config, num_classes=3), new_state(tiny_config(), num_classes=3)
+    initialize(state, config.train)
+    assert_same_weights(state.ema_model, state.model)
+    ours, fresh, filled = map(named_weights, (state.model, untouched.model, saved))
+    for name, value in ours.items():
+        expected = fresh if name.startswith("classifier/") else filled
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_another_run_gives_its_averages_or_its_weights(use_ema, tmp_path):
+    run = make_run(tmp_path / "run")
+    config = tiny_config(f"train.ft_init_ckpt={run},train.ft_init_ema={use_ema}")
+    state = new_state(config, num_classes=6)
+    initialize(state, config.train)
+    assert_same_weights(state.model, load_trained(run, use_ema=use_ema, spec=TINY).model)
+
+
+def test_without_the_setting_nothing_is_loaded():
+    state = new_state(tiny_config())
+    before = named_weights(state.model)
+    assert initialize(state, tiny_config("train.ft_init_ckpt=none").train) is None
+    for name, value in named_weights(state.model).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_run_loads_them_once_says_so_and_does_not_need_them_to_go_on(saved, tmp_path):
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5,{STILL}")
+    output = io.StringIO()
+    train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
+    total = len(saved.weights)
+    assert output.getvalue().count(f"Loaded {total - 2} of {total} weights from") == 1
+    assert "Left at their initial values: classifier/kernel (32, 5) in the file, (32, 3) in" in output.getvalue()
+    trained = named_weights(load_trained(tmp_path / "run", which="latest", use_ema=False, spec=TINY).model)
+    for name, value in named_weights(saved).items():
+        if not name.startswith("classifier/") and "moving_" not in name:
+            np.testing.assert_allclose(trained[name], value, atol=1e-6, err_msg=name)
+    (tmp_path / "saved.h5").unlink()
+    output = io.StringIO()
+    train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
+    assert "Loaded" not in output.getvalue()
+
+
+def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
+    with pytest.raises(WeightsError, match="no file, folder or checkpoint"):
+        train_tiny(tiny_config(f"train.ft_init_ckpt={tmp_path}/nothing"), tmp_path / "run", splits=array_splits())
+    assert not (tmp_path / "run").exists()
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5,{STILL}")
+    train_tiny(config, tmp_path / "run", splits=array_splits())

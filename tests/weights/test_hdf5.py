@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras import specs
+from effnetv2_keras.models import build_model
+from effnetv2_keras.weights import load_weights
+from tests.models.filling import fill_at_random
+from tests.weights.filled import assert_close, assert_same_weights, pixels, tiny
+
+V2 = [f"efficientnetv2-{size}" for size in ("b0", "b1", "b2", "b3", "s", "m", "l")]
+V1 = [f"efficientnet-b{size}" for size in range(8)]
+IMAGENET_MEAN, IMAGENET_VARIANCE = (0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0.225**2)
+
+
+def spec_of(name):
+    """Our network of that name, or for V1 B3 one whose first stage has the 24 channels that Keras gives it, not 16."""
+    spec = specs.MODELS[name]
+    if name != "efficientnet-b3":
+        return spec
+    first, second, *rest = spec.blocks
+    wider = (dataclasses.replace(first, output_filters=20), dataclasses.replace(second, input_filters=20))
+    return dataclasses.replace(spec, blocks=(*wider, *rest))
+
+
+def variants(*fast):
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in V2 + V1]
+
+
+def keras_model(name, **settings):
+    """Keras' own network, all weights at random. V1's always normalises pixels, with statistics that it loads."""
+    family, _, size = name.partition("-")
+    make = getattr(tf.keras.applications, f"EfficientNet{'V2' if family.endswith('v2') else ''}{size.upper()}")
+    model = make(weights=None, **settings)
+    for layer in model.layers:
+        if layer.weights and not isinstance(layer, tf.keras.layers.Normalization):
+            fill_at_random(layer, seed=zlib.crc32(layer.name.encode()))
+        elif layer.weights:
+            layer.set_weights([np.array(IMAGENET_MEAN), np.array(IMAGENET_VARIANCE), np.array(0)])
+            layer.finalize_state()
+    return model
+
+
+@pytest.mark.parametrize("name", variants("efficientnetv2-b0", "efficientnet-b0"))
+def test_the_logits_are_those_of_the_keras_application_that_wrote_the_file(name, tmp_path):
+    theirs = keras_model(name, classifier_activation=None, input_shape=(64, 64, 3))
+    theirs.save_weights(tmp_path / "theirs.h5")
+    ours = build_model(spec_of(name))
+    report = load_weights(ours, tmp_path / "theirs.h5")
+    assert (len(report.loaded), report.missing, report.mismatched) == (len(ours.weights), (), ())
+    assert len(report.skipped) == (3 if name in V1 else 0)  # the normalization's mean, variance and count
+    assert_close(ours(pixels(64, 64)), theirs(pixels(64, 64)))
+
+
+@pytest.mark.parametrize("name", variants("efficientnetv2-b0", "efficientnet-b0"))
+def test_the_features_are_those_of_the_keras_application_that_wrote_the_file(name, tmp_path):
+    theirs = keras_model(name, include_top=False)
+    theirs.save_weights(tmp_path / "theirs.h5")
+    ours = build_model(spec_of(name), include_top=False)
+    load_weights(ours, tmp_path / "theirs.h5")
+    for height, width in ((64, 64), (75, 33)):  # Keras' V1 pads as it should where it knows the size
+        theirs = keras_model(name, include_top=False, input_shape=(height, width, 3))
+        assert_close(ours(pixels(height, width)), theirs(pixels(height, width)))
+    with_top = build_model(spec_of(name), num_classes=7)
+    report = load_weights(with_top, tmp_path / "theirs.h5")
+    assert report.missing == ("classifier/kernel", "classifier/bias")
+    assert_same_weights(build_like(ours, with_top), ours)
+
+
+@pytest.mark.slow
+def test_keras_b3_of_the_first_version_is_another_network_than_ours(tmp_path):
+    keras_model("efficientnet-b3").save_weights(tmp_path / "b3.h5")
+    with pytest.raises(ValueError, match=r"block_0/project/conv/kernel \(1, 1, 40, 24\) in the file, \(1, 1, 40, 16\)"):
+        load_weights(build_model("efficientnet-b3"), tmp_path / "b3.h5")
+
+
+def build_like(model, with_top):
+    """The body of a model with a top, as a model."""
+    body = tf.keras.models.clone_model(model)
+    body.set_weights(with_top.get_weights()[: len(model.get_weights())])
+    return body
+
+
+def test_a_file_of_a_whole_trained_model_with_the_application_inside_it(tmp_path):
+    base = keras_model("efficientnetv2-b0", include_top=False, pooling="avg")
+    whole = tf.keras.Sequential([base, tf.keras.layers.Dense(4)])
+    whole.compile("adam", "mse")
+    whole.build((None, 64, 64, 3))
+    whole.optimizer.build(whole.trainable_variables)
+    whole.save(tmp_path / "whole.h5")
+    ours = build_model("efficientnetv2-b0", include_top=False, pooling="avg")
+    report = load_weights(ours, tmp_path / "whole.h5")
+    assert any("dense" in name for name in report.skipped)
+    assert any(name.startswith("optimizer_weights/") for name in report.skipped)
+    assert_close(ours(pixels(64, 64)), base(pixels(64, 64)))
+
+
+@pytest.mark.parametrize("file_name", ["ours.h5", "ours.weights.h5", "ours.keras"])
+@pytest.mark.parametrize("prefix", [None, "head"])
+def test_our_own_files(file_name, prefix, tmp_path):
+    """A model's name goes in front of its layers': here one that is also a layer's."""
+    saved = tiny(seed=3, name=prefix)
+    (saved.save if file_name.endswith(".keras") else saved.save_weights)(tmp_path / file_name)
+    model = tiny(seed=4, name="other")
+    report = load_weights(model, tmp_path / file_name)
+    assert (report.missing, report.mismatched, report.skipped) == ((), (), ())
+    assert_same_weights(model, saved)
+
+
+@pytest.mark.parametrize("file_name", ["ours.h5", "ours.keras"])
+def test_a_whole_trained_model_of_ours(file_name, tmp_path):
+    saved = tiny(seed=3)
+    saved.compile("adam", "mse")
+    saved.optimizer.build(saved.trainable_variables)
+    saved.save(tmp_path / file_name)
+    model = tiny(seed=4)
+    report = load_weights(model, tmp_path / file_name)
+    assert report.skipped
+    assert all("optimizer" in name for name in report.skipped)
+    assert_same_weights(model, saved)
+
+
+def test_a_file_that_is_cut_short_is_refused(tmp_path):
+    path = tmp_path / "cut.h5"
+    tiny(seed=3).save_weights(path)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(ValueError, match=r"cut\.h5 cannot be read; it may be damaged or incomplete"):
+        load_weights(tiny(), path)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    with h5py.File(tmp_path / "else.h5", "w") as file:
+        file["some/numbers:0"] = np.arange(3.0)
+    with pytest.raises(ValueError, match="holds no weights whose names are known; what can be read is HDF5"):
+        load_weights(tiny(), tmp_path / "else.h5")

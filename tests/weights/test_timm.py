@@ -1,0 +1,192 @@
+"""Against timm itself where there is one; everywhere else against its names and layouts, written down a second time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import save_file
+
+from effnetv2_keras import specs
+from effnetv2_keras.models import build_model
+from effnetv2_keras.weights import WeightsError, load_weights
+from tests.models.filling import fill_at_random
+from tests.tiny import TINY
+from tests.weights.filled import assert_close, assert_same_weights, named_weights, pixels, tiny
+
+TIMM_PYTHON = os.environ.get("TIMM_PYTHON")
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+
+
+def timm_state(model, spec):
+    """A model's weights as timm names and lays them out."""
+    state, places, expanded, first = {}, [], specs.expand(spec), 0
+    for stage, end in enumerate(expanded.stage_ends):
+        places += [f"blocks.{stage}.{index - first}" for index in range(first, end + 1)]
+        first = end + 1
+    for name, value in named_weights(model).items():
+        role, *parts = name.split("/")
+        kind = parts[-1]
+        if role.startswith("block_"):
+            index = int(role.removeprefix("block_"))
+            layer = f"{places[index]}.{block_layer(expanded.blocks[index], *parts[:2])}"
+        else:
+            layer = {
+                "stem": {"conv": "conv_stem", "norm": "bn1"}, "head": {"conv": "conv_head", "norm": "bn2"},
+                "classifier": {"kernel": "classifier", "bias": "classifier"},
+            }[role][parts[0]]  # fmt: skip
+        if kind in NORM:
+            state[f"{layer}.{NORM[kind]}"] = value
+            state[f"{layer}.num_batches_tracked"] = np.int64(3)
+        elif kind == "depthwise_kernel":
+            state[f"{layer}.weight"] = np.moveaxis(value[..., 0], 2, 0)[:, None]
+        elif kind == "kernel":
+            state[f"{layer}.weight"] = np.einsum("hwio->oihw", value) if value.ndim == 4 else np.einsum("io->oi", value)
+        else:
+            state[f"{layer}.bias"] = value
+    return {name: np.array(value, order="C") for name, value in state.items()}
+
+
+def block_layer(block, part, sort):
+    if part == "squeeze_excite":
+        return f"se.conv_{sort}"
+    names = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+    if block.kind == "fused_mbconv":
+        names = {"expand": "conv_exp", "project": "conv_pwl"} if block.expand_ratio != 1 else {"project": "conv"}
+    elif block.expand_ratio == 1:
+        names = {"depthwise": "conv_dw", "project": "conv_pw"}
+    return names[part] if sort == "conv" else f"bn{list(names).index(part) + 1}"
+
+
+@pytest.mark.parametrize("spec", [TINY, specs.MODELS["efficientnetv2-b0"], specs.MODELS["efficientnet-b0"]])
+def test_safetensors_in_timms_names_and_layouts(spec, tmp_path):
+    saved, model = build_model(spec), build_model(spec)
+    fill_at_random(saved, seed=3)
+    save_file(timm_state(saved, spec), tmp_path / "model.safetensors")
+    report = load_weights(model, tmp_path / "model.safetensors")
+    assert_same_weights(model, saved)
+    assert all(name.endswith("num_batches_tracked") for name in report.skipped)
+
+
+@pytest.mark.parametrize("content", ["cut", "nonsense"])
+def test_damaged_safetensors_are_refused(content, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(timm_state(tiny(seed=1), TINY), path)
+    path.write_bytes(path.read_bytes()[:-100] if content == "cut" else path.read_bytes()[:8] + b"{" * 100)
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read; it may be damaged"):
+        load_weights(tiny(), path)
+
+
+def test_a_pth_file_without_pytorch_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "model.pth").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(WeightsError, match=r"takes PyTorch: pip install torch\. A \.safetensors file"):
+        load_weights(tiny(), tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(("wrapper", "prefer_ema"), [(None, True), ("state_dict_ema", True), ("state_dict", False)])
+def test_pth_files_are_opened_for_weights_alone_and_unwrapped(wrapper, prefer_ema, tmp_path, monkeypatch):
+    """With a stand-in for PyTorch, which the reference environment does not have."""
+
+    class Tensor:
+        def __init__(self, value):
+            self.value = value
+
+        def float(self):
+            return self
+
+        def numpy(self):
+            return self.value
+
+    def load(path, *, map_location, weights_only):
+        assert (map_location, weights_only) == ("cpu", True)
+        state = {f"module.{name}": Tensor(value) for name, value in timm_state(saved, TINY).items()}
+        return {"state_dict_ema": {}, "state_dict": {}, wrapper: state} if wrapper else state
+
+    saved, model = tiny(seed=1), tiny()
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor))
+    (tmp_path / "model.pth").write_bytes(b"\x80\x02}q\x00.")
+    load_weights(model, tmp_path / "model.pth", prefer_ema=prefer_ema)
+    assert_same_weights(model, saved)
+
+
+def test_a_pickle_that_pytorch_refuses_is_refused(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise RuntimeError("weights_only")
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    (tmp_path / "model.pth").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(WeightsError, match="not a file of plain PyTorch weights, and anything else could run code"):
+        load_weights(tiny(), tmp_path / "model.pth")
+
+
+def test_pytorch_itself_reads_plain_weights_and_refuses_code(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    saved, model = tiny(seed=1), tiny()
+    state = {name: torch.from_numpy(value) for name, value in timm_state(saved, TINY).items()}
+    for legacy in (False, True):
+        torch.save(state, tmp_path / "model.pth", _use_new_zipfile_serialization=not legacy)
+        load_weights(model, tmp_path / "model.pth")
+        assert_same_weights(model, saved)
+    torch.save({"state_dict": state, "code": Code(str(tmp_path / "ran"))}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="not a file of plain PyTorch weights"):
+        load_weights(model, tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+class Code:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+SCRIPT = """
+    import sys, numpy as np, timm, torch
+    from safetensors.torch import save_file
+    name, folder = sys.argv[1:]
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    for key, value in model.state_dict().items():  # every number matters
+        if key.endswith("running_var"):
+            value.uniform_(0.75, 1.25)
+        elif key.endswith("running_mean") or value.ndim == 1 and key.endswith("bias"):
+            value.uniform_(-0.2, 0.2)
+        elif value.ndim == 1:
+            value.uniform_(0.75, 1.25)
+        elif value.ndim > 1:
+            bound = (3 / value[0].numel()) ** 0.5
+            value.uniform_(-bound, bound)
+    save_file(model.state_dict(), f"{folder}/model.safetensors")
+    for size in (64, 75):
+        images = np.load(f"{folder}/{size}.npy")
+        with torch.no_grad():
+            np.save(f"{folder}/{size}_logits.npy", model(torch.from_numpy(images)).numpy())
+"""
+
+
+@pytest.mark.skipif(not TIMM_PYTHON, reason="TIMM_PYTHON names no interpreter that has timm and PyTorch")
+@pytest.mark.parametrize("name", ["efficientnetv2_b0", "efficientnet_b0", "efficientnetv2_s", "efficientnet_b4"])
+def test_the_logits_are_timms(name, tmp_path):
+    images = {size: (pixels(size, size).numpy() - 128) / 128 for size in (64, 75)}
+    for size, values in images.items():
+        np.save(tmp_path / f"{size}.npy", np.einsum("nhwc->nchw", values).copy())
+    command = [TIMM_PYTHON, "-c", textwrap.dedent(SCRIPT), f"tf_{name}", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    model = build_model(name.replace("_", "-"), include_preprocessing=False)
+    report = load_weights(model, tmp_path / "model.safetensors")
+    assert len(report.loaded) == len(model.weights)
+    for size, values in images.items():
+        theirs = np.load(tmp_path / f"{size}_logits.npy")
+        ours = model(tf.constant(values)).numpy()
+        print(f"{name} at {size} px: largest difference {np.abs(ours - theirs).max() / np.abs(theirs).max():.1e}")
+        assert_close(ours, theirs)
