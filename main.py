@@ -20,7 +20,9 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
 from effnetv2_keras.overrides import nearest, parse_overrides
 
-_MODE = flags.DEFINE_string("mode", "train", "train (or traineval), eval, predict, export, plan, preview or summary.")
+_MODE = flags.DEFINE_string(
+    "mode", "train", "train (or traineval), eval, predict, export, benchmark, plan, preview or summary."
+)
 _MODEL_NAME = flags.DEFINE_string("model_name", "efficientnetv2-b0", "A variant: efficientnetv2-b0 ... -xl.")
 _DATASET_CFG = flags.DEFINE_string("dataset_cfg", "folder", "A recipe of hparams/, in any case.")
 _HPARAM_STR = flags.DEFINE_string("hparam_str", "", "Overrides: 'a.b=1,c.d=x|y', or the path of a YAML file.")
@@ -28,19 +30,23 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the images, or of T
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.")
 _STRATEGY = flags.DEFINE_string("strategy", "auto", "auto, cpu, mirrored, tpu or multiworker.")
 _TPU = flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
-_WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "eval, predict, export: which checkpoint.")
-_USE_EMA = flags.DEFINE_bool("use_ema", True, "predict, export: the moving average of the weights, not the raw ones.")
+_WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "Of a run: which checkpoint.")
+_USE_EMA = flags.DEFINE_bool("use_ema", True, "Of a run: the moving average of the weights, not the raw ones.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "export: folder to make. None: one in MODEL_DIR.")
 _QUANTIZE = flags.DEFINE_enum(
-    "quantize", "none", ["none", "float16", "dynamic", "int8"], "export as tflite: types of weights and activations."
+    "quantize", "none", ["none", "float16", "dynamic", "int8"], "As tflite: types of weights and activations."
 )
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "export: side of the images. None: as evaluated.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "export, benchmark: side of the images. None: as evaluated.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replace what is in --export_dir.")
 _IMAGES = flags.DEFINE_multi_string("images", [], "predict: a file or folder; may be repeated, or follow the flags.")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "predict: classes per image.", lower_bound=1)
 _FORMAT = flags.DEFINE_string(
-    "format", None, "predict: table or json. export: savedmodel, keras, tflite or onnx. None: the first of these."
+    "format",
+    None,
+    "predict: table or json. export: savedmodel, keras, tflite or onnx; benchmark: several of these, separated by "
+    "commas. None: the first.",
 )
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "8", "32"], "benchmark: images per call.")
 _PREVIEW_FILE = flags.DEFINE_string("preview_file", "preview.png", "preview: the PNG to write.")
 
 EXIT_INTERRUPTED = 75
@@ -131,6 +137,28 @@ def _export(console: rich.console.Console, _: Sequence[str]) -> None:
     console.print(report.describe(), highlight=False, soft_wrap=True)
 
 
+def _benchmark(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras import benchmark
+    from effnetv2_keras.training.checkpoints import load_trained
+
+    logging.set_verbosity(logging.WARNING)
+    if not all(size.strip().isdecimal() for size in _BATCH_SIZES.value):
+        raise ConfigError(f"--batch_sizes={','.join(_BATCH_SIZES.value)} must be whole numbers: --batch_sizes=1,8")
+    if _MODEL_DIR.value:
+        trained = load_trained(_MODEL_DIR.value, which=_which(), use_ema=_USE_EMA.value)
+        trained = dataclasses.replace(trained, config=trained.config.override(_data_changes()))
+    else:
+        trained = benchmark.fresh(_config())
+    result = benchmark.benchmark(
+        trained,
+        formats=(_FORMAT.value or "savedmodel").split(","),
+        quantize=_QUANTIZE.value,
+        batch_sizes=[int(size) for size in _BATCH_SIZES.value],
+        image_size=_IMAGE_SIZE.value,
+    )
+    benchmark.print_benchmark(result, console)
+
+
 def _plan(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras import overview
 
@@ -156,6 +184,7 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
     "eval": _eval,
     "predict": _predict,
     "export": _export,
+    "benchmark": _benchmark,
     "plan": _plan,
     "preview": _preview,
     "summary": _summary,
