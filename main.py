@@ -6,10 +6,10 @@ Example:
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import sys
-from collections.abc import Sequence
-from typing import Callable, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, Literal
 
 import rich.console
 from absl import app, flags, logging
@@ -20,7 +20,9 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
 from effnetv2_keras.overrides import nearest, parse_overrides
 
-_MODE = flags.DEFINE_string("mode", "train", "train (or traineval), eval, predict, export, plan, preview or summary.")
+_MODE = flags.DEFINE_string(
+    "mode", "train", "train (or traineval), eval, predict, export, benchmark, plan, preview or summary."
+)
 _MODEL_NAME = flags.DEFINE_string(
     "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2."
 )
@@ -30,13 +32,23 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the images, or of T
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.")
 _STRATEGY = flags.DEFINE_string("strategy", "auto", "auto, cpu, mirrored, tpu or multiworker.")
 _TPU = flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
-_WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "eval, predict, export: which checkpoint.")
-_USE_EMA = flags.DEFINE_bool("use_ema", True, "predict, export: the moving average of the weights, not the raw ones.")
-_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "export: folder of the SavedModel. None: MODEL_DIR/saved_model.")
+_WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "Of a run: which checkpoint.")
+_USE_EMA = flags.DEFINE_bool("use_ema", True, "Of a run: the moving average of the weights, not the raw ones.")
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "export: folder to make. None: one in MODEL_DIR.")
+_QUANTIZE = flags.DEFINE_enum(
+    "quantize", "none", ["none", "float16", "dynamic", "int8"], "As tflite: types of weights and activations."
+)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "export, benchmark: side of the images. None: as evaluated.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replace what is in --export_dir.")
 _IMAGES = flags.DEFINE_multi_string("images", [], "predict: a file or folder; may be repeated, or follow the flags.")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "predict: classes per image.", lower_bound=1)
-_FORMAT = flags.DEFINE_enum("format", "table", ["table", "json"], "predict: how to print.")
+_FORMAT = flags.DEFINE_string(
+    "format",
+    None,
+    "predict: table or json. export: savedmodel, keras, tflite or onnx; benchmark: several of these, separated by "
+    "commas. None: the first.",
+)
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "8", "32"], "benchmark: images per call.")
 _PREVIEW_FILE = flags.DEFINE_string("preview_file", "preview.png", "preview: the PNG to write.")
 
 EXIT_INTERRUPTED = 75
@@ -46,9 +58,7 @@ EXIT_INTERRUPTED = 75
 def _config() -> Config:
     """Recipe, then --data_dir, then --hparam_str."""
     config = hparams.load(_DATASET_CFG.value, _MODEL_NAME.value)
-    if _DATA_DIR.value:
-        config = config.override({"data.data_dir": _DATA_DIR.value})
-    return config.override(parse_overrides(_HPARAM_STR.value))
+    return config.override(_data_changes()).override(parse_overrides(_HPARAM_STR.value))
 
 
 def _required(flag: flags.FlagHolder[str | None], what_for: str) -> str:
@@ -65,6 +75,19 @@ def _model_dir() -> str:
     return _required(_MODEL_DIR, "the folder of the run")
 
 
+def _format(allowed: Iterable[str]) -> str:
+    """--format, or the first of those that the mode allows."""
+    allowed = list(allowed)
+    chosen = _FORMAT.value or allowed[0]
+    if chosen not in allowed:
+        raise ConfigError(f"--mode={_MODE.value} knows no --format={chosen}; use one of {', '.join(allowed)}.")
+    return chosen
+
+
+def _data_changes() -> dict[str, Any]:
+    return {"data.data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}
+
+
 def _train(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras.training import loop, strategy
 
@@ -77,13 +100,10 @@ def _eval(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras import evaluate
     from effnetv2_keras.training import strategy
 
-    changes = parse_overrides(_HPARAM_STR.value)
-    if _DATA_DIR.value:
-        changes["data.data_dir"] = _DATA_DIR.value
     evaluate.evaluate_run(
         _model_dir(),
         which=_which(),
-        changes=changes,
+        changes={**parse_overrides(_HPARAM_STR.value), **_data_changes()},
         strategy=strategy.make_strategy(_STRATEGY.value, tpu=_TPU.value),
         console=console,
     )
@@ -92,9 +112,10 @@ def _eval(console: rich.console.Console, _: Sequence[str]) -> None:
 def _predict(console: rich.console.Console, arguments: Sequence[str]) -> None:
     from effnetv2_keras import predict
 
+    output = _format(["table", "json"])
     predictor = predict.load_predictor(_model_dir(), which=_which(), use_ema=_USE_EMA.value)
     predictions = predict.predict(predictor, [*_IMAGES.value, *arguments], top_k=_TOP_K.value)
-    if _FORMAT.value == "json":
+    if output == "json":
         print(predict.to_json(predictions))
     else:
         predict.format_table(predictions, console)
@@ -105,10 +126,39 @@ def _export(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras.training.checkpoints import load_trained
 
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells at length that it writes a SavedModel
+    format_name = _format(export.EXPORTERS)
     trained = load_trained(_model_dir(), which=_which(), use_ema=_USE_EMA.value)
-    path = _EXPORT_DIR.value or os.path.join(_model_dir(), "saved_model")
-    report = export.export_saved_model(trained, path, image_size=trained.config.eval_size, overwrite=_OVERWRITE.value)
+    report = export.export_model(
+        dataclasses.replace(trained, config=trained.config.override(_data_changes())),
+        _EXPORT_DIR.value or export.default_path(_model_dir(), format_name, _QUANTIZE.value),
+        format_name=format_name,
+        quantize=_QUANTIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        overwrite=_OVERWRITE.value,
+    )
     console.print(report.describe(), highlight=False, soft_wrap=True)
+
+
+def _benchmark(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras import benchmark
+    from effnetv2_keras.training.checkpoints import load_trained
+
+    logging.set_verbosity(logging.WARNING)
+    if not all(size.strip().isdecimal() for size in _BATCH_SIZES.value):
+        raise ConfigError(f"--batch_sizes={','.join(_BATCH_SIZES.value)} must be whole numbers: --batch_sizes=1,8")
+    if _MODEL_DIR.value:
+        trained = load_trained(_MODEL_DIR.value, which=_which(), use_ema=_USE_EMA.value)
+        trained = dataclasses.replace(trained, config=trained.config.override(_data_changes()))
+    else:
+        trained = benchmark.fresh(_config())
+    result = benchmark.benchmark(
+        trained,
+        formats=(_FORMAT.value or "savedmodel").split(","),
+        quantize=_QUANTIZE.value,
+        batch_sizes=[int(size) for size in _BATCH_SIZES.value],
+        image_size=_IMAGE_SIZE.value,
+    )
+    benchmark.print_benchmark(result, console)
 
 
 def _plan(console: rich.console.Console, _: Sequence[str]) -> None:
@@ -136,6 +186,7 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
     "eval": _eval,
     "predict": _predict,
     "export": _export,
+    "benchmark": _benchmark,
     "plan": _plan,
     "preview": _preview,
     "summary": _summary,

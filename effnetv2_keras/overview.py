@@ -105,9 +105,11 @@ def print_summary(config: Config, console: rich.console.Console) -> None:
     console.print(table)
     parameters = profile.count_parameters(spec)
     macs = profile.count_macs(spec, image_size=config.eval_size)
+    flops = profile.count_profiler_flops(spec, image_size=config.eval_size)
     console.print(
         f"{parameters.total:,} parameters ({parameters.trainable:,} trainable), {macs / 1e9:.4g} G multiply-adds with "
-        "1000 classes (convolutions and dense layers)",
+        f"1000 classes (convolutions and dense layers); {flops / 1e9:.4g} G by the reference code's count (half of "
+        "what TensorFlow's profiler finds)",
         highlight=False,
         soft_wrap=True,
     )

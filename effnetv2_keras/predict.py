@@ -21,7 +21,7 @@ from effnetv2_keras import specs
 from effnetv2_keras.config import CONFIG_FILE
 from effnetv2_keras.data.splits import IMAGE_SUFFIXES
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, Classifier
+from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
 from effnetv2_keras.training.checkpoints import Which, load_trained
 
 Unreadable = Literal["error", "skip"]
@@ -74,7 +74,7 @@ def load_predictor(
         spec: of a run: a network other than the one that its configuration names.
 
     Raises:
-        PredictError: if it is neither, or a SavedModel that ``export_saved_model`` did not write.
+        PredictError: if it is neither, or a SavedModel that ``export`` did not write.
         RunFolderError: if the run cannot be loaded.
     """
     path = pathlib.Path(path)
@@ -86,7 +86,7 @@ def load_predictor(
             f"{SAVED_MODEL_FILE}). Give --model_dir the folder of a training run or of an export."
         )
     trained = load_trained(path, which=which, use_ema=use_ema, spec=spec)
-    classifier = Classifier(trained, trained.config.eval_size)
+    classifier = SavedModelExporter(trained, trained.config.eval_size).classifier()
     return Predictor(trained.class_names, lambda files: classifier.encoded(files)["probabilities"])
 
 

@@ -59,6 +59,24 @@ def test_train_eval_predict_export(images, tmp_path):
     assert "model.model_name was 'efficientnetv2-b0' and is now 'efficientnetv2-b1'" in problem
 
 
+@pytest.mark.slow
+def test_export_to_int8_and_benchmark(images, tmp_path):
+    model_dir, lite, moved = tmp_path / "run", tmp_path / "lite", tmp_path / "moved"
+    run("--mode=train", f"--data_dir={images}", f"--hparam_str={SHORT}", f"--model_dir={model_dir}")
+    images.rename(moved)
+    int8 = ("--mode=export", f"--model_dir={model_dir}", "--format=tflite", "--quantize=int8", "--image_size=48")
+    _, problem = run(*int8, fails=True)
+    assert "by --data_dir, or use --quantize=dynamic" in problem
+    output, _ = run(*int8, f"--data_dir={moved}", f"--export_dir={lite}")
+    moved.rename(images)
+    assert "of 2 images" in output
+    assert "per image of 48 px" in output
+    assert (lite / "labels.txt").read_text() == "blue\nred\n"
+    output, _ = run("--mode=benchmark", f"--model_dir={model_dir}", "--format=keras,savedmodel", "--batch_sizes=2")
+    rows = json.loads(output.splitlines()[-1])["rows"]
+    assert [(row["format"], row["batch_size"]) for row in rows] == [("keras", 2), ("savedmodel", 2)]
+
+
 def test_preview_and_summary(images, tmp_path):
     sheet = tmp_path / "sheet.png"
     run("--mode=preview", f"--data_dir={images}", f"--preview_file={sheet}", f"--hparam_str={SHORT}")
@@ -66,6 +84,8 @@ def test_preview_and_summary(images, tmp_path):
     output, _ = run("--mode=summary", "--model_name=efficientnetv2-s")
     assert "21,612,360 parameters (21,458,488 trainable)" in output
     assert "MBConv6, k3x3" in output
+    assert "8.366 G multiply-adds" in output
+    assert "8.431 G by the reference code's count" in output
 
 
 @pytest.mark.parametrize(
@@ -78,6 +98,10 @@ def test_preview_and_summary(images, tmp_path):
         (["--mode=plan", "--data_dir=/nowhere"], "--data_dir=/nowhere: there is no such folder"),
         (["--mode=train", "--dataset_cfg=demo"], "--mode=train needs --model_dir, the folder of the run"),
         (["--mode=eval", "--model_dir=/nowhere"], "/nowhere holds no run"),
+        (["--mode=predict", "--format=keras"], "--mode=predict knows no --format=keras; use one of table, json."),
+        (["--mode=export", "--format=json"], "knows no --format=json; use one of savedmodel, keras, tflite, onnx."),
+        (["--mode=benchmark", "--format=tflite,onx"], "Cannot benchmark --format=tflite,onx; name one or more of"),
+        (["--mode=benchmark", "--batch_sizes=1,x"], "--batch_sizes=1,x must be whole numbers"),
     ],
 )
 def test_mistakes_get_one_clear_message(arguments, message):

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from effnetv2_keras.data import pipeline
 from effnetv2_keras.data.sources import FileSource
-from effnetv2_keras.export import export_saved_model
+from effnetv2_keras.export import export_model
 from effnetv2_keras.predict import (
     PredictError,
     Prediction,
@@ -43,7 +43,7 @@ def trained(run: pathlib.Path) -> Trained:
 
 @pytest.fixture(scope="module")
 def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return export_saved_model(trained, tmp_path_factory.mktemp("export") / "saved").path
+    return export_model(trained, tmp_path_factory.mktemp("export") / "saved").path
 
 
 @pytest.fixture(scope="module", params=["run", "exported"])

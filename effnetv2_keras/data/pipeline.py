@@ -204,14 +204,7 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         normalised) ``[b, S, S, 3]``, ``label`` int64 ``[b]`` and ``weight`` float32 ``[b]``: 1 for an image, 0 for
         padding that fills the last batches and for an unreadable image. Every worker gets equally many batches.
     """
-
-    @_plain_graph
-    def load(record: Record) -> Batch:
-        image, readable = plan.unreadable.guard(
-            lambda item: decode.central_crop(item["image"], image_size=image_size, crop=plan.data.eval_crop), record
-        )
-        return {"image": image, "label": record["label"], "weight": tf.cast(readable, tf.float32)}
-
+    load = _load_for_evaluation(plan.data, plan.unreadable, image_size)
     padding = {
         "image": tf.zeros([image_size, image_size, 3], tf.uint8),
         "label": tf.zeros([], tf.int64),
@@ -233,6 +226,39 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     return dataset
+
+
+def sample_images(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
+    """Draws images of a source as evaluation sees them, in an order that is always the same and not the source's own.
+
+    Args:
+        source: where the images come from.
+        data: the data settings.
+        image_size: side of the square images, pixels.
+        count: images, at most; there are no more than the source has, less those that cannot be decoded.
+
+    Returns:
+        A dataset of uint8 ``[S, S, 3]``.
+    """
+    count = min(count, source.num_examples)
+    records = source.stream(seed=0, batch_size=count, first_step=0, end_step=1, shard=Shard())
+    load = _load_for_evaluation(data, UnreadableImages("skip"), image_size)
+    images = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    readable = images.filter(_plain_graph(lambda batch: batch["weight"] > 0))
+    return readable.map(_plain_graph(lambda batch: batch["image"]))
+
+
+def _load_for_evaluation(data: DataConfig, unreadable: UnreadableImages, image_size: int) -> Callable[[Record], Batch]:
+    """Makes the function from a record to ``image``, ``label`` and ``weight``, as ``eval_input`` describes them."""
+
+    @_plain_graph
+    def load(record: Record) -> Batch:
+        image, readable = unreadable.guard(
+            lambda item: decode.central_crop(item["image"], image_size=image_size, crop=data.eval_crop), record
+        )
+        return {"image": image, "label": record["label"], "weight": tf.cast(readable, tf.float32)}
+
+    return load
 
 
 def num_eval_steps(num_examples: int, batch_size: int) -> int:

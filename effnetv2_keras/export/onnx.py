@@ -1,0 +1,66 @@
+"""Writes a trained network as an ONNX file, by tf2onnx, for ONNX Runtime and what else reads it."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from effnetv2_keras.export import exporter
+from effnetv2_keras.training.checkpoints import Trained
+
+OPSET = 15
+"""Version of ONNX's operators: the newest that nearly every runtime of the last years reads."""
+
+
+class OnnxExporter(exporter.Exporter):
+    """Images of a fixed size, any number: ``images``, float32 pixels 0..255 ``[N, S, S, 3]``, to ``logits``.
+
+    Networks of mixed precision are exported, and compared, in float32. Differences of logits up to 1e-4 of the largest
+    pass.
+
+    Raises:
+        ExportError: if tf2onnx or onnxruntime is not installed.
+    """
+
+    folder = "onnx"
+    marker = "model.onnx"
+    float32_only = True
+
+    def __init__(self, trained: Trained, image_size: int, **settings: Any) -> None:
+        missing = [name for name in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise exporter.ExportError(
+                f"--format=onnx needs {' and '.join(missing)}, not installed here: pip install tf2onnx onnxruntime "
+                "(the extra effnetv2-keras[onnx])."
+            )
+        super().__init__(trained, image_size, **settings)
+
+    @property
+    def tolerance(self) -> float:
+        """See ``Exporter.tolerance``."""
+        return 1e-4
+
+    def write(self, folder: pathlib.Path) -> None:
+        """See ``Exporter.write``."""
+        import tf2onnx
+
+        pixels = tf.TensorSpec([None, self.image_size, self.image_size, 3], tf.float32, name="images")
+        network = tf.function(
+            lambda images: {"logits": self.network(images, training=False)}, input_signature=[pixels], autograph=False
+        )
+        tf2onnx.convert.from_function(
+            network, input_signature=[pixels], opset=OPSET, output_path=str(folder / self.marker)
+        )
+
+    @staticmethod
+    def load(folder: pathlib.Path) -> exporter.Runtime:
+        """See ``Exporter.load``."""
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(folder / OnnxExporter.marker), providers=["CPUExecutionProvider"])
+        (source,), (target,) = session.get_inputs(), session.get_outputs()
+        return lambda images: session.run([target.name], {source.name: images.astype(np.float32)})[0]

@@ -1,0 +1,41 @@
+"""ONNX, where tf2onnx and onnxruntime are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+from effnetv2_keras.export import ExportError, export_model
+from effnetv2_keras.training.checkpoints import Trained
+from tests.export.exports import block_images, rebuilt
+
+installed = all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnxruntime"))
+
+
+@pytest.mark.skipif(not installed, reason="needs pip install tf2onnx onnxruntime")
+@pytest.mark.parametrize(
+    "changes", [{}, {"model__include_preprocessing": False}, {"precision__policy": "mixed_bfloat16"}]
+)
+def test_runs_in_onnx_runtime(trained: Trained, changes: dict[str, object], tmp_path: pathlib.Path):
+    import onnxruntime
+
+    report = export_model(rebuilt(trained, **changes), tmp_path / "onnx", format_name="onnx")
+    assert report.comparison.largest_difference <= 1e-4
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+    assert (source.name, source.type, source.shape[1:]) == ("images", "tensor(float)", [40, 40, 3])
+    for count in (1, 3):
+        images = block_images(count)
+        expected = trained.model(images, training=False).numpy()
+        (logits,) = session.run(["logits"], {"images": images.astype(np.float32)})
+        np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_says_what_is_not_installed(trained: Trained, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else find(name))
+    with pytest.raises(ExportError, match=r"--format=onnx needs tf2onnx.*pip install tf2onnx onnxruntime"):
+        export_model(trained, tmp_path / "onnx", format_name="onnx")
