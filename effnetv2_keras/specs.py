@@ -102,6 +102,7 @@ class ModelSpec:
         dropout_rate: dropout before the classifier at the end of training, in [0, 1).
         normalization: how 0..255 pixels become network input. ``"centered"``: ``(x - 128) / 128``;
             ``"imagenet"``: ``(x / 255 - mean) / std`` of ImageNet, per channel.
+        least_width: see ``round_filters``.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ModelSpec:
     eval_size: int = 224
     dropout_rate: float = 0.2
     normalization: Normalization = "centered"
+    least_width: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.blocks:
@@ -132,13 +134,19 @@ class ModelSpec:
         return self.blocks[0].input_filters
 
 
-def round_filters(filters: int, width: float) -> int:
+def round_filters(filters: int, width: float, least_width: float = 0.0) -> int:
     """Scales a channel count and rounds it to the nearest multiple of 8, at least 8.
 
-    Unlike MobileNet's rule there is no correction when rounding loses more than a tenth (reference code).
+    Args:
+        filters: the unscaled count.
+        width: multiplier.
+        least_width: share of the scaled count that must be left after rounding, or 8 are added: 0.9 in the first code
+            of V1 (tensorflow/tpu, ``models/official/efficientnet``), Keras and timm, as in MobileNet; 0 in the
+            reference code.
     """
     scaled = filters * width
-    return max(DEPTH_DIVISOR, int(scaled + DEPTH_DIVISOR / 2) // DEPTH_DIVISOR * DEPTH_DIVISOR)
+    rounded = max(DEPTH_DIVISOR, int(scaled + DEPTH_DIVISOR / 2) // DEPTH_DIVISOR * DEPTH_DIVISOR)
+    return rounded if rounded >= least_width * scaled else rounded + DEPTH_DIVISOR
 
 
 def round_repeats(repeats: int, depth: float) -> int:
@@ -165,20 +173,24 @@ class ExpandedSpec:
 
 def expand(spec: ModelSpec) -> ExpandedSpec:
     """Applies width and depth scaling and writes every repeat out as a block of its own."""
+
+    def scaled(filters: int) -> int:
+        return round_filters(filters, spec.width, spec.least_width)
+
     blocks: list[BlockSpec] = []
     stage_ends: list[int] = []
     for stage in spec.blocks:
-        input_filters = round_filters(stage.input_filters, spec.width)
-        output_filters = round_filters(stage.output_filters, spec.width)
+        input_filters = scaled(stage.input_filters)
+        output_filters = scaled(stage.output_filters)
         first = dataclasses.replace(stage, repeats=1, input_filters=input_filters, output_filters=output_filters)
         rest = dataclasses.replace(first, stride=1, input_filters=output_filters)
         blocks += [first] + [rest] * (round_repeats(stage.repeats, spec.depth) - 1)
         stage_ends.append(len(blocks) - 1)
     return ExpandedSpec(
-        stem_filters=round_filters(spec.stem_filters, spec.width),
+        stem_filters=scaled(spec.stem_filters),
         blocks=tuple(blocks),
         stage_ends=tuple(stage_ends),
-        head_filters=round_filters(spec.head_filters, spec.width),
+        head_filters=scaled(spec.head_filters),
     )
 
 
@@ -273,11 +285,13 @@ MODELS: dict[str, ModelSpec] = _table(
     ModelSpec("efficientnetv2-l", _V2_L, 1.0, 1.0, 1280, 384, 480, 0.4),
     ModelSpec("efficientnetv2-xl", _V2_XL, 1.0, 1.0, 1280, 384, 512, 0.4),
     # EfficientNet V1 (arXiv 1905.11946), the baseline. The reference code trains it at 0.8 of the evaluation size, in
-    # whole multiples of 16.
+    # whole multiples of 16. Keras, timm and all published weights round widths in another way, which only changes the
+    # first stage of B3: 24 channels, where the reference code has 16.
     ModelSpec("efficientnet-b0", _V1_BASE, 1.0, 1.0, 1280, 176, 224, 0.2, "imagenet"),
     ModelSpec("efficientnet-b1", _V1_BASE, 1.0, 1.1, 1280, 192, 240, 0.2, "imagenet"),
     ModelSpec("efficientnet-b2", _V1_BASE, 1.1, 1.2, 1280, 208, 260, 0.3, "imagenet"),
     ModelSpec("efficientnet-b3", _V1_BASE, 1.2, 1.4, 1280, 240, 300, 0.3, "imagenet"),
+    ModelSpec("efficientnet-b3-keras", _V1_BASE, 1.2, 1.4, 1280, 240, 300, 0.3, "imagenet", least_width=0.9),
     ModelSpec("efficientnet-b4", _V1_BASE, 1.4, 1.8, 1280, 304, 380, 0.4, "imagenet"),
     ModelSpec("efficientnet-b5", _V1_BASE, 1.6, 2.2, 1280, 352, 456, 0.4, "imagenet"),
     ModelSpec("efficientnet-b6", _V1_BASE, 1.8, 2.6, 1280, 416, 528, 0.5, "imagenet"),

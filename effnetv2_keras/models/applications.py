@@ -3,7 +3,8 @@
 Arguments, their order and defaults, what is refused, and the kinds of error are those of Keras 2.15
 (``keras/src/applications/efficientnet_v2.py`` and ``efficientnet.py``). These functions accept more: any image size,
 known or not, with a top as without. One default differs: dropout before the classifier is the variant's own, from the
-reference code, where Keras has 0.2 for all of V2.
+reference code, where Keras has 0.2 for all of V2. ``EfficientNetB3`` is Keras', too: the network of all published
+weights, which the reference code rounds to other widths.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
 
-PRETRAINED = ("imagenet", "imagenet21k", "imagenet21k-ft1k")
-"""Names of published weights."""
-
-_NUM_CLASSES = {"imagenet": 1000, "imagenet21k": 21843, "imagenet21k-ft1k": 1000}
+PRETRAINED = {"imagenet": 1000, "imagenet21k": 21843, "imagenet21k-ft1k": 1000, "noisy-student": 1000}
+"""Names of published weights, and how many classes they know."""
 
 _DOCUMENTATION = """\
 Builds {title} (arXiv {paper}) with pretrained or fresh weights.
@@ -160,9 +159,9 @@ def _check_weights(
             f"weights is {os.fspath(weights)!r}, which is no file; use one of {', '.join(PRETRAINED)}, the path of a "
             "file, or None for fresh weights."
         )
-    if weights in PRETRAINED and classes not in (None, _NUM_CLASSES[str(weights)]):
+    if weights in PRETRAINED and classes not in (None, PRETRAINED[str(weights)]):
         raise UsageError(
-            f"classes is {classes}, but the weights {weights!r} have a classifier of {_NUM_CLASSES[str(weights)]}; "
+            f"classes is {classes}, but the weights {weights!r} have a classifier of {PRETRAINED[str(weights)]}; "
             "pass that, or include_top=False and a classifier of your own."
         )
     if weights in PRETRAINED and channels != 3:
@@ -256,7 +255,7 @@ EfficientNetV2XL = _v2("EfficientNetV2XL", "efficientnetv2-xl")
 EfficientNetB0 = _v1("EfficientNetB0", "efficientnet-b0")
 EfficientNetB1 = _v1("EfficientNetB1", "efficientnet-b1")
 EfficientNetB2 = _v1("EfficientNetB2", "efficientnet-b2")
-EfficientNetB3 = _v1("EfficientNetB3", "efficientnet-b3")
+EfficientNetB3 = _v1("EfficientNetB3", "efficientnet-b3-keras")
 EfficientNetB4 = _v1("EfficientNetB4", "efficientnet-b4")
 EfficientNetB5 = _v1("EfficientNetB5", "efficientnet-b5")
 EfficientNetB6 = _v1("EfficientNetB6", "efficientnet-b6")

@@ -1,12 +1,11 @@
 """Published weights by name: where they are, and how to know that they arrived whole (no TensorFlow).
 
 ``"imagenet"`` are the files of ``tf.keras.applications`` (keras-team/keras, ``keras/src/applications/efficientnet.py``
-and ``efficientnet_v2.py``, ``WEIGHTS_HASHES``). The others are the checkpoints of the reference code (google/automl,
-``efficientnetv2/README.md``), for which no checksum is published: ``"imagenet21k"`` has 21843 classes,
-``"imagenet21k-ft1k"`` is that, tuned on the 1000 of ImageNet.
-
-V1 B3 is not here: where rounding takes more than a tenth of a width, Keras' V1 adds 8 channels and the reference code
-does not. Of V1 that is only so in the first stage of B3: 24 channels in Keras' file, 16 in ``specs.MODELS``.
+and ``efficientnet_v2.py``, ``WEIGHTS_HASHES``). No checksum is published for the others. Those of V2 are checkpoints of
+the reference code (google/automl, ``efficientnetv2/README.md``): ``"imagenet21k"`` has 21843 classes,
+``"imagenet21k-ft1k"`` is that, tuned on the 1000 of ImageNet. ``"noisy-student"`` (arXiv 1911.04252; ImageNet, and
+JFT-300M without labels) are checkpoints of V1's first code (tensorflow/tpu,
+``models/official/efficientnet/README.md``).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from effnetv2_keras.weights.report import WeightsError
 CACHE_VARIABLE = "EFFNETV2_KERAS_CACHE"
 """Environment variable that names the folder of downloaded files."""
 
-NAMES = ("imagenet", "imagenet21k", "imagenet21k-ft1k")
+NAMES = ("imagenet", "imagenet21k", "imagenet21k-ft1k", "noisy-student")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,8 @@ class Published:
 
 _KERAS_V2 = "https://storage.googleapis.com/tensorflow/keras-applications/efficientnet_v2/"
 _KERAS_V1 = "https://storage.googleapis.com/keras-applications/"
-_REFERENCE = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/v2/"
+_REFERENCE_V2 = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/v2/"
+_NOISY_STUDENT = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/noisystudent/noisy_student_"
 
 # Variant, and the MD5 of the file with the classifier and of the one without.
 _KERAS_MD5 = (
@@ -58,6 +58,7 @@ _KERAS_MD5 = (
     ("efficientnet-b0", "902e53a9f72be733fc0bcb005b3ebbac", "50bc09e76180e00e4465e1a485ddc09d"),
     ("efficientnet-b1", "1d254153d4ab51201f1646940f018540", "74c4e6b3e1f6a1eea24c589628592432"),
     ("efficientnet-b2", "b15cce36ff4dcbd00b6dd88e7857a6ad", "111f8e2ac8aa800a7a99e3239f7bfb39"),
+    ("efficientnet-b3-keras", "ffd1fdc53d0ce67064dc6a9c7960ede0", "af6d107764bb5b1abb91932881670226"),
     ("efficientnet-b4", "18c95ad55216b8f92d7e70b3a046e2fc", "ebc24e6d6c33eaebbd558eafbeedf1ba"),
     ("efficientnet-b5", "ace28f2a6363774853a83a0b21b9421a", "38879255a25d3c92d5e44e04ae6cec6f"),
     ("efficientnet-b6", "165f6e37dce68623721b423839de8be5", "9ecce42647a20130c1f39a5d4cb75743"),
@@ -67,23 +68,41 @@ _KERAS_MD5 = (
 
 def _keras_files(variant: str, *md5: str) -> tuple[Published, Published]:
     v1 = variant.startswith("efficientnet-")
-    address = (_KERAS_V1 if v1 else _KERAS_V2) + (variant.replace("-", "") if v1 else variant)
+    address = _KERAS_V1 + _v1_name(variant).replace("-", "") if v1 else _KERAS_V2 + variant
     return Published(f"{address}.h5", md5[0]), Published(f"{address}_notop.h5", md5[1])
 
 
-def _reference_files(variant: str, suffix: str) -> tuple[Published, Published]:
-    return (Published(f"{_REFERENCE}{variant}{suffix}.tgz"),) * 2
+def _v1_name(variant: str) -> str:
+    """What a variant of V1 is called where only one B3 is known."""
+    return variant.removesuffix("-keras")
+
+
+def _checkpoint(address: str) -> tuple[Published, Published]:
+    """A file that serves with and without the classifier."""
+    return (Published(address),) * 2
 
 
 PUBLISHED: dict[tuple[str, str], tuple[Published, Published]] = {
     **{(variant, "imagenet"): _keras_files(variant, *md5) for variant, *md5 in _KERAS_MD5},
     **{
-        (f"efficientnetv2-{size}", name): _reference_files(f"efficientnetv2-{size}", suffix)
+        (f"efficientnetv2-{size}", name): _checkpoint(f"{_REFERENCE_V2}efficientnetv2-{size}{suffix}.tgz")
         for size in ("b0", "b1", "b2", "b3", "s", "m", "l", "xl")
         for name, suffix in (("imagenet21k", "-21k"), ("imagenet21k-ft1k", "-21k-ft1k"))
     },
+    **{
+        (f"efficientnet-{size}", "noisy-student"): _checkpoint(
+            f"{_NOISY_STUDENT}{_v1_name(f'efficientnet-{size}')}.tar.gz"
+        )
+        for size in ("b0", "b1", "b2", "b3-keras", "b4", "b5", "b6", "b7", "l2")
+    },
 }
 """For every variant and name, the file with the classifier and the one to take where it is not wanted."""
+
+_ADVICE = {
+    "efficientnet-b3": "all published ones are of 'efficientnet-b3-keras', whose first stage is wider; build that.",
+    "efficientnet-b8": "download those with AdvProp, which expect pixels of -1 to 1, and pass the path.",
+}
+"""What to do for variants of which nothing is published under a name."""
 
 
 def fetch(name: str, variant: str | None, *, with_top: bool, cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
@@ -103,7 +122,7 @@ def fetch(name: str, variant: str | None, *, with_top: bool, cache_dir: str | os
         known = [known for of, known in PUBLISHED if of == variant]
         raise WeightsError(
             f"No weights {name!r} are published for {variant or 'a network that is none of the named variants'}; "
-            + (f"there are {', '.join(known)}." if known else "pass the path of a file.")
+            + (f"there are {', '.join(known)}." if known else _ADVICE.get(variant or "", "pass the path of a file."))
         )
     published = PUBLISHED[variant or "", name][not with_top]
     folder = pathlib.Path(cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/effnetv2_keras").expanduser()

@@ -71,7 +71,6 @@ def test_every_variant_has_its_files():
     assert {variant for variant, _ in PUBLISHED} == set(specs.MODELS) - {
         "efficientnet-b3",
         "efficientnet-b8",
-        "efficientnet-l2",
     }
     addresses = [file.url for files in PUBLISHED.values() for file in dict.fromkeys(files)]
     assert len(set(addresses)) == len(addresses)
@@ -85,9 +84,8 @@ def test_addresses_and_checksums_are_those_of_keras():
         keras = importlib.import_module(f"keras.src.applications.{module}")
         family = variant.removesuffix("-b0")
         for size, hashes in keras.WEIGHTS_HASHES.items():
-            if (family, size) == ("efficientnet", "b3"):
-                continue
-            files = PUBLISHED[f"{family}-{size.removeprefix('-')}", "imagenet"]
+            ours = f"{family}-{size.removeprefix('-')}"
+            files = PUBLISHED[{"efficientnet-b3": "efficientnet-b3-keras"}.get(ours, ours), "imagenet"]
             stem = f"{family}-{size.removeprefix('-')}" if family.endswith("v2") else f"efficientnet{size}"
             assert tuple(file.md5 for file in files) == hashes
             assert [file.url for file in files] == [
@@ -180,3 +178,7 @@ def test_a_variant_without_such_weights_says_which_there_are(tmp_path):
         WeightsError, match="No weights 'imagenet21k' are published for efficientnet-b0; there are imagenet"
     ):
         load_weights(build_model("efficientnet-b0"), "imagenet21k", cache_dir=tmp_path)
+    with pytest.raises(
+        WeightsError, match="published for efficientnet-b3; all published ones are of 'efficientnet-b3-k"
+    ):
+        load_weights(build_model("efficientnet-b3"), "imagenet", cache_dir=tmp_path)
