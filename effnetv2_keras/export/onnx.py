@@ -34,8 +34,7 @@ class OnnxExporter(exporter.Exporter):
         missing = [name for name in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
         if missing:
             raise exporter.ExportError(
-                f"--format=onnx needs {' and '.join(missing)}, not installed here: pip install tf2onnx onnxruntime "
-                "(the extra effnetv2-keras[onnx])."
+                f"--format=onnx needs {' and '.join(missing)}, not installed here: pip install -e .[onnx]"
             )
         super().__init__(trained, image_size, **settings)
 
