@@ -127,6 +127,9 @@ class TrainConfig(_Section):
     gclip: float = _knob(0.0, "clip gradients to this global norm; 0 turns it off", ge=0)
     ft_init_ckpt: OptionalStr = _knob(None, "weights a new run starts from: a path or name that load_weights takes")
     ft_init_ema: bool = _knob(True, "ft_init_ckpt: take the averaged weights where the file has them")
+    trainable_from: OptionalStr = _knob(None, "first layer that trains, such as block_5; None: all do")
+    trainable_layers: OptionalStr = _knob(None, "in place of it, a regular expression of the layers that train")
+    freeze_bn: bool = _knob(False, "keep BatchNorm's scale, offset and statistics as they are at the start")
     seed: int = _knob(0, "seeds initial weights, data order, augmentation and dropout", ge=0, lt=2**31)
 
 

@@ -56,6 +56,7 @@ Args:
     features_only: True gives a list of feature maps in place of one output, at strides 2, 4, 8, 16 and 32;
         ``include_top`` and ``classes`` are then ignored.
     trainable_from: first layer that trains, such as ``"block_5"``; those before are frozen. See ``set_trainable``.
+    trainable_layers: in place of it, a regular expression of the names of the layers that train.
     freeze_bn: True freezes every BatchNorm with its averages, also when the model trains.
 
 Returns:
@@ -110,6 +111,7 @@ def _application(
     drop_path_rate: float,
     features_only: bool,
     trainable_from: str | None,
+    trainable_layers: str | None,
     freeze_bn: bool,
     **settings: Any,
 ) -> tf.keras.Model:
@@ -141,8 +143,7 @@ def _application(
         importlib.import_module("effnetv2_keras.weights").load_weights(alone, weights)
     if features_only:
         model = tf.keras.Model(model.input, list(endpoints(model).values()), name=model.name)
-    if trainable_from is not None or freeze_bn:
-        set_trainable(model, trainable_from=trainable_from, freeze_bn=freeze_bn)
+    set_trainable(model, trainable_from=trainable_from, trainable_layers=trainable_layers, freeze_bn=freeze_bn)
     return model
 
 
@@ -209,6 +210,7 @@ def _v2(title: str, variant: str) -> Callable[..., tf.keras.Model]:
         name: str | None = None,
         features_only: bool = False,
         trainable_from: str | None = None,
+        trainable_layers: str | None = None,
         freeze_bn: bool = False,
     ) -> tf.keras.Model:
         return _application(**{**locals(), "variant": variant})
@@ -236,6 +238,7 @@ def _v1(title: str, variant: str) -> Callable[..., tf.keras.Model]:
         name: str | None = None,
         features_only: bool = False,
         trainable_from: str | None = None,
+        trainable_layers: str | None = None,
         freeze_bn: bool = False,
     ) -> tf.keras.Model:
         return _application(**{**locals(), "variant": variant})

@@ -10,6 +10,7 @@ import tensorflow as tf
 from effnetv2_keras import specs
 from effnetv2_keras.config import Config, TrainConfig
 from effnetv2_keras.models.factory import build_model
+from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.optim.optimizers import make_optimizer
 from effnetv2_keras.optim.schedules import WarmupSchedule, make_schedule
 from effnetv2_keras.weights import WeightReport, load_weights
@@ -46,8 +47,12 @@ class TrainState:
 
 
 def build_for(config: Config, spec: specs.ModelSpec, num_classes: int) -> tf.keras.Model:
-    """Builds the network that a configuration describes."""
-    return build_model(
+    """Builds the network that a configuration describes, with the layers trainable that it names.
+
+    Raises:
+        UsageError: if it names a layer that the network does not have.
+    """
+    model = build_model(
         spec,
         num_classes=num_classes,
         survival_prob=config.model.survival_prob,
@@ -57,6 +62,13 @@ def build_for(config: Config, spec: specs.ModelSpec, num_classes: int) -> tf.ker
         include_preprocessing=config.model.include_preprocessing,
         dtype=config.precision.policy,
     )
+    set_trainable(
+        model,
+        trainable_from=config.train.trainable_from,
+        trainable_layers=config.train.trainable_layers,
+        freeze_bn=config.train.freeze_bn,
+    )
+    return model
 
 
 def schedule_for(train: TrainConfig, *, steps_per_epoch: float, total_steps: int) -> WarmupSchedule:

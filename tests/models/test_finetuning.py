@@ -114,6 +114,41 @@ def test_an_unknown_layer_is_refused_with_the_nearest_and_changes_nothing():
     assert trained(model) == ROLES
 
 
+@pytest.mark.parametrize("name", [None, "left"])
+@pytest.mark.parametrize(
+    ("expression", "layers"),
+    [
+        ("classifier", ["classifier"]),
+        ("block_[13]|stem", ["stem", "block_1", "block_3"]),
+        (".*(head|classifier).*", ["head", "classifier"]),
+        ("block_1", ["block_1"]),
+        (".*", ROLES),
+    ],
+)
+def test_layers_that_match_train(expression, layers, name):
+    model = tiny(name=name)
+    set_trainable(model, trainable_layers=expression)
+    assert trained(model) == layers
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"trainable_layers": "blocks_1"},
+            "'blocks_1', which matches none of the layers: image, preprocessing, stem, ",
+        ),
+        ({"trainable_layers": "block_("}, "which is no regular expression: missing"),
+        ({"trainable_layers": "head", "trainable_from": "stem"}, "'stem' and trainable_layers 'head'; give one of"),
+    ],
+)
+def test_an_expression_that_cannot_be_used_is_refused(settings, message):
+    model = tiny()
+    with pytest.raises(UsageError, match=message):
+        set_trainable(model, **settings)
+    assert trained(model) == ROLES
+
+
 def test_a_model_frozen_as_a_whole_is_refused():
     model = tiny()
     model.trainable = False

@@ -1,4 +1,4 @@
-"""``train.ft_init_ckpt``: what a new run starts from, and only a new one."""
+"""What a new run starts from (``train.ft_init_ckpt``, and only a new one), and which part of that it trains."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.training.checkpoints import load_trained
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.weights import WeightsError
@@ -92,3 +93,34 @@ def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
     assert not (tmp_path / "run").exists()
     config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5,{STILL}")
     train_tiny(config, tmp_path / "run", splits=array_splits())
+
+
+@pytest.mark.parametrize(
+    ("settings", "layers"),
+    [
+        ("train.trainable_from=block_4", {"block_4", "head", "classifier"}),
+        ("train.trainable_layers=block_0|classifier", {"block_0", "classifier"}),
+        ("train.freeze_bn=true", None),
+    ],
+)
+def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_path):
+    """Weights, BatchNorm statistics and their averages."""
+    config = tiny_config(f"{settings},train.ft_init_ckpt={tmp_path}/saved.h5,train.epochs=1,progressive.stages=1")
+    train_tiny(config, tmp_path / "run", splits=array_splits())
+    for use_ema in (False, True):
+        trained = load_trained(tmp_path / "run", which="latest", use_ema=use_ema, spec=TINY)
+        before = named_weights(saved)
+        changed = {
+            name for name, value in named_weights(trained.model).items() if not np.array_equal(value, before[name])
+        }
+        if layers:
+            assert {name.split("/")[0] for name in changed} == layers
+            assert any(name.endswith("moving_mean") for name in changed)
+        else:
+            assert changed == {name for name in before if "norm" not in name}
+
+
+def test_a_layer_that_is_not_there_is_refused_before_the_folder_is_taken(tmp_path):
+    with pytest.raises(UsageError, match="trainable_from is 'block_99', which is no layer of 'tiny'; did you mean 'bl"):
+        train_tiny(tiny_config("train.trainable_from=block_99"), tmp_path / "run", splits=array_splits())
+    assert not (tmp_path / "run").exists()
