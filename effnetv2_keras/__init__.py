@@ -4,28 +4,28 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from effnetv2_keras.applications import EfficientNetB0 as EfficientNetB0
+    from effnetv2_keras.applications import EfficientNetB1 as EfficientNetB1
+    from effnetv2_keras.applications import EfficientNetB2 as EfficientNetB2
+    from effnetv2_keras.applications import EfficientNetB3 as EfficientNetB3
+    from effnetv2_keras.applications import EfficientNetB4 as EfficientNetB4
+    from effnetv2_keras.applications import EfficientNetB5 as EfficientNetB5
+    from effnetv2_keras.applications import EfficientNetB6 as EfficientNetB6
+    from effnetv2_keras.applications import EfficientNetB7 as EfficientNetB7
+    from effnetv2_keras.applications import EfficientNetB8 as EfficientNetB8
+    from effnetv2_keras.applications import EfficientNetL2 as EfficientNetL2
+    from effnetv2_keras.applications import EfficientNetV2B0 as EfficientNetV2B0
+    from effnetv2_keras.applications import EfficientNetV2B1 as EfficientNetV2B1
+    from effnetv2_keras.applications import EfficientNetV2B2 as EfficientNetV2B2
+    from effnetv2_keras.applications import EfficientNetV2B3 as EfficientNetV2B3
+    from effnetv2_keras.applications import EfficientNetV2L as EfficientNetV2L
+    from effnetv2_keras.applications import EfficientNetV2M as EfficientNetV2M
+    from effnetv2_keras.applications import EfficientNetV2S as EfficientNetV2S
+    from effnetv2_keras.applications import EfficientNetV2XL as EfficientNetV2XL
+    from effnetv2_keras.applications import preprocess_input as preprocess_input
     from effnetv2_keras.config import Config as Config
     from effnetv2_keras.data.sources import ArraySource as ArraySource
     from effnetv2_keras.data.splits import Splits as Splits
-    from effnetv2_keras.models.applications import EfficientNetB0 as EfficientNetB0
-    from effnetv2_keras.models.applications import EfficientNetB1 as EfficientNetB1
-    from effnetv2_keras.models.applications import EfficientNetB2 as EfficientNetB2
-    from effnetv2_keras.models.applications import EfficientNetB3 as EfficientNetB3
-    from effnetv2_keras.models.applications import EfficientNetB4 as EfficientNetB4
-    from effnetv2_keras.models.applications import EfficientNetB5 as EfficientNetB5
-    from effnetv2_keras.models.applications import EfficientNetB6 as EfficientNetB6
-    from effnetv2_keras.models.applications import EfficientNetB7 as EfficientNetB7
-    from effnetv2_keras.models.applications import EfficientNetB8 as EfficientNetB8
-    from effnetv2_keras.models.applications import EfficientNetL2 as EfficientNetL2
-    from effnetv2_keras.models.applications import EfficientNetV2B0 as EfficientNetV2B0
-    from effnetv2_keras.models.applications import EfficientNetV2B1 as EfficientNetV2B1
-    from effnetv2_keras.models.applications import EfficientNetV2B2 as EfficientNetV2B2
-    from effnetv2_keras.models.applications import EfficientNetV2B3 as EfficientNetV2B3
-    from effnetv2_keras.models.applications import EfficientNetV2L as EfficientNetV2L
-    from effnetv2_keras.models.applications import EfficientNetV2M as EfficientNetV2M
-    from effnetv2_keras.models.applications import EfficientNetV2S as EfficientNetV2S
-    from effnetv2_keras.models.applications import EfficientNetV2XL as EfficientNetV2XL
-    from effnetv2_keras.models.applications import preprocess_input as preprocess_input
     from effnetv2_keras.models.class_names import decode_predictions as decode_predictions
     from effnetv2_keras.models.factory import build_model as build_model
     from effnetv2_keras.models.finetuning import set_trainable as set_trainable
@@ -49,7 +49,7 @@ _NAMES = {
     "config": ("Config",),
     "data.sources": ("ArraySource",),
     "data.splits": ("Splits",),
-    "models.applications": (
+    "applications": (
         "EfficientNetB0",
         "EfficientNetB1",
         "EfficientNetB2",

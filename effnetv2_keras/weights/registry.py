@@ -20,7 +20,8 @@ from effnetv2_keras.weights.report import WeightsError
 CACHE_VARIABLE = "EFFNETV2_KERAS_CACHE"
 """Environment variable that names the folder of downloaded files."""
 
-NAMES = ("imagenet", "imagenet21k", "imagenet21k-ft1k", "noisy-student")
+NAMES = {"imagenet": 1000, "imagenet21k": 21843, "imagenet21k-ft1k": 1000, "noisy-student": 1000}
+"""Names of published weights, and how many classes they know."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ weights, which the reference code rounds to other widths.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 from typing import Any, Callable
 
@@ -21,9 +20,7 @@ from effnetv2_keras import specs
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
-
-PRETRAINED = {"imagenet": 1000, "imagenet21k": 21843, "imagenet21k-ft1k": 1000, "noisy-student": 1000}
-"""Names of published weights, and how many classes they know."""
+from effnetv2_keras.weights import load_weights, registry
 
 _DOCUMENTATION = """\
 Builds {title} (arXiv {paper}) with pretrained or fresh weights.
@@ -33,7 +30,8 @@ float32 ``[N, classes]``. Call, defaults and errors are those of ``tf.keras.appl
 
 Args:
     include_top: whether the model ends with pooling, dropout and the classifier.
-    weights: a name in ``PRETRAINED``, a file or folder that ``load_weights`` reads, or None for fresh weights.
+    weights: ``"imagenet"``, ``"imagenet21k"``, ``"imagenet21k-ft1k"`` or ``"noisy-student"``; a file or folder that
+        ``load_weights`` reads; or None for fresh weights.
     input_tensor: Keras tensor to take the images from: a ``tf.keras.Input``, or what layers or another model make of
         one. ``input_shape`` is then ignored.
     input_shape: height, width and channels; height and width may be None. None is ({size}, {size}, 3) with a top,
@@ -58,6 +56,7 @@ Args:
     trainable_from: first layer that trains, such as ``"block_5"``; those before are frozen. See ``set_trainable``.
     trainable_layers: in place of it, a regular expression of the names of the layers that train.
     freeze_bn: True freezes every BatchNorm with its averages, also when the model trains.
+    cache_dir: folder of weights that go by a name; None is ``$EFFNETV2_KERAS_CACHE`` or ``~/.cache/effnetv2_keras``.
 
 Returns:
     A functional ``tf.keras.Model``.
@@ -113,6 +112,7 @@ def _application(
     trainable_from: str | None,
     trainable_layers: str | None,
     freeze_bn: bool,
+    cache_dir: str | os.PathLike[str] | None,
     **settings: Any,
 ) -> tf.keras.Model:
     """Does what the public functions do; ``settings`` are those that ``build_model`` has, too."""
@@ -126,6 +126,9 @@ def _application(
         raise UsageError(f"pooling is {pooling!r}, but features_only=True gives feature maps; leave out one of them.")
     if not 0 <= drop_path_rate < 1:
         raise UsageError(f"drop_path_rate is {drop_path_rate}; it must lie in [0, 1).")
+    if weights in registry.NAMES:  # before anything is built, for where there is no network
+        with_top = top and classes == registry.NAMES[str(weights)]
+        weights = registry.fetch(str(weights), variant, with_top=with_top, cache_dir=cache_dir)
     model = build_model(
         _for_channels(spec, channels),
         num_classes=classes,
@@ -138,9 +141,8 @@ def _application(
         **settings,
     )
     if weights is not None:
-        # The network without what made its input. That package is built on this one, so it is found by name.
-        alone = model if input_tensor is None else tf.keras.Model(input_tensor, model.output)
-        importlib.import_module("effnetv2_keras.weights").load_weights(alone, weights)
+        # The network without what made its input.
+        load_weights(model if input_tensor is None else tf.keras.Model(input_tensor, model.output), weights)
     if features_only:
         model = tf.keras.Model(model.input, list(endpoints(model).values()), name=model.name)
     set_trainable(model, trainable_from=trainable_from, trainable_layers=trainable_layers, freeze_bn=freeze_bn)
@@ -155,17 +157,17 @@ def _check_weights(
     if weights is None:
         return
     path = os.path.expanduser(os.fspath(weights))
-    if weights not in PRETRAINED and not any(tf.io.gfile.exists(path + suffix) for suffix in ("", ".index")):
+    if weights not in registry.NAMES and not any(tf.io.gfile.exists(path + suffix) for suffix in ("", ".index")):
         raise UsageError(
-            f"weights is {os.fspath(weights)!r}, which is no file; use one of {', '.join(PRETRAINED)}, the path of a "
-            "file, or None for fresh weights."
+            f"weights is {os.fspath(weights)!r}, which is no file; use one of {', '.join(registry.NAMES)}, the path of "
+            "a file, or None for fresh weights."
         )
-    if weights in PRETRAINED and classes not in (None, PRETRAINED[str(weights)]):
+    if weights in registry.NAMES and classes not in (None, registry.NAMES[str(weights)]):
         raise UsageError(
-            f"classes is {classes}, but the weights {weights!r} have a classifier of {PRETRAINED[str(weights)]}; "
+            f"classes is {classes}, but the weights {weights!r} have a classifier of {registry.NAMES[str(weights)]}; "
             "pass that, or include_top=False and a classifier of your own."
         )
-    if weights in PRETRAINED and channels != 3:
+    if weights in registry.NAMES and channels != 3:
         raise UsageError(f"The images have {channels} channels, but the weights {weights!r} are for 3 (RGB).")
     if classes is not None and end not in (tf.keras.activations.softmax, tf.keras.activations.linear):
         raise UsageError(
@@ -212,6 +214,7 @@ def _v2(title: str, variant: str) -> Callable[..., tf.keras.Model]:
         trainable_from: str | None = None,
         trainable_layers: str | None = None,
         freeze_bn: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> tf.keras.Model:
         return _application(**{**locals(), "variant": variant})
 
@@ -240,6 +243,7 @@ def _v1(title: str, variant: str) -> Callable[..., tf.keras.Model]:
         trainable_from: str | None = None,
         trainable_layers: str | None = None,
         freeze_bn: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> tf.keras.Model:
         return _application(**{**locals(), "variant": variant})
 

@@ -13,7 +13,7 @@ import effnetv2_keras
 from effnetv2_keras import preprocess_input, specs
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import layers_by_role
-from effnetv2_keras.models.applications import PRETRAINED
+from effnetv2_keras.weights.registry import NAMES
 from tests.models.filling import fill_at_random
 
 V2 = [f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")]
@@ -179,13 +179,13 @@ def test_a_wrong_argument_is_told(settings, message):
 
 
 def test_wrong_weights_are_refused_before_anything_is_built(monkeypatch):
-    monkeypatch.setattr("effnetv2_keras.models.applications.build_model", None)
+    monkeypatch.setattr("effnetv2_keras.applications.build_model", None)
     for settings in ({"weights": "no"}, {"weights": "imagenet", "classes": 3}):
         with pytest.raises(UsageError):
             effnetv2_keras.EfficientNetV2B0(**settings)
 
 
-@pytest.mark.parametrize("weights", PRETRAINED)
+@pytest.mark.parametrize("weights", NAMES)
 def test_weights_with_a_name_have_their_own_classifier(weights):
     with pytest.raises(UsageError, match=f"the weights {weights!r} have a classifier of (1000|21843); pass that, or"):
         effnetv2_keras.EfficientNetV2B0(weights=weights, classes=10)
