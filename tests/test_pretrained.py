@@ -1,0 +1,141 @@
+"""Networks with weights: the calls of ``tf.keras.applications`` and the readers of files together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import effnetv2_keras
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models import layers_by_role
+from effnetv2_keras.weights import WeightsError, registry
+from effnetv2_keras.weights.registry import PUBLISHED, Published
+from tests.weights.filled import assert_close, assert_same_weights, pixels
+from tests.weights.test_hdf5 import keras_model
+
+OFFLINE = """
+import sys, time
+import effnetv2_keras.environment
+import tensorflow
+import effnetv2_keras.applications
+from effnetv2_keras.weights import registry
+registry.PUBLISHED["efficientnetv2-b0", "imagenet"] = (registry.Published("http://127.0.0.1:9/b0.h5", "0" * 32),) * 2
+start = time.monotonic()
+try:
+    effnetv2_keras.EfficientNetV2B0()
+except ValueError as error:
+    print(time.monotonic() - start, error, sep="|")
+"""
+
+
+@pytest.fixture(scope="module", params=["EfficientNetV2B0", "EfficientNetB0"])
+def application(request, tmp_path_factory):
+    """A network of Keras at random, and what it wrote: its name, itself, and the file."""
+    variant = {"EfficientNetV2B0": "efficientnetv2-b0", "EfficientNetB0": "efficientnet-b0"}[request.param]
+    theirs = keras_model(variant, input_shape=(96, 96, 3))
+    path = tmp_path_factory.mktemp("keras") / f"{variant}.h5"
+    theirs.save_weights(path)
+    return request.param, theirs, path
+
+
+def test_a_file_of_keras_gives_the_probabilities_of_keras(application):
+    name, theirs, path = application
+    for weights in (path, str(path)):
+        ours = getattr(effnetv2_keras, name)(weights=weights, input_shape=(96, 96, 3))
+        assert_close(ours(pixels(96, 96)), theirs(pixels(96, 96)))
+
+
+def tuned(side, name, path):
+    """Feature extraction as Keras' guides have it: a frozen network and a classifier of one's own."""
+    base = getattr(side, name)(include_top=False, weights=path, input_shape=(96, 96, 3), pooling="avg")
+    base.trainable = False
+    image = tf.keras.Input((96, 96, 3))
+    scores = tf.keras.layers.Dense(3, kernel_initializer=tf.keras.initializers.RandomNormal(seed=0))
+    model = tf.keras.Model(image, scores(base(image, training=False)))
+    model.compile("sgd", "mse")
+    model.fit(pixels(96, 96), np.ones([2, 3]), epochs=2, verbose=0)
+    assert len(model.trainable_variables) == 2
+    return model.predict(pixels(96, 96), verbose=0)
+
+
+def test_a_snippet_for_keras_runs_with_the_file_of_keras(application, tmp_path):
+    name, theirs, _ = application
+    headless = tf.keras.Model(theirs.input, theirs.get_layer("top_activation").output)
+    headless.save_weights(tmp_path / "notop.h5")
+    assert_close(*(tuned(side, name, tmp_path / "notop.h5") for side in (effnetv2_keras, tf.keras.applications)))
+
+
+def assert_same_layer(model, other, role):
+    """Whether a layer that both have has the same weights in both; frozen ones come in another order."""
+    values = [{v.name.split("/", 1)[1]: v.numpy() for v in layers_by_role(m)[role].weights} for m in (model, other)]
+    assert sorted(values[0]) == sorted(values[1])
+    for name, value in values[0].items():
+        np.testing.assert_array_equal(value, values[1][name])
+
+
+def test_a_file_serves_with_other_classes_channels_and_ends(application):
+    name, _, path = application
+    build = getattr(effnetv2_keras, name)
+    whole = build(weights=path, classifier_activation=None, input_shape=(None, None, 3))
+    other = build(weights=path, classes=7, input_shape=(64, 64, 3), name="other", trainable_from="head")
+    assert_same_layer(other, whole, "head")
+    assert other.output_shape == (None, 7)
+    grey = build(weights=path, input_shape=(None, None, 1), include_top=False)
+    kernels = [layers_by_role(model)["stem"].conv.kernel.numpy() for model in (grey, whole)]
+    np.testing.assert_allclose(kernels[0], kernels[1].sum(axis=2, keepdims=True), rtol=1e-5, atol=1e-6)
+    image = tf.keras.Input((None, None, 4))
+    rgb = tf.keras.layers.Conv2D(3, 1, name="to_rgb")(image)
+    behind = build(weights=path, input_tensor=rgb, include_top=False)
+    assert_same_layer(behind, whole, "block_3")
+    maps = build(weights=path, features_only=True)
+    images = pixels(64, 64)
+    deepest = [*layers_by_role(maps)][-1]
+    expected = tf.keras.Model(whole.input, layers_by_role(whole)[deepest].output)(images)
+    np.testing.assert_allclose(maps(images)[-1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_name_is_a_file_in_the_cache(application, tmp_path, monkeypatch):
+    name, theirs, path = application
+    variant = path.name.removesuffix(".h5")
+    monkeypatch.setitem(PUBLISHED, (variant, "imagenet"), (Published("http://127.0.0.1:9/top.h5", None),) * 2)
+    os.link(path, tmp_path / "top.h5")
+    ours = getattr(effnetv2_keras, name)(cache_dir=tmp_path, input_shape=(96, 96, 3))
+    assert_close(ours(pixels(96, 96)), theirs(pixels(96, 96)))
+    monkeypatch.setenv(registry.CACHE_VARIABLE, str(tmp_path))
+    assert_same_weights(getattr(effnetv2_keras, name)(), ours)
+
+
+@pytest.mark.slow
+def test_b3_of_the_first_version_is_that_of_keras(tmp_path):
+    theirs = keras_model("efficientnet-b3", input_shape=(75, 75, 3))
+    theirs.save_weights(tmp_path / "b3.h5")
+    ours = effnetv2_keras.EfficientNetB3(weights=tmp_path / "b3.h5", input_shape=(75, 75, 3))
+    assert_close(ours(pixels(75, 75)), theirs(pixels(75, 75)))
+
+
+def test_offline_a_name_fails_fast_with_one_message_and_leaves_nothing(tmp_path):
+    cache = tmp_path / "cache"
+    environment = {**os.environ, registry.CACHE_VARIABLE: str(cache)}
+    output = subprocess.run(
+        [sys.executable, "-c", OFFLINE], check=True, capture_output=True, text=True, env=environment
+    ).stdout
+    seconds, message = output.split("|")
+    assert float(seconds) < 2
+    for part in ("Cannot download http://127.0.0.1:9/b0.h5", "named b0.h5, into the folder", str(cache)):
+        assert part in message
+    assert os.listdir(tmp_path) == []
+
+
+def test_weights_that_do_not_fit_are_an_error(application):
+    name, _, path = application
+    with pytest.raises(WeightsError, match="does not fit the model: .* is not a file of this variant. It holds the"):
+        effnetv2_keras.EfficientNetV2B1(weights=path)
+    with pytest.raises(UsageError, match="the weights 'noisy-student' have a classifier of 1000"):
+        effnetv2_keras.EfficientNetB0(weights="noisy-student", classes=3)
+    with pytest.raises(WeightsError, match="No weights 'noisy-student' are published for efficientnetv2-b0; there are"):
+        effnetv2_keras.EfficientNetV2B0(weights="noisy-student")
