@@ -128,6 +128,7 @@ def _export(console: rich.console.Console, _: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells at length that it writes a SavedModel
     format_name = _format(export.EXPORTERS)
     trained = load_trained(_model_dir(), which=_which(), use_ema=_USE_EMA.value)
+    console.print(f"Exporting {trained.spec.name} as {format_name}, then checking it.", highlight=False)
     report = export.export_model(
         dataclasses.replace(trained, config=trained.config.override(_data_changes())),
         _EXPORT_DIR.value or export.default_path(_model_dir(), format_name, _QUANTIZE.value),

@@ -29,7 +29,7 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import EXPORTERS, export_model
-from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of
+from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of, shown
 from effnetv2_keras.training.checkpoints import Trained
 from effnetv2_keras.training.state import build_for
 
@@ -131,7 +131,7 @@ def benchmark(
         bare = _worker(stack).submit(peak_megabytes).result()
         peaks = {(label, batch): _warm_up(call, batch) for label, call in calls.items() for batch in sizes}
         seconds: dict[tuple[str, int], list[float]] = {key: [] for key in peaks}
-        for _ in range(repeats):
+        for _ in shown(range(repeats), "timing", repeats):
             for (label, batch), times in seconds.items():
                 times.append(calls[label](batch)[0])
     rows = tuple(_row(label, batch, times, peaks[label, batch]) for (label, batch), times in seconds.items())

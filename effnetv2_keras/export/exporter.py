@@ -9,10 +9,13 @@ import pathlib
 import statistics
 import tempfile
 import time
-from typing import Callable, ClassVar
+from collections.abc import Iterable
+from typing import Callable, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import rich.console
+import rich.progress
 import tensorflow as tf
 
 from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages
@@ -23,6 +26,8 @@ from effnetv2_keras.training.state import build_for
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
+
+Item = TypeVar("Item")
 
 Runtime = Callable[[Pixels], Logits]
 """A loaded export: pixels 0..255 ``[N, S, S, 3]``, any N, to logits ``[N, classes]``."""
@@ -201,6 +206,14 @@ def seconds_of(runtime: Runtime, images: Pixels) -> float:
     start = time.perf_counter()
     runtime(images)
     return time.perf_counter() - start
+
+
+def shown(items: Iterable[Item], description: str, total: int) -> Iterable[Item]:
+    """Passes items on and shows how many have gone and how long the rest will take, on standard error if a terminal."""
+    console = rich.console.Console(stderr=True)
+    return rich.progress.track(
+        items, description, total, console=console, transient=True, disable=not console.is_terminal
+    )
 
 
 def _rebuilt(trained: Trained, key: str, value: object) -> Trained:

@@ -74,9 +74,7 @@ class TfliteExporter(exporter.Exporter):
 
         @functools.cache  # resizing one would count as a part of every call's time
         def interpreter_for(count: int) -> Any:
-            interpreter = tf.lite.Interpreter(
-                path
-            )  # on one thread, as is its default; several stall where cores are busy
+            interpreter = tf.lite.Interpreter(path)  # on one thread, its default; several stall where cores are busy
             (source,) = interpreter.get_input_details()
             interpreter.resize_tensor_input(source["index"], [count, *source["shape"][1:]])
             interpreter.allocate_tensors()
@@ -96,10 +94,11 @@ class TfliteExporter(exporter.Exporter):
         if self.quantize != "int8":
             return super().compare(folder)
         runtime, network = self.load(folder), exporter.network_runtime(self.trained)
-        images = list(self._sample(self._open_splits().evaluation, NUM_COMPARED))
-        logits, expected = (np.concatenate([run(image) for image in images]) for run in (runtime, network))
+        images = self._sample(self._open_splits().evaluation, NUM_COMPARED)
+        pairs = [(runtime(image), network(image)) for image in images]
+        logits, expected = map(np.concatenate, zip(*pairs))
         same = int(np.sum(logits.argmax(-1) == expected.argmax(-1)))
-        return exporter.Comparison(exporter.relative_difference(logits, expected), same, len(images))
+        return exporter.Comparison(exporter.relative_difference(logits, expected), same, len(pairs))
 
     def _check(self, comparison: exporter.Comparison) -> None:
         super()._check(comparison)
@@ -126,7 +125,8 @@ class TfliteExporter(exporter.Exporter):
         """
         dataset = sample_images(source, self.trained.config.data, image_size=self.image_size, count=count)
         empty = True
-        for image in dataset.batch(1).as_numpy_iterator():
+        total = min(count, source.num_examples)
+        for image in exporter.shown(dataset.batch(1).as_numpy_iterator(), "int8: images", total):
             empty = False
             yield image
         if empty:
