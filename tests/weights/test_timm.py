@@ -174,15 +174,26 @@ SCRIPT = """
 """
 
 
+ALL_OF_TIMM = [
+    pytest.param(f"{family}_{size}", marks=() if size in ("b0", "s") else pytest.mark.slow)
+    for family, sizes in (
+        ("efficientnetv2", ("b0", "b1", "b2", "b3", "s", "m", "l", "xl")),
+        ("efficientnet", (*(f"b{number}" for number in range(9)), "l2")),
+    )
+    for size in sizes
+]
+
+
 @pytest.mark.skipif(not TIMM_PYTHON, reason="TIMM_PYTHON names no interpreter that has timm and PyTorch")
-@pytest.mark.parametrize("name", ["efficientnetv2_b0", "efficientnet_b0", "efficientnetv2_s", "efficientnet_b4"])
+@pytest.mark.parametrize("name", ALL_OF_TIMM)
 def test_the_logits_are_timms(name, tmp_path):
     images = {size: (pixels(size, size).numpy() - 128) / 128 for size in (64, 75)}
     for size, values in images.items():
         np.save(tmp_path / f"{size}.npy", np.einsum("nhwc->nchw", values).copy())
     command = [TIMM_PYTHON, "-c", textwrap.dedent(SCRIPT), f"tf_{name}", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    model = build_model(name.replace("_", "-"), include_preprocessing=False)
+    variant = {"efficientnet_b3": "efficientnet-b3-keras"}.get(name, name.replace("_", "-"))
+    model = build_model(variant, include_preprocessing=False)
     report = load_weights(model, tmp_path / "model.safetensors")
     assert len(report.loaded) == len(model.weights)
     for size, values in images.items():
