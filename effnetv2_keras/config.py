@@ -125,7 +125,7 @@ class TrainConfig(_Section):
     weight_decay: float = _knob(1e-5, "L2 on convolution and dense kernels (adamw: decoupled)", ge=0)
     label_smoothing: float = _knob(0.1, "share of the label spread evenly over the classes", ge=0, lt=1)
     ema_decay: float = _knob(0.9999, "moving average of weights and BatchNorm statistics; 0 turns it off", ge=0, lt=1)
-    gclip: float = _knob(0.0, "clip gradients to this global norm; 0 turns it off", ge=0)
+    gclip: float = _knob(0.0, "clip each variable's gradient, then all, to this norm; 0 turns it off", ge=0)
     ft_init_ckpt: OptionalStr = _knob(None, "weights a new run starts from: a path or name that load_weights takes")
     ft_init_ema: bool = _knob(True, "ft_init_ckpt: take the averaged weights where the file has them")
     trainable_from: OptionalStr = _knob(None, "first layer that trains, such as block_5; None: all do")

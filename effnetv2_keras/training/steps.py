@@ -9,6 +9,7 @@ import tensorflow as tf
 from effnetv2_keras.config import Config
 from effnetv2_keras.models.stochastic import stochastic_scope
 from effnetv2_keras.optim import losses
+from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
 from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
 from effnetv2_keras.progressive import Stage
@@ -91,7 +92,7 @@ class TrainStep:
             gradients = state.optimizer.get_unscaled_gradients(gradients)
         norm = tf.linalg.global_norm(gradients)
         if self._train.gclip:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._train.gclip, use_norm=norm)
+            gradients = clip_gradients(gradients, self._train.gclip)
         state.optimizer.apply_gradients(
             zip(gradients, state.model.trainable_variables), skip_gradients_aggregation=True
         )
