@@ -14,7 +14,8 @@ def moved_variables(model: tf.keras.Model, varsexp: str | None) -> list[tf.Varia
     r"""Selects the variables that take gradient steps, in the order of ``model.trainable_variables``.
 
     The others keep their values, yet the layers that they are in run as in training: BatchNorm uses the statistics of
-    the batch, and its moving statistics move on. (``set_trainable`` freezes whole layers with their statistics.)
+    the batch, and its moving statistics move on. (``set_trainable`` freezes whole layers with their statistics.) L2 in
+    the loss and the moving average cover them all; AdamW and LAMB shrink only what they step.
 
     Args:
         model: one of ``build_model``'s.

@@ -46,7 +46,7 @@ def test_expression_is_matched_from_the_start(model, varsexp, names):
 @pytest.mark.parametrize("varsexp", ["kernel", "stem/norm/moving_mean", "lassifier"])
 def test_nothing_matches(model, varsexp):
     message = (
-        f"train.varsexp is '{varsexp}', which matches none of the 41 trainable variables of '{model.name}'. "
+        f"train.varsexp is '{varsexp}', which matches none of the 49 trainable variables of '{model.name}'. "
         "It is matched from the start of names such as 'stem/conv/kernel', .*, 'classifier/bias'"
     )
     with pytest.raises(UsageError, match=message):

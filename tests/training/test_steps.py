@@ -240,7 +240,7 @@ def test_expression_that_matches_everything_changes_nothing():
 
 
 def test_expression_that_matches_nothing_is_refused():
-    with pytest.raises(UsageError, match="train.varsexp is 'blocks_', which matches none of the 41 trainable"):
+    with pytest.raises(UsageError, match="train.varsexp is 'blocks_', which matches none of the 49 trainable"):
         Run("cpu", "train.varsexp=blocks_")
 
 
