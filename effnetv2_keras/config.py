@@ -124,7 +124,9 @@ class TrainConfig(_Section):
     lr_decay_factor: float = _knob(0.97, "exponential: factor of one decay", gt=0, le=1)
     lr_min: float = _knob(0.0, "floor of the learning rate per 256 images", ge=0)
     weight_decay: float = _knob(1e-5, "L2 on convolution and dense kernels (adamw and lamb: decoupled)", ge=0)
-    weight_decay_exclude: Regex = _knob(".*(bias|gamma|beta).*", "variables without it, as for varsexp; None: none")
+    weight_decay_exclude: Regex = _knob(
+        ".*(bias|gamma|beta).*", "variables without it, named as for varsexp; None: all have it"
+    )
     weight_decay_inc: float = _knob(0.0, "share by which weight decay grows, evenly, over the run", ge=-1)
     label_smoothing: float = _knob(0.1, "share of the label spread evenly over the classes", ge=0, lt=1)
     ema_decay: float = _knob(0.9999, "moving average of weights and BatchNorm statistics; 0 turns it off", ge=0, lt=1)

@@ -21,8 +21,8 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         name: a key of ``SCHEDULES``.
         peak: learning rate at the end of the warm-up, for the whole batch, above 0.
         total_steps: length of the run, at least 1; the rate stays put after it. It is in whole steps, so that cosine
-            and linear end at 0; where the reference code divides by the length before rounding, its rates differ in
-            the sixth digit (by a part in 10^6, for ImageNet-21k, in the middle of a cosine).
+            and linear end at 0. (One of the reference code's two programs divides by the length before rounding: its
+            rates are higher by at most ``pi / 2 / total_steps`` of the peak.)
         warmup_steps: length of the warm-up, at least 0.
         decay_steps: exponential: steps between two decays, above 0, may be a fraction.
         decay_factor: exponential: factor of one decay.
