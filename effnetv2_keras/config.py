@@ -15,7 +15,7 @@ import yaml
 
 from effnetv2_keras import progressive, specs
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.overrides import flatten, nearest, read_yaml
+from effnetv2_keras.overrides import check_regex, flatten, nearest, read_yaml
 
 CONFIG_FILE = "config.yaml"
 
@@ -34,6 +34,7 @@ Pair = Annotated[tuple[float, float], pydantic.BeforeValidator(_split_bars)]
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
 OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
+Regex = Annotated[Optional[str], pydantic.BeforeValidator(_none_word), pydantic.AfterValidator(check_regex)]
 
 
 def _knob(default: Any, description: str, **limits: Any) -> Any:
@@ -113,20 +114,26 @@ class TrainConfig(_Section):
     """Optimisation. The learning rate scales with the batch: peak = lr_base * batch_size / 256."""
 
     epochs: float = _knob(350, "passes over the training images; may be a fraction", gt=0)
+    min_steps: int = _knob(0, "steps that the run takes at least, however few its epochs make", ge=0)
     batch_size: int = _knob(4096, "images per step, over all replicas", ge=1)
-    optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw"] = _knob("rmsprop", "see optim.optimizers")
+    optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw", "lamb"] = _knob("rmsprop", "see optim.optimizers")
     lr_base: float = _knob(0.016, "peak learning rate per 256 images", gt=0)
     lr_sched: Literal["exponential", "cosine", "linear", "constant"] = _knob("exponential", "see optim.schedules")
     lr_warmup_epoch: float = _knob(5, "epochs of linear warm-up from 0", ge=0)
     lr_decay_epoch: float = _knob(2.4, "exponential: epochs between two decays", gt=0)
     lr_decay_factor: float = _knob(0.97, "exponential: factor of one decay", gt=0, le=1)
     lr_min: float = _knob(0.0, "floor of the learning rate per 256 images", ge=0)
-    weight_decay: float = _knob(1e-5, "L2 on convolution and dense kernels (adamw: decoupled)", ge=0)
+    weight_decay: float = _knob(1e-5, "L2 on convolution and dense kernels (adamw and lamb: decoupled)", ge=0)
+    weight_decay_exclude: Regex = _knob(
+        ".*(bias|gamma|beta).*", "variables without it, named as for varsexp; None: all have it"
+    )
+    weight_decay_inc: float = _knob(0.0, "share by which weight decay grows, evenly, over the run", ge=-1)
     label_smoothing: float = _knob(0.1, "share of the label spread evenly over the classes", ge=0, lt=1)
     ema_decay: float = _knob(0.9999, "moving average of weights and BatchNorm statistics; 0 turns it off", ge=0, lt=1)
-    gclip: float = _knob(0.0, "clip gradients to this global norm; 0 turns it off", ge=0)
+    gclip: float = _knob(0.0, "clip each variable's gradient, then all, to this norm; 0 turns it off", ge=0)
     ft_init_ckpt: OptionalStr = _knob(None, "weights a new run starts from: a path or name that load_weights takes")
     ft_init_ema: bool = _knob(True, "ft_init_ckpt: take the averaged weights where the file has them")
+    varsexp: Regex = _knob(None, "variables to train, a regular expression from the start of the name; None: all")
     trainable_from: OptionalStr = _knob(None, "first layer that trains, such as block_5; None: all do")
     trainable_layers: OptionalStr = _knob(None, "in place of it, a regular expression of the layers that train")
     freeze_bn: bool = _knob(False, "keep BatchNorm's scale, offset and statistics as they are at the start")
@@ -215,7 +222,7 @@ class Config(_Section):
         return self.eval.isize or self.spec.eval_size
 
     def total_steps(self, num_train: int) -> int:
-        """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least 1.
+        """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least ``min_steps`` and 1.
 
         Raises:
             ConfigError: if one batch is larger than the training data.
@@ -225,7 +232,7 @@ class Config(_Section):
                 f"train.batch_size is {self.train.batch_size} but there are only {num_train} training images. "
                 f"Use a batch of at most {num_train}: --hparam_str=train.batch_size={min(num_train, 64)}"
             )
-        return max(1, int(self.train.epochs * num_train / self.train.batch_size))
+        return max(1, self.train.min_steps, int(self.train.epochs * num_train / self.train.batch_size))
 
     def override(self, changes: Mapping[str, Any]) -> Config:
         """Returns a copy with dotted fields replaced: ``{"train.epochs": 10}``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -44,6 +45,15 @@ def parse_overrides(text: str) -> dict[str, Any]:
             )
         changes[key.strip()] = value.strip()
     return changes
+
+
+def check_regex(value: str | None) -> str | None:
+    """Gives a regular expression back, or None; raises ``ValueError`` for text that is none."""
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}; put a backslash before special characters") from error
+    return value
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

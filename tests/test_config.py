@@ -34,6 +34,14 @@ def test_overrides_take_the_type_of_the_field():
         ("train.epochs=ten", "train.epochs='ten': .*valid number.*passes over the training images"),
         ("train.batch_size=3.5", "train.batch_size='3.5': .*valid integer"),
         ("train.optimizer=lamp", "train.optimizer='lamp': .*'rmsprop'"),
+        ("train.min_steps=-1", "train.min_steps='-1': .*greater than or equal to 0.*steps that the run takes at least"),
+        ("train.gclip=-1", "train.gclip='-1': .*greater than or equal to 0"),
+        ("train.weight_decay_inc=-2", "train.weight_decay_inc='-2': .*greater than or equal to -1"),
+        (
+            "train.varsexp=block_(1",
+            r"train.varsexp='block_\(1': .*no regular expression: missing \).*backslash.*variables to train",
+        ),
+        ("train.weight_decay_exclude=*bias", r"train.weight_decay_exclude='\*bias': .*nothing to repeat"),
         ("model.model_name=efficientnetv2-b9", "did you mean 'efficientnetv2-b3'"),
         ("model.survival_prob=0", "model.survival_prob='0': .*greater than 0"),
         ("data.crop_area=2|1", "data.crop_area='2|1': .*low <= high"),
@@ -104,6 +112,8 @@ def test_configurations_are_frozen():
 def test_steps_of_a_run():
     config = overridden("train.epochs=350,train.batch_size=4096")
     assert config.total_steps(1_256_144) == 107_336  # the reference code's ImageNet run
+    assert overridden("train.epochs=15,train.batch_size=512,train.min_steps=10000").total_steps(50_000) == 10_000
+    assert overridden("train.epochs=15,train.batch_size=512,train.min_steps=1000").total_steps(50_000) == 1464
     with pytest.raises(ConfigError, match="batch_size is 4096 but there are only 100 training images"):
         config.total_steps(100)
 

@@ -31,8 +31,8 @@ def set_trainable(
         trainable_from: name of the first layer that trains, without the model's prefix, as ``layers_by_role`` has it:
             ``"block_5"``, or ``"classifier"`` for that one alone. Every layer before it is frozen. None trains all.
         trainable_layers: in place of it, a regular expression; the layers whose whole name it matches train, such as
-            ``"block_1\d|head|classifier"``. All others are frozen. (``varsexp`` of the reference code picks single
-            variables, and leaves all BatchNorms running.)
+            ``"block_1\d|head|classifier"``. All others are frozen. (``train.varsexp`` picks single variables, and
+            leaves all BatchNorms running.)
         freeze_bn: freezes the BatchNorms of the layers that train, too: scale, offset and moving averages stay, which
             is what small batches need.
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import tensorflow as tf
-
-NOT_DECAYED = "bias|gamma|beta"
-"""Variables whose name contains this pattern have no weight decay (reference code, ``weight_decay_exclude``)."""
 
 
 def softmax_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
@@ -38,8 +34,3 @@ def l2_penalty(variables: Iterable[tf.Variable]) -> tf.Tensor:
     Each replica has all the weights: divide by the number of replicas where the gradients are summed.
     """
     return tf.add_n([tf.constant(0.0), *(tf.nn.l2_loss(variable) for variable in variables)])
-
-
-def decayed_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """Selects the trainable variables that weight decay applies to: convolution, depthwise and dense kernels."""
-    return [variable for variable in model.trainable_variables if not re.search(NOT_DECAYED, variable.name)]

@@ -1,7 +1,8 @@
-"""Learning-rate schedules of the reference code: a decay counted from step 0, under a linear warm-up."""
+"""Schedules of the reference code: learning rate (a decay from step 0, under a linear warm-up) and weight decay."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, Callable
 
@@ -19,7 +20,9 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     Attributes:
         name: a key of ``SCHEDULES``.
         peak: learning rate at the end of the warm-up, for the whole batch, above 0.
-        total_steps: length of the run, at least 1; the rate stays put after it.
+        total_steps: length of the run, at least 1; the rate stays put after it. It is in whole steps, so that cosine
+            and linear end at 0. (One of the reference code's two programs divides by the length before rounding: its
+            rates are higher by at most ``pi / 2 / total_steps`` of the peak.)
         warmup_steps: length of the warm-up, at least 0.
         decay_steps: exponential: steps between two decays, above 0, may be a fraction.
         decay_factor: exponential: factor of one decay.
@@ -112,6 +115,26 @@ SCHEDULES: dict[str, Callable[[tf.Tensor, WarmupSchedule], tf.Tensor]] = {
     "constant": _constant,
 }
 """Share of the peak learning rate, by name: ``(step, schedule) -> share``, scalar float64 in and out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightDecay:
+    """Weight decay that grows in proportion to the finished steps (reference code, ``train.weight_decay_inc``).
+
+    Attributes:
+        start: weight decay of the first step, at least 0.
+        increase: by which share of ``start`` it grows over the whole run, at least -1; 0 keeps it as it is.
+        total_steps: length of the run, at least 1.
+    """
+
+    start: float
+    increase: float = 0.0
+    total_steps: int = 1
+
+    def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
+        """``start * (1 + increase * step / total_steps)`` after ``step`` finished steps, a float32 scalar."""
+        progress = tf.cast(step, tf.float64) / self.total_steps
+        return tf.cast(self.start * (1.0 + self.increase * progress), tf.float32)
 
 
 def make_schedule(

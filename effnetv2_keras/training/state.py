@@ -11,8 +11,9 @@ from effnetv2_keras import specs
 from effnetv2_keras.config import Config, TrainConfig
 from effnetv2_keras.models.factory import build_model
 from effnetv2_keras.models.finetuning import set_trainable
-from effnetv2_keras.optim.optimizers import make_optimizer
-from effnetv2_keras.optim.schedules import WarmupSchedule, make_schedule
+from effnetv2_keras.optim.optimizers import build, make_optimizer
+from effnetv2_keras.optim.schedules import WarmupSchedule, WeightDecay, make_schedule
+from effnetv2_keras.training.selection import moved_variables, split_by_decay
 from effnetv2_keras.weights import WeightReport, load_weights
 
 
@@ -24,15 +25,21 @@ class TrainState:
         model: the network that is trained.
         ema_model: the same network holding the exponential moving average of every weight and BatchNorm statistic;
             None if the average is off.
-        optimizer: a Keras optimizer, already built; float16 wraps it for loss scaling.
+        variables: of the model, those that the optimizer moves.
+        decayed: of the model, those with weight decay.
+        optimizer: a Keras optimizer, already built for ``variables``; float16 wraps it for loss scaling.
         schedule: learning rate as a function of the step.
+        weight_decay: the same for weight decay.
         step: int64 scalar, finished steps.
     """
 
     model: tf.keras.Model
     ema_model: tf.keras.Model | None
+    variables: list[tf.Variable]
+    decayed: list[tf.Variable]
     optimizer: Any
     schedule: WarmupSchedule
+    weight_decay: WeightDecay
     step: tf.Variable
 
     @property
@@ -103,6 +110,10 @@ def create_state(
         steps_per_epoch: training images over batch size, not rounded.
         total_steps: steps of the run.
         spec: a network other than the one that ``config.model.model_name`` names.
+
+    Raises:
+        UsageError: if ``train.varsexp`` matches nothing, ``train.trainable_from`` or ``trainable_layers`` name no
+            layer, or the optimizer's library is missing.
     """
     train = config.train
     spec = spec or config.spec
@@ -113,12 +124,17 @@ def create_state(
         if ema_model:
             ema_model.set_weights(model.get_weights())
         schedule = schedule_for(train, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
-        optimizer = make_optimizer(train.optimizer, schedule=schedule, weight_decay=train.weight_decay)
+        weight_decay = WeightDecay(train.weight_decay, train.weight_decay_inc, total_steps)
+        variables = moved_variables(model, train.varsexp)
+        decayed, not_decayed = split_by_decay(model, train.weight_decay_exclude)
+        optimizer = make_optimizer(
+            train.optimizer, schedule=schedule, weight_decay=weight_decay, not_decayed=not_decayed
+        )
         if config.precision.policy == "mixed_float16":
             optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
-        optimizer.build(model.trainable_variables)
+        build(optimizer, variables)
         step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-    return TrainState(model, ema_model, optimizer, schedule, step)
+    return TrainState(model, ema_model, variables, decayed, optimizer, schedule, weight_decay, step)
 
 
 def initialize(state: TrainState, train: TrainConfig) -> WeightReport | None:

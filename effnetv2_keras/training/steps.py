@@ -9,6 +9,7 @@ import tensorflow as tf
 from effnetv2_keras.config import Config
 from effnetv2_keras.models.stochastic import stochastic_scope
 from effnetv2_keras.optim import losses
+from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
 from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
 from effnetv2_keras.progressive import Stage
@@ -41,9 +42,7 @@ class TrainStep:
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
         self._state, self._strategy, self._train, self._stage = state, strategy, config.train, stage
-        self._decayed = (
-            [] if uses_decoupled_weight_decay(config.train.optimizer) else losses.decayed_variables(state.model)
-        )
+        self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
         self._loss_scaling = config.precision.policy == "mixed_float16"
         self._gradients = (
             tf.function(functools.partial(self._compute), autograph=False, jit_compile=True)
@@ -62,7 +61,7 @@ class TrainStep:
 
         Returns:
             Float32 scalars over the global batch: ``loss`` (what is minimised), ``top1`` (share of images whose most
-            likely class is the label's largest), ``gradient_norm`` (before clipping).
+            likely class is the label's largest), ``gradient_norm`` (of all variables that move, before clipping).
         """
         return self._function(batch)
 
@@ -85,20 +84,21 @@ class TrainStep:
         seed = tf.constant([self._train.seed, _DROPOUT_STREAM], tf.int32)
         seed = tf.random.experimental.stateless_fold_in(seed, state.step)
         seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
-        gradients, metrics = self._gradients(batch, seed)
+        gradients, metrics = self._gradients(batch, seed, state.weight_decay(state.step))
         gradients = context.merge_call(_sum_over_replicas, args=gradients)
         if self._loss_scaling:
             gradients = state.optimizer.get_unscaled_gradients(gradients)
         norm = tf.linalg.global_norm(gradients)
         if self._train.gclip:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._train.gclip, use_norm=norm)
-        state.optimizer.apply_gradients(
-            zip(gradients, state.model.trainable_variables), skip_gradients_aggregation=True
-        )
+            gradients = clip_gradients(gradients, self._train.gclip)
+        # The one name of this argument that all optimizers know, legacy ones and those with loss scaling too.
+        state.optimizer.apply_gradients(zip(gradients, state.variables), experimental_aggregate_gradients=False)
         # Metrics are summed over the replicas; the norm is already the same on each.
         return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync}
 
-    def _compute(self, batch: dict[str, tf.Tensor], seed: tf.Tensor) -> tuple[list[tf.Tensor], Metrics]:
+    def _compute(
+        self, batch: dict[str, tf.Tensor], seed: tf.Tensor, weight_decay: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Metrics]:
         """One replica's share of the gradients and metrics: sums over its images, divided by the global batch."""
         train, model = self._train, self._state.model
         with tf.GradientTape() as tape:
@@ -106,10 +106,9 @@ class TrainStep:
                 logits = model(batch["image"], training=True)
             per_image = losses.softmax_cross_entropy(batch["label"], logits, label_smoothing=train.label_smoothing)
             loss = tf.reduce_sum(per_image) / train.batch_size
-            if train.weight_decay and self._decayed:
-                penalty = losses.l2_penalty(self._decayed)
-                loss += train.weight_decay * penalty / self._strategy.num_replicas_in_sync
+            if train.weight_decay and self._l2:
+                loss += weight_decay * losses.l2_penalty(self._l2) / self._strategy.num_replicas_in_sync
             objective = self._state.optimizer.get_scaled_loss(loss) if self._loss_scaling else loss
-        gradients = tape.gradient(objective, model.trainable_variables)
+        gradients = tape.gradient(objective, self._state.variables)
         hits = tf.equal(tf.argmax(logits, axis=-1), tf.argmax(batch["label"], axis=-1))
         return gradients, {"loss": loss, "top1": tf.reduce_sum(tf.cast(hits, tf.float32)) / train.batch_size}

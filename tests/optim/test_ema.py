@@ -118,6 +118,31 @@ def test_decay_of_the_first_steps():
     assert float(ema.ema_decay_at(10**6, 0.9999)) == 0.9999
 
 
+def test_same_as_tensorflow_1():
+    """The class that the reference code uses; its step counter counts the step just taken."""
+    random = np.random.default_rng(1)
+    values = random.normal(size=(101, 3)).astype(np.float32)
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        feed, count = v1.placeholder(tf.float32, 3), v1.placeholder(tf.float32, ())
+        variable = v1.get_variable("kernel", initializer=values[0])
+        assign = variable.assign(feed)
+        tf1_average = v1.train.ExponentialMovingAverage(0.9, num_updates=count)  # reached at the eightieth step
+        update = tf1_average.apply([variable])
+        session.run(v1.global_variables_initializer())
+        theirs = []
+        for step in range(1, 101):
+            session.run(assign, {feed: values[step]})
+            session.run(update, {count: step})
+            theirs.append(session.run(tf1_average.average(variable)))
+    source, average = (tf.Variable(values[0], name="kernel") for _ in range(2))
+    for step in range(1, 101):
+        source.assign(values[step])
+        decay = ema.ema_decay_at(step, 0.9)
+        ema.update_ema(tf.distribute.get_strategy(), source=[source], average=[average], decay=decay)
+        np.testing.assert_allclose(average, theirs[step - 1], rtol=1e-6, atol=1e-6)
+
+
 @given(step=st.integers(1, 10**7), decay=st.floats(0, 0.99999))
 @settings(deadline=None)
 def test_decay_grows_to_its_limit(step, decay):

@@ -83,20 +83,3 @@ def test_l2_penalty_and_its_gradient():
 
 def test_l2_penalty_of_nothing_is_zero():
     assert float(losses.l2_penalty([])) == 0.0
-
-
-def test_kernels_decay_and_nothing_else():
-    frozen = tf.keras.layers.Dense(2, name="frozen")
-    frozen.trainable = False
-    model = tf.keras.Sequential([
-        tf.keras.Input((8, 8, 3)),
-        tf.keras.layers.Conv2D(4, 3, name="conv"),
-        tf.keras.layers.BatchNormalization(name="norm"),
-        tf.keras.layers.DepthwiseConv2D(3, name="depthwise"),
-        tf.keras.layers.GlobalAveragePooling2D(),
-        tf.keras.layers.Dense(3, name="dense"),
-        frozen,
-    ])  # fmt: skip
-    assert [variable.name for variable in losses.decayed_variables(model)] == [
-        "conv/kernel:0", "depthwise/depthwise_kernel:0", "dense/kernel:0",
-    ]  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import typing
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from effnetv2_keras import config
 from effnetv2_keras.optim import schedules
+from effnetv2_keras.overrides import parse_overrides
+from effnetv2_keras.training import state
 
 IMAGENET = {
     "peak": 0.256, "total_steps": 107336, "steps_per_epoch": 1256144 / 4096, "warmup_epochs": 5,
@@ -38,6 +41,69 @@ def test_exponential_is_that_of_the_reference_code(step, printed):
 )
 def test_cosine_is_that_of_the_reference_code(step, printed):
     assert float(schedules.make_schedule("cosine", **IMAGENET21K)(step)) == pytest.approx(float(printed), abs=5.1e-8)
+
+
+FINETUNING = "train.epochs=15,train.min_steps=10000,train.batch_size=512,train.lr_base=0.0005,train.lr_sched=constant"
+
+
+# The reference code's runs: recipe, training images, and then the steps, of which warm-up, and the peak.
+@pytest.mark.parametrize(
+    ("settings", "num_train", "total", "warmup", "peak"),
+    [
+        ("train.epochs=350,train.batch_size=4096,train.lr_base=0.016", 1_256_144, 107_336, 1533, 0.256),
+        ("train.epochs=60,train.batch_size=4096,train.lr_base=0.008", 12_720_275, 186_332, 3105, 0.128),
+        (FINETUNING, 1_256_144, 36_801, 2453, 0.001),  # ImageNet
+        (FINETUNING, 50_000, 10_000, 97, 0.001),  # CIFAR
+        (FINETUNING, 1020, 10_000, 1, 0.001),  # Flowers
+        (FINETUNING, 2569, 10_000, 5, 0.001),  # TensorFlow's flowers
+        (FINETUNING, 8144, 10_000, 15, 0.001),  # Cars
+    ],
+)
+def test_lengths_of_the_runs_of_the_reference_code(settings, num_train, total, warmup, peak):
+    epochs = "5" if "epochs=350" in settings else "1"
+    run = config.Config().override(parse_overrides(f"{settings},train.lr_warmup_epoch={epochs}"))
+    assert run.total_steps(num_train) == total
+    steps_per_epoch = num_train / run.train.batch_size
+    schedule = state.schedule_for(run.train, steps_per_epoch=steps_per_epoch, total_steps=total)
+    assert schedule.warmup_steps == warmup
+    assert float(schedule(warmup)) == pytest.approx(peak, rel=0.06)  # exponential has decayed twice by then
+    assert schedule.peak == pytest.approx(peak)
+    assert [float(schedule(step)) for step in (0, 1)] == pytest.approx([0.0, peak / warmup])
+
+
+def by_the_formulas(name, step, *, peak, total, spe, warmup_epochs, decay_epochs, factor, floor):
+    """The reference code's rules, written out once more with Python's own numbers."""
+    rate = {
+        "exponential": lambda: peak * factor ** math.floor(step / (decay_epochs * spe)),
+        "cosine": lambda: 0.5 * peak * (1 + math.cos(math.pi * step / total)),
+        "linear": lambda: peak * (1 - step / total),
+        "constant": lambda: peak,
+    }[name]()
+    rate = max(rate, floor) if floor else rate
+    warmup = math.floor(warmup_epochs * spe)
+    return peak * step / warmup if warmup_epochs and step < warmup else rate
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.02])
+@pytest.mark.parametrize("warmup", [0.0, 2.7])
+@pytest.mark.parametrize("name", sorted(schedules.SCHEDULES))
+def test_every_step_follows_the_formulas(name, warmup, floor):
+    """Settings per 256 images, as a configuration gives them; the batch is 64."""
+    train = config.Config().override(parse_overrides(
+        f"train.lr_sched={name},train.lr_warmup_epoch={warmup},train.lr_min={floor},train.lr_base=0.4,"
+        "train.batch_size=64,train.lr_decay_epoch=1.3,train.lr_decay_factor=0.9"
+    )).train  # fmt: skip
+    schedule = state.schedule_for(train, steps_per_epoch=18.75, total_steps=300)
+    settings = {"peak": 0.1, "total": 300, "spe": 18.75, "warmup_epochs": warmup, "decay_epochs": 1.3, "factor": 0.9}
+    expected = [by_the_formulas(name, step, **settings, floor=floor / 4) for step in range(301)]
+    np.testing.assert_allclose(schedule(np.arange(301)), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_weight_decay_grows_evenly():
+    decay = schedules.WeightDecay(1e-5, increase=2.0, total_steps=1000)
+    assert [float(decay(step)) for step in (0, 250, 1000)] == pytest.approx([1e-5, 1.5e-5, 3e-5])
+    assert decay(tf.Variable(3, dtype=tf.int64)).dtype == tf.float32
+    assert float(schedules.WeightDecay(1e-5)(10**6)) == pytest.approx(1e-5)
 
 
 def test_staircase_turns_at_the_exact_step():

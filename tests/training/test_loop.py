@@ -9,12 +9,16 @@ import tensorflow as tf
 from effnetv2_keras.data.pipeline import UnreadableImages
 from effnetv2_keras.data.sources import ArraySource, DataError
 from effnetv2_keras.data.splits import Splits
-from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError
+from effnetv2_keras.models import build_model
 from effnetv2_keras.training import loop
 from effnetv2_keras.training.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.training.selection import moved_variables
 from effnetv2_keras.training.strategy import make_strategy
+from effnetv2_keras.weights import load_weights
 from tests.images import picture, write_classes
 from tests.short_runs import tiny_config, train_tiny
+from tests.tiny import TINY
 
 COLORS = [(220, 40, 30), (30, 200, 60), (30, 40, 220)]
 
@@ -109,6 +113,41 @@ def test_stopped_and_continued_equals_uninterrupted(uninterrupted, tmp_path, mon
     assert RunFolder(tmp_path / "run").metrics()[-1]["step"] == step
     train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
     assert_equal_runs(uninterrupted / "arrays", tmp_path / "run")
+
+
+def test_a_run_with_lamb_goes_on_too_and_its_weights_load(tmp_path, monkeypatch):
+    """The one legacy optimizer: its slots hang on the variables in a checkpoint."""
+    config = tiny_config(
+        "train.optimizer=lamb,train.lr_base=0.5,train.weight_decay=0.1,train.weight_decay_inc=2,train.gclip=1,"
+        "train.varsexp=stem|block_[1-4]|classifier,eval.every_epochs=4"
+    )
+    train_tiny(config, tmp_path / "whole", splits=array_splits())
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            train_tiny(config, tmp_path / "run", splits=array_splits())
+    train_tiny(config, tmp_path / "run", splits=array_splits())
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+    model = build_model(TINY, num_classes=3)
+    slots = [name for name in final_weights(tmp_path / "run") if "OPTIMIZER_SLOT" in name]
+    assert len(slots) == 2 * len(moved_variables(model, config.train.varsexp))
+    report = load_weights(model, str(tmp_path / "run"))
+    assert len(report.loaded) == len(model.weights)
+
+
+def test_a_run_takes_its_least_number_of_steps(tmp_path):
+    config = tiny_config("train.epochs=1,train.min_steps=5,eval.every_epochs=9,progressive.stages=1")
+    result = train_tiny(config, tmp_path / "run", splits=array_splits())
+    assert result["step"] == 5
+    assert RunFolder(tmp_path / "run").metrics()[-2]["lr"] == pytest.approx(  # of a cosine over five steps
+        0.2 * 8 / 256 * 0.5 * (1 + np.cos(np.pi * 4 / 5)), rel=1e-3
+    )
+
+
+def test_variables_to_train_that_do_not_exist_leave_the_folder_free(tmp_path):
+    with pytest.raises(UsageError, match="train.varsexp is 'blocks_0', which matches none"):
+        train_tiny(tiny_config("train.varsexp=blocks_0"), tmp_path / "run", splits=array_splits())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("step", [3, 7, 10])

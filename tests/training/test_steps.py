@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import layers
+from effnetv2_keras.optim.clipping import clip_gradients
+from effnetv2_keras.optim.optimizers import DECOUPLED, OPTIMIZERS
+from effnetv2_keras.training.checkpoints import Checkpoints
+from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
 from effnetv2_keras.training.strategy import make_strategy
@@ -57,11 +62,25 @@ class Run:
 NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
-def test_two_replicas_equal_one(optimizer):
-    """With plain SGD the change of a weight is the gradient, so equal weights mean equal gradients."""
+# With plain SGD the change of a weight is the gradient, so equal weights mean equal gradients. Where the gradient is
+# nothing but rounding, Adam and LAMB step its sign: hence a small learning rate, and a tolerance far below one step.
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "more"),
+    [
+        ("sgd", 3, ""),
+        ("sgd", 3, ",train.gclip=0.1,train.weight_decay_inc=5"),
+        ("sgd", 3, ",train.varsexp=stem|block_[0-3]/.*/conv|head|classifier"),
+        ("momentum", 3, ""),
+        ("rmsprop", 3, ""),
+        ("adam", 0.1, ""),
+        ("adamw", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
+        ("lamb", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
+    ],
+)
+def test_two_replicas_equal_one(optimizer, rate, more):
     changes = (
-        f"{NO_RANDOMNESS},train.optimizer={optimizer},train.lr_warmup_epoch=0,train.lr_base=3,train.weight_decay=0.01"
+        f"{NO_RANDOMNESS},train.optimizer={optimizer},train.lr_warmup_epoch=0,train.lr_base={rate},"
+        f"train.weight_decay=0.01{more}"
     )
     one, two = (Run(name, changes, freeze_bn=True) for name in ("cpu", "mirrored"))
     before = one.weights()
@@ -130,6 +149,101 @@ def test_l2_adds_the_gradient_of_the_kernels_only():
     assert loss_decayed - loss_plain == pytest.approx(strength * penalty, rel=1e-4)
 
 
+def gradients_of(changes, batches=1):
+    """The change of each trainable variable in one step of SGD with a learning rate of one: minus the gradient."""
+    run = Run("cpu", f"{NO_RANDOMNESS},train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=32,{changes}")
+    before = [variable.numpy() for variable in run.state.model.trainable_variables]
+    figures = run(make_batch())
+    return [old - new.numpy() for old, new in zip(before, run.state.model.trainable_variables)], figures
+
+
+def test_clipping_cuts_each_gradient_and_then_all():
+    free, _ = gradients_of("train.gclip=0")
+    limit = float(np.median([np.linalg.norm(gradient) for gradient in free]))
+    clipped, _ = gradients_of(f"train.gclip={limit}")
+    for mine, other in zip(clipped, clip_gradients([tf.constant(gradient) for gradient in free], limit)):
+        np.testing.assert_allclose(mine, other, atol=2e-6)
+    globally, _ = tf.clip_by_global_norm([tf.constant(gradient) for gradient in free], limit)
+    assert max(np.abs(mine - other.numpy()).max() for mine, other in zip(clipped, globally)) > 1e-3
+
+
+def test_weight_decay_grows_over_the_run():
+    """The gradient of the penalty is the weight times its strength, which is 0.1 * (1 + 3 * step / 12)."""
+    changes = f"{NO_RANDOMNESS},train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=32,train.lr_sched=constant"
+    plain, growing = (Run("cpu", f"{changes},train.weight_decay={w},train.weight_decay_inc=3") for w in (0, 0.1))
+    for step in (0, 8):
+        growing.state.model.set_weights(plain.weights())
+        for run in (plain, growing):
+            run.state.step.assign(step)
+        kernel = growing.state.model.trainable_variables[0]
+        before = kernel.numpy()
+        penalty = sum(0.5 * np.sum(variable.numpy() ** 2) for variable in growing.state.decayed)
+        difference = growing(make_batch())["loss"] - plain(make_batch())["loss"]
+        strength = 0.1 * (1 + 3 * step / 12)
+        assert difference == pytest.approx(strength * penalty, rel=1e-4)
+        pull = plain.state.model.trainable_variables[0].numpy() - kernel.numpy()
+        np.testing.assert_allclose(pull, strength * before, atol=2e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", *sorted(DECOUPLED)])
+def test_excluded_variables_do_not_decay(optimizer):
+    changes = f"{NO_RANDOMNESS},train.optimizer={optimizer},train.lr_warmup_epoch=0,train.lr_base=0.1"
+    free, all_but_stem, all_of_it = (
+        Run("cpu", f"{changes},train.weight_decay={w},train.weight_decay_exclude={exclude}")
+        for w, exclude in ((0, "none"), (0.5, "stem|block|head"), (0.5, "none"))
+    )
+    for run in (free, all_but_stem, all_of_it):
+        for variable in run.state.model.trainable_variables:
+            variable.assign(variable + 0.5)  # a weight of zero would not decay
+        run(make_batch())
+    same = {"free": [], "all_but_stem": []}
+    for ours, other, every in zip(*(run.state.model.trainable_variables for run in (free, all_but_stem, all_of_it))):
+        if optimizer == "lamb" and not ours.name.startswith("classifier"):
+            continue  # excluded from the scaling too, and so no comparison
+        excluded = not ours.name.startswith("classifier")
+        assert np.allclose(ours, other, rtol=0, atol=1e-6) == excluded, ours.name
+        assert not np.allclose(ours, every, rtol=0, atol=1e-6), ours.name
+        same["free" if excluded else "all_but_stem"].append(ours.name)
+    assert len(same["all_but_stem"]) == 2
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_only_the_chosen_variables_move_but_all_statistics_do(optimizer):
+    chosen = "stem/conv|classifier"
+    changes = f"{NO_RANDOMNESS},train.optimizer={optimizer},train.lr_warmup_epoch=0,train.weight_decay=0.1"
+    run = Run("cpu", f"{changes},train.varsexp={chosen}")
+    before, average = run.weights(), [weight.numpy() for weight in run.state.ema_model.weights]
+    run(make_batch())
+    moved = {w.name for w, old in zip(run.state.model.weights, before) if not np.array_equal(w, old)}
+    statistics = {w.name for w in run.state.model.weights if "moving" in w.name}
+    assert moved - statistics == {"stem/conv/kernel:0", "classifier/kernel:0", "classifier/bias:0"}
+    assert statistics <= moved
+    averaged = {w.name for w, old in zip(run.state.ema_model.weights, average) if not np.array_equal(w, old)}
+    assert averaged == moved
+
+
+def test_loss_and_average_cover_the_variables_that_do_not_move():
+    changes = "train.weight_decay=0.1"
+    _, every = gradients_of(changes)
+    gradients, some = gradients_of(f"{changes},train.varsexp=classifier")
+    assert some["loss"] == pytest.approx(every["loss"])
+    assert some["gradient_norm"] < every["gradient_norm"]
+    assert some["gradient_norm"] == pytest.approx(np.sqrt(sum(np.sum(g**2) for g in gradients)), rel=1e-4)
+
+
+def test_expression_that_matches_everything_changes_nothing():
+    one, two = (Run("cpu", changes) for changes in ("train.varsexp=none", "train.varsexp=.*"))
+    for run in (one, two):
+        run(make_batch())
+    for left, right in zip(one.weights(), two.weights()):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_expression_that_matches_nothing_is_refused():
+    with pytest.raises(UsageError, match="train.varsexp is 'blocks_', which matches none of the 49 trainable"):
+        Run("cpu", "train.varsexp=blocks_")
+
+
 def test_clipping_bounds_the_whole_gradient():
     free, clipped = (
         Run("cpu", f"{NO_RANDOMNESS},train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=32,train.gclip={limit}")
@@ -154,9 +268,16 @@ def test_an_unreadable_image_adds_nothing():
         np.testing.assert_allclose(left, right, atol=1e-7)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_trains_in_float32_weights(policy):
-    run = Run("cpu", f"precision.policy={policy},train.lr_base=1,train.lr_warmup_epoch=0")
+@pytest.mark.parametrize(
+    ("policy", "optimizer"), [("mixed_bfloat16", "rmsprop"), *(("mixed_float16", name) for name in sorted(OPTIMIZERS))]
+)
+def test_mixed_precision_trains_in_float32_weights(policy, optimizer):
+    rate = 0.2 if optimizer.startswith("adam") or optimizer == "lamb" else 1
+    run = Run(
+        "cpu",
+        f"precision.policy={policy},train.optimizer={optimizer},train.lr_base={rate},train.lr_warmup_epoch=0,"
+        "train.gclip=1",
+    )
     losses = [run(make_batch())["loss"] for _ in range(6)]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
@@ -164,8 +285,9 @@ def test_mixed_precision_trains_in_float32_weights(policy):
     assert run.state.model.output.dtype == tf.float32
 
 
-def test_float16_overflow_skips_the_step_and_lowers_the_scale():
-    run = Run("cpu", "precision.policy=mixed_float16")
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_float16_overflow_skips_the_step_and_lowers_the_scale(optimizer):
+    run = Run("cpu", f"precision.policy=mixed_float16,train.optimizer={optimizer},train.gclip=1")
     run(make_batch())
     scale, before = float(run.state.optimizer.loss_scale), run.weights()
     run.state.optimizer._loss_scale._current_loss_scale.assign(2.0**120)
@@ -176,6 +298,32 @@ def test_float16_overflow_skips_the_step_and_lowers_the_scale():
             np.testing.assert_array_equal(variable.numpy(), start)
     assert float(run.state.optimizer.loss_scale) == 2.0**119
     assert scale > 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "policy"),
+    [*((name, "float32") for name in sorted(OPTIMIZERS)), ("adamw", "mixed_float16"), ("lamb", "mixed_float16")],
+)
+def test_restored_equals_uninterrupted_bit_for_bit(optimizer, policy, tmp_path):
+    changes = (
+        f"train.optimizer={optimizer},precision.policy={policy},train.weight_decay=0.1,train.weight_decay_inc=2,"
+        "train.gclip=1,train.varsexp=stem|block_3|classifier,train.lr_base=0.5"
+    )
+    whole, restored = Run("cpu", changes), Run("cpu", changes)
+    for seed in range(3):
+        whole(make_batch(seed))
+    Checkpoints(whole.state, RunFolder(tmp_path), keep=1).save()
+    for seed in range(3, 5):
+        whole(make_batch(seed))
+    assert Checkpoints(restored.state, RunFolder(tmp_path), keep=1).restore_latest() == 3
+    middle = restored.weights()
+    for seed in range(3, 5):
+        restored(make_batch(seed))
+    for mine, other, name in zip(restored.weights(), whole.weights(), (w.name for w in whole.state.model.weights)):
+        np.testing.assert_array_equal(mine, other, err_msg=name)
+    for mine, other in zip(restored.state.ema_model.weights, whole.state.ema_model.weights):
+        np.testing.assert_array_equal(mine, other, err_msg=mine.name)
+    assert not np.array_equal(middle[0], restored.weights()[0])
 
 
 def test_step_compiles_with_xla():
