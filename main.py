@@ -35,6 +35,7 @@ _TPU = flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
 _WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "Of a run: which checkpoint.")
 _USE_EMA = flags.DEFINE_bool("use_ema", True, "Of a run: the moving average of the weights, not the raw ones.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "export: folder to make. None: one in MODEL_DIR.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "eval: folder for plots and tables. None: the run's, or this.")
 _QUANTIZE = flags.DEFINE_enum(
     "quantize", "none", ["none", "float16", "dynamic", "int8"], "As tflite: types of weights and activations."
 )
@@ -98,15 +99,20 @@ def _train(console: rich.console.Console, _: Sequence[str]) -> None:
 
 def _eval(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras import evaluate
-    from effnetv2_keras.training import strategy
+    from effnetv2_keras.data.splits import open_splits
+    from effnetv2_keras.training.strategy import make_strategy
 
-    evaluate.evaluate_run(
-        _model_dir(),
-        which=_which(),
-        changes={**parse_overrides(_HPARAM_STR.value), **_data_changes()},
-        strategy=strategy.make_strategy(_STRATEGY.value, tpu=_TPU.value),
-        console=console,
-    )
+    strategy, model_dir, splits = make_strategy(_STRATEGY.value, tpu=_TPU.value), _MODEL_DIR.value, None
+    if model_dir is None:
+        splits = open_splits(_config().data)
+        subject = evaluate.load_file(_config(), strategy, num_classes=len(splits.evaluation.class_names))
+    elif evaluate.is_export(model_dir):
+        subject = evaluate.load_export(model_dir, strategy, _config())
+    else:
+        changes = {**parse_overrides(_HPARAM_STR.value), **_data_changes()}
+        subject = evaluate.load_run(model_dir, strategy, which=_which(), changes=changes)
+    folder = _OUTPUT_DIR.value or (model_dir if subject.step is not None else ".")
+    evaluate.evaluate(subject, strategy, splits=splits, folder=folder or ".", console=console)
 
 
 def _predict(console: rich.console.Console, arguments: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ def _none_word(value: Any) -> Any:
 
 
 Pair = Annotated[tuple[float, float], pydantic.BeforeValidator(_split_bars)]
+Sizes = Annotated[tuple[Annotated[int, pydantic.Field(ge=1)], ...], pydantic.BeforeValidator(_split_bars)]
 # `from __future__ import annotations` and Python 3.9 together need Optional, not `X | None`, in pydantic fields.
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
@@ -145,6 +146,8 @@ class EvalConfig(_Section):
 
     batch_size: int = _knob(64, "images per evaluation step, over all replicas", ge=1)
     isize: OptionalInt = _knob(None, "evaluation image side, pixels; None: the variant's own", ge=1)
+    sizes: Sizes = _knob((), "--mode=eval: image sides to compare, pixels; none: isize alone")
+    per_class: bool = _knob(False, "--mode=eval: accuracy of each class, and the confusion matrix")
     every_epochs: float = _knob(1.0, "epochs between two evaluations (one always closes the run)", gt=0)
 
 

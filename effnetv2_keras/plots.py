@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from effnetv2_keras.progressive import Stage
 
+_MOST_NAMES = 50
+
 
 def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
     """Draws loss, top-1 and the stage plan over the training time into a PNG.
@@ -76,4 +78,46 @@ def plot_image_sheet(
             if column < len(pictures):
                 axes.imshow(np.clip(pictures[column], 0, 255).astype(np.uint8))
         grid[row][0].set_ylabel(title, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Draws top-1 over the image size into a PNG.
+
+    Args:
+        rows: of ``evaluate``, one per size.
+        path: of the PNG.
+    """
+    figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    rows = sorted(rows, key=lambda row: row["image_size"])
+    for key, label in (("top1", "top-1"), ("top1_ema", "top-1, EMA")):
+        if key in rows[0]:
+            axes.plot([row["image_size"] for row in rows], [row[key] for row in rows], ".-", label=label)
+    axes.set_xlabel("evaluation size, px")
+    axes.set_ylabel("share of images")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Draws a confusion matrix into a PNG: of each class, the share of its images that was taken for each other.
+
+    Args:
+        confusion: images by class (rows) and by what they were taken for, ``[classes, classes]``.
+        class_names: in the same order; written out for at most 50.
+        path: of the PNG.
+    """
+    count = len(class_names)
+    side = min(4 + 0.25 * count, 14)
+    figure = matplotlib.figure.Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    figure.colorbar(axes.imshow(shares, cmap="viridis", vmin=0, vmax=1), label="share of the class")
+    if count <= _MOST_NAMES:
+        axes.set_xticks(range(count), class_names, rotation=90)
+        axes.set_yticks(range(count), class_names)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class")
     figure.savefig(path, dpi=120)

@@ -48,10 +48,15 @@ def test_train_eval_predict_export(images, tmp_path):
     output, _ = run("--mode=eval", f"--model_dir={model_dir}")
     result = json.loads(output.splitlines()[-1])
     assert (result["step"], result["num_images"], result["image_size"]) == (2, 2, 40)
+    output, _ = run("--mode=eval", f"--model_dir={model_dir}", "--hparam_str=eval.sizes=32|40,eval.per_class=true")
+    assert [row["image_size"] for row in json.loads(output.splitlines()[-1])["sizes"]] == [32, 40]
+    assert {"eval_sizes.png", "confusion.png", "per_class.csv"} <= {path.name for path in model_dir.iterdir()}
     output, _ = run("--mode=predict", f"--model_dir={model_dir}", "--format=json", images / "red")
     assert len(json.loads(output)) == 9
     output, _ = run("--mode=export", f"--model_dir={model_dir}")
     assert (model_dir / "saved_model" / "saved_model.pb").exists()
+    output, _ = run("--mode=eval", f"--model_dir={model_dir}/saved_model", *common)
+    assert json.loads(output.splitlines()[-1])["num_images"] == 2
     _, problem = run("--mode=export", f"--model_dir={model_dir}", fails=True)
     assert "--overwrite" in problem
     _, problem = run("--mode=train", *common, f"--model_dir={model_dir}", "--model_name=efficientnetv2-b1", fails=True)
@@ -98,6 +103,10 @@ def test_preview_and_summary(images, tmp_path):
         (["--mode=plan", "--data_dir=/nowhere"], "--data_dir=/nowhere: there is no such folder"),
         (["--mode=train", "--dataset_cfg=demo"], "--mode=train needs --model_dir, the folder of the run"),
         (["--mode=eval", "--model_dir=/nowhere"], "/nowhere holds no run"),
+        (
+            ["--mode=eval", "--dataset_cfg=demo"],
+            "--mode=eval needs --model_dir, the folder of a run or of a SavedModel",
+        ),
         (["--mode=predict", "--format=keras"], "--mode=predict knows no --format=keras; use one of table, json."),
         (["--mode=export", "--format=json"], "knows no --format=json; use one of savedmodel, keras, tflite, onnx."),
         (["--mode=benchmark", "--format=tflite,onx"], "Cannot benchmark --format=tflite,onx; name one or more of"),

@@ -47,6 +47,7 @@ class Classifier(tf.Module):
         # The functions see the Keras model as a closure; as an attribute, its layers would be written one by one too.
         names = list(class_names)
         self.weights = model.variables
+        self.image_size = tf.Variable(image_size, trainable=False)  # an attribute of what is loaded
 
         def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
             logits = model(images, training=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Callable
+from typing import Any, Callable
 
+import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
@@ -19,6 +20,7 @@ class Evaluator:
         input_fn: from ``data.pipeline.eval_input``.
         num_examples: images of the split.
         batch_size: images per step over all replicas.
+        confusion: also count, for each class, what its images were taken for.
     """
 
     def __init__(
@@ -29,13 +31,14 @@ class Evaluator:
         input_fn: InputFn,
         num_examples: int,
         batch_size: int,
+        confusion: bool = False,
     ) -> None:
-        self._models, self._strategy, self._num_examples = models, strategy, num_examples
+        self._models, self._strategy, self._confusion = models, strategy, confusion
         self._steps = num_eval_steps(num_examples, batch_size)
         self._dataset = strategy.distribute_datasets_from_function(input_fn)
         self._function = tf.function(self._step, autograph=False)
 
-    def run(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, float]:
+    def run(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Evaluates on the whole split.
 
         Args:
@@ -43,16 +46,20 @@ class Evaluator:
 
         Returns:
             ``num_images`` (those evaluated: the split's, less the unreadable ones) and, with each model's suffix,
-            ``top1`` and ``top5`` (shares in [0, 1]) and ``eval_loss`` (mean cross-entropy, nats, unsmoothed).
+            ``top1`` and ``top5`` (shares in [0, 1]), ``eval_loss`` (mean cross-entropy, nats, unsmoothed) and, where
+            asked for, ``confusion``: images by class (rows) and by what they were taken for, int64 ``[classes,
+            classes]``.
         """
-        totals: dict[str, float] = {}
+        totals: dict[str, Any] = {}
         for number, batch in zip(range(self._steps), self._dataset):
             for name, value in self._function(batch).items():
-                totals[name] = totals.get(name, 0.0) + float(value)
+                totals[name] = totals.get(name, 0) + value.numpy().astype(np.float64)
             if on_step:
                 on_step(number + 1, self._steps)
         count = totals.pop("num_images")
-        return {"num_images": int(count), **{name: value / max(count, 1.0) for name, value in totals.items()}}
+        means = {name: float(value) / max(count, 1.0) for name, value in totals.items() if value.ndim == 0}
+        tables = {name: value.astype(np.int64) for name, value in totals.items() if value.ndim}
+        return {"num_images": int(count), **means, **tables}
 
     def _step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         sums = self._strategy.run(self._replica_step, args=(batch,))
@@ -70,4 +77,9 @@ class Evaluator:
                 hits = tf.cast(tf.math.in_top_k(label, logits, k=min(k, logits.shape[-1])), tf.float32)
                 sums[f"top{k}{suffix}"] = tf.reduce_sum(hits * weight)
             sums[f"eval_loss{suffix}"] = tf.reduce_sum(loss * weight)
+            if self._confusion:
+                taken_for = tf.argmax(logits, axis=-1)
+                sums[f"confusion{suffix}"] = tf.math.confusion_matrix(
+                    label, taken_for, num_classes=logits.shape[-1], weights=weight, dtype=tf.float32
+                )
         return sums
