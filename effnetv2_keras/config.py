@@ -113,6 +113,7 @@ class TrainConfig(_Section):
     """Optimisation. The learning rate scales with the batch: peak = lr_base * batch_size / 256."""
 
     epochs: float = _knob(350, "passes over the training images; may be a fraction", gt=0)
+    min_steps: int = _knob(0, "steps that the run takes at least, however few its epochs make", ge=0)
     batch_size: int = _knob(4096, "images per step, over all replicas", ge=1)
     optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw"] = _knob("rmsprop", "see optim.optimizers")
     lr_base: float = _knob(0.016, "peak learning rate per 256 images", gt=0)
@@ -215,7 +216,7 @@ class Config(_Section):
         return self.eval.isize or self.spec.eval_size
 
     def total_steps(self, num_train: int) -> int:
-        """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least 1.
+        """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least ``min_steps`` and 1.
 
         Raises:
             ConfigError: if one batch is larger than the training data.
@@ -225,7 +226,7 @@ class Config(_Section):
                 f"train.batch_size is {self.train.batch_size} but there are only {num_train} training images. "
                 f"Use a batch of at most {num_train}: --hparam_str=train.batch_size={min(num_train, 64)}"
             )
-        return max(1, int(self.train.epochs * num_train / self.train.batch_size))
+        return max(1, self.train.min_steps, int(self.train.epochs * num_train / self.train.batch_size))
 
     def override(self, changes: Mapping[str, Any]) -> Config:
         """Returns a copy with dotted fields replaced: ``{"train.epochs": 10}``.

@@ -40,12 +40,18 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
         f"{config.model.model_name}: {parameters.total:,} parameters, {parameters.trainable:,} trainable; "
         f"{profile.count_macs(config.spec, image_size=config.eval_size, num_classes=num_classes) / 1e9:.3g} G "
         f"multiply-adds an image at {config.eval_size} px\n"
-        f"{total_steps:,} steps of {config.train.batch_size} images: {config.train.epochs:g} epochs",
+        f"{total_steps:,} steps of {config.train.batch_size} images: {_epochs(config, total_steps, num_train)}",
         highlight=False,
         soft_wrap=True,
     )
     console.print(_stage_table(config, stages, num_train, num_classes))
     console.print(_learning_rate_table(config, stages, num_train))
+
+
+def _epochs(config: Config, total_steps: int, num_train: int) -> str:
+    if total_steps == config.train.min_steps:
+        return f"{total_steps * config.train.batch_size / num_train:.4g} epochs, to reach train.min_steps"
+    return f"{config.train.epochs:g} epochs"
 
 
 def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, num_classes: int) -> rich.table.Table:
