@@ -198,7 +198,9 @@ def _file_source(files: Listing, class_names: tuple[str, ...], separator: str | 
         for path in paths
     ]
     paths, labels = [path for path, _ in pairs], [row for _, row in pairs]
-    return FileSource(paths, labels if separator else [row[0] for row in labels], class_names)
+    if separator:
+        return FileSource(paths, labels, class_names)
+    return FileSource(paths, [row[0] for row in labels], class_names)
 
 
 def _labels_of(written: str, separator: str | None) -> list[str]:

@@ -41,8 +41,8 @@ def class_names_of(root: pathlib.Path, num_classes: int | None) -> tuple[str, ..
     names = read_labels(root)
     if names is None and num_classes is None:
         raise DataError(
-            f"Records only number their classes. Write their names into {root / LABELS_FILE}, one a line, or give their "
-            "number: --hparam_str=data.num_classes=1000"
+            f"Records only number their classes. Write their names into {root / LABELS_FILE}, one a line, or give "
+            "their number: --hparam_str=data.num_classes=1000"
         )
     return names or tuple(str(number) for number in range(num_classes or 0))
 

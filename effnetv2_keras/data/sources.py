@@ -134,8 +134,8 @@ class ArraySource(RandomAccessSource):
         shape = (len(images), len(class_names)) if self.multi_label else (len(images),)
         if labels.shape != shape or not (self.multi_label or np.issubdtype(labels.dtype, np.integer)):
             raise DataError(
-                f"Labels must be {len(images)} integers, got {labels.dtype} {labels.shape}. Several labels an image are "
-                f"booleans {(len(images), len(class_names))}."
+                f"Labels must be {len(images)} integers, got {labels.dtype} {labels.shape}. Several labels an image "
+                f"are booleans {(len(images), len(class_names))}."
             )
         check_labels(np.arange(labels.shape[-1])[labels.any(0)] if self.multi_label else labels, class_names)
         self.class_names = tuple(class_names)
