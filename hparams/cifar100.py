@@ -1,8 +1,8 @@
 """CIFAR-100 from scratch: 100 classes, 50,000 images to train on, 10,000 to evaluate on, of 32 px.
 
 Source: settings of this package, there are none in the paper: progressive from 32 to 64 px, a light RandAugment and
-crops that keep a quarter or more, on TensorFlow Datasets' ``cifar100``. A folder with ``train/CLASS`` and ``test/CLASS``
-serves too: ``--data_dir=DIR --hparam_str=data.source=folder``.
+crops that keep a quarter or more, on TensorFlow Datasets' ``cifar100``. A folder with ``train/CLASS`` and
+``test/CLASS`` serves too: ``--data_dir=DIR --hparam_str=data.source=folder``.
 Command: ``python main.py --mode=train --dataset_cfg=cifar100 --model_name=efficientnetv2-b0 --model_dir=RUN``, with
 ``--data_dir`` for the folder of TensorFlow Datasets.
 Result: not measured.
