@@ -164,7 +164,7 @@ def _share(files: Listing, part: Slice) -> Listing:
 
 def _ranked(paths: Sequence[str]) -> list[str]:
     """Puts files in an order that new ones do not upset: by a checksum of their names."""
-    return sorted(paths, key=lambda path: (zlib.crc32(pathlib.Path(path).name.encode()), path))
+    return sorted(paths, key=lambda path: (zlib.crc32(os.path.basename(path).encode()), path))
 
 
 def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Listing]:

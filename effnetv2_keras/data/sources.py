@@ -224,6 +224,7 @@ class StreamSource(Source):
         local_examples = len(range(shard.index, self.num_examples, shard.count))
         first, end = first_step * local_batch, end_step * local_batch
 
+        @tf.autograph.experimental.do_not_convert
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             tf.random.set_seed(1)  # of this function's graph: a global seed of 0 would clash with a computed one
             order = tf.random.stateless_uniform([], [seed, epoch], minval=None, maxval=None, dtype=tf.int64)

@@ -130,4 +130,4 @@ def load_trained(
     role = "ema_model" if use_ema and config.train.ema_decay else "model"
     status = tf.train.Checkpoint(**{role: model, "step": step}).restore(path)
     status.assert_existing_objects_matched().expect_partial()
-    return Trained(model, config, class_names, int(step), spec)
+    return Trained(model, config, class_names, int(step.numpy()), spec)

@@ -1,10 +1,11 @@
 """Every kind of source, from files to a trained network: counted once in evaluation, resumed to the last bit."""
 
 import io
+import signal
 
 import numpy as np
 import pytest
-import tensorflow as tf
+import rich.console
 import tensorflow_datasets as tfds
 
 from effnetv2_keras.data.splits import open_splits
@@ -46,22 +47,20 @@ def prepared_tfds(root):
 
 
 @pytest.mark.parametrize("make", [tfrecord, multi_label_tfrecord, lists, prepared_tfds])
-def test_a_source_trains_evaluates_and_goes_on(tmp_path, monkeypatch, make):
-    config = tiny_config("train.epochs=2,eval.every_epochs=1", **make(tmp_path))
+def test_a_source_trains_evaluates_and_goes_on(tmp_path, monkeypatch, two_replicas, make):
+    config = tiny_config("progressive.stages=1,train.epochs=2", **make(tmp_path))  # 6 steps, two epochs
     whole = train_tiny(config, tmp_path / "whole")
     count = open_splits(config.data).evaluation.num_examples
     assert whole["num_images"] == count
     assert 0 <= whole["top1"] <= whole["top5"] <= 1
-    with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        stop_at(patched, 4, lambda: __import__("os").kill(__import__("os").getpid(), 15))
-        train_tiny(config, tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            train_tiny(config, tmp_path / "parts")
     train_tiny(config, tmp_path / "parts")
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
-    strategy = tf.distribute.MirroredStrategy(
-        ["/CPU:0", "/CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
-    console = __import__("rich.console").console.Console(file=io.StringIO())
-    figures = evaluate_run(str(tmp_path / "whole"), which="latest", strategy=strategy, spec=TINY, console=console)
+    console = rich.console.Console(file=io.StringIO())
+    figures = evaluate_run(str(tmp_path / "whole"), which="latest", strategy=two_replicas, spec=TINY, console=console)
     assert figures["num_images"] == count
     assert figures["top1"] == pytest.approx(whole["top1"], abs=0.01)
 
@@ -70,6 +69,8 @@ def test_random_images_of_a_known_data_set(tmp_path):
     """What TensorFlow Datasets itself offers for tests: its features and sizes, other pixels."""
     fake_metadata(tmp_path, "cifar10", {"train": 24, "test": 24})
     with tfds.testing.mock_data(num_examples=24, data_dir=str(tmp_path)):
-        config = tiny_config("train.epochs=1", source="tfds", tfds_name="cifar10", data_dir=str(tmp_path))
+        config = tiny_config(
+            "progressive.stages=1,train.epochs=1", source="tfds", tfds_name="cifar10", data_dir=str(tmp_path)
+        )
         result = train_tiny(config, tmp_path / "run")
     assert result["num_images"] == 24
