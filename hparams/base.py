@@ -67,7 +67,8 @@ def finetune(model_name: str, data: DataConfig, *weights: str) -> Config:
     """The reference code's settings for every fine-tuning: ``datasets.py``, ``ImagenetFt``.
 
     15 epochs but at least 10,000 steps of 512 images at a learning rate of 0.001, after one epoch of warm-up, with
-    images of the evaluation size, all of each, flipped at random. (The paper's section 5.3 has 10,000 steps of a cosine
+    images of the evaluation size, all of each, flipped at random. The reference code also covers a square of each with
+    noise (cutout), which is left out here. (The paper's section 5.3 has 10,000 steps of a cosine
     schedule without weight decay: ``train.lr_sched=cosine,train.weight_decay=0,train.epochs=1``.)
 
     Args:
