@@ -154,19 +154,25 @@ class EvalConfig(_Section):
 class DataConfig(_Section):
     """Where images come from and how they are augmented."""
 
-    source: Literal["folder", "tfds", "digits"] = _knob("folder", "a key of data.splits.SOURCES")
-    data_dir: OptionalStr = _knob(None, "folder of the images, or the TFDS data folder")
+    source: Literal["folder", "csv", "tfrecord", "tfds", "digits"] = _knob("folder", "a key of data.splits.SOURCES")
+    data_dir: OptionalStr = _knob(None, "folder of the images, lists or records; a list; or the TFDS data folder")
     tfds_name: OptionalStr = _knob(None, "TensorFlow Datasets name, such as 'cifar10'")
-    train_split: str = _knob("train", "split to train on")
+    train_split: str = _knob("train", "split to train on, or a share of it such as train[2%:]")
     eval_split: OptionalStr = _knob(None, "split to evaluate on; None: the first of validation, val, test")
-    holdout: float = _knob(0.1, "share of a flat folder held out for evaluation, by a fixed rule", gt=0, lt=1)
+    holdout: float = _knob(0.1, "folder, csv: share held out, by a fixed rule, where there is no split", gt=0, lt=1)
+    num_classes: OptionalInt = _knob(None, "classes that the data must have; tfrecord: that it has", ge=2)
+    image_key: OptionalStr = _knob(None, "feature or column of the image; None: image, path or image/encoded")
+    label_key: OptionalStr = _knob(None, "feature or column of the label; None: label or image/class/label")
+    first_label: int = _knob(1, "tfrecord: number of the first class, 1 in the layout of ImageNet", ge=0)
+    multi_label: bool = _knob(False, "csv, tfrecord: an image may have several labels, or none")
+    label_separator: str = _knob(";", "csv: what separates the labels of an image", min_length=1)
     unreadable: Literal["error", "skip"] = _knob("error", "an image that cannot be decoded: stop, or skip and warn")
     crop_area: Pair = _knob((0.05, 1.0), "random crop: smallest and largest share of the image")
     crop_aspect: Pair = _knob((0.75, 4 / 3), "random crop: smallest and largest width over height")
     hflip: bool = _knob(True, "flip half of the training images left to right")
     ra_num_layers: int = _knob(2, "RandAugment operations per image", ge=1)
     eval_crop: OptionalFloat = _knob(None, "share of the shorter side kept by the central crop; None: size/(size+32)")
-    shuffle_buffer: int = _knob(16384, "TFDS: encoded records in the shuffle buffer", ge=1)
+    shuffle_buffer: int = _knob(16384, "tfds, tfrecord: encoded records in the shuffle buffer", ge=1)
 
     @pydantic.field_validator("crop_area", "crop_aspect")
     @classmethod

@@ -196,6 +196,8 @@ def evaluate(
             f"{subject.name} was trained on the classes {subject.class_names}, but the data has {source.class_names}."
         )
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    if source.multi_label and subject.config.eval.per_class:
+        raise ConfigError("eval.per_class is for images of one label; this data has several.")
     rows: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     for size in subject.config.eval.sizes or (subject.image_size,):

@@ -7,7 +7,7 @@ import rich.table
 
 from effnetv2_keras import profile
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.splits import find_splits
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.report import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.training.state import schedule_for
@@ -21,7 +21,7 @@ def _table(title: str, *headings: str) -> rich.table.Table:
 
 
 def print_plan(config: Config, console: rich.console.Console) -> None:
-    """Prints data, network, stages and the learning rate at its landmarks; opens the data but trains nothing.
+    """Prints data, network, stages and the learning rate at its landmarks; looks at the data but trains nothing.
 
     Args:
         config: the run.
@@ -30,7 +30,7 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
     Raises:
         ConfigError, DataError: for settings or data that cannot be used.
     """
-    splits = open_splits(config.data)
+    splits = find_splits(config.data)
     num_train, num_classes = splits.train.num_examples, len(splits.train.class_names)
     total_steps = config.total_steps(num_train)
     stages = config.progressive.plan(total_steps)

@@ -19,7 +19,7 @@ from absl import logging
 
 from effnetv2_keras import specs
 from effnetv2_keras.config import CONFIG_FILE
-from effnetv2_keras.data.splits import IMAGE_SUFFIXES
+from effnetv2_keras.data.files import IMAGE_SUFFIXES
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
 from effnetv2_keras.training.checkpoints import Which, load_trained

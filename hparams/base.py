@@ -2,13 +2,23 @@
 
 S, M and L: Table 6 of the paper (arXiv 2104.00298). The paper gives no XL (here: as L) and no other variant (here, V1
 included: up to the train size of the reference code, RandAugment 5 to 10, dropout up to the reference code's value).
+The train size of V1 is 20 % below the evaluation size, as ``sized`` rounds it (reference code).
 None of these rows has been trained to the end on ImageNet here: not measured.
 """
 
 from __future__ import annotations
 
 from effnetv2_keras import specs
-from effnetv2_keras.config import Config, ModelConfig, ProgressiveConfig, ramp
+from effnetv2_keras.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    ProgressiveConfig,
+    TrainConfig,
+    ramp,
+)
+from effnetv2_keras.weights.registry import PUBLISHED
 
 # Columns: largest image, px; largest RandAugment magnitude; largest mixup alpha; largest dropout.
 _TABLE_6 = {
@@ -36,3 +46,55 @@ def get_base(model_name: str) -> Config:
     """The paper's training settings (section 5.1) for a variant, without a data set."""
     name = specs.get_spec(model_name).name
     return Config(model=ModelConfig(model_name=name), progressive=progressive_of(name))
+
+
+def sized(eval_size: int, ratio: float) -> int:
+    """Side of training images from that of evaluation, pixels: their ratio, then down to a multiple of 16.
+
+    Source: the reference code's ``train.isize``, where it is a ratio.
+    """
+    return int(eval_size * ratio) // 16 * 16
+
+
+def constant(size: int) -> ProgressiveConfig:
+    """One stage of images of ``size`` px, with neither RandAugment nor mixing nor dropout."""
+    return ProgressiveConfig(
+        stages=1, image_size=ramp(size, size), randaug_magnitude=ramp(0, 0), dropout_rate=ramp(0, 0)
+    )
+
+
+def finetune(model_name: str, data: DataConfig, *weights: str) -> Config:
+    """The reference code's settings for every fine-tuning: ``datasets.py``, ``ImagenetFt``.
+
+    15 epochs but at least 10,000 steps of 512 images at a learning rate of 0.001, after one epoch of warm-up, with
+    images of the evaluation size, all of each, flipped at random. The reference code also covers a square of each with
+    noise (cutout), which is left out here. (The paper's section 5.3 has 10,000 steps of a cosine
+    schedule without weight decay: ``train.lr_sched=cosine,train.weight_decay=0,train.epochs=1``.)
+
+    Args:
+        model_name: a key of ``effnetv2_keras.specs.MODELS``.
+        data: what to fine-tune on.
+        weights: names of published weights to start from, the best first; the first that the variant has is taken.
+            Without any the run starts from random weights, and ``train.ft_init_ckpt`` must name a file.
+    """
+    spec = specs.get_spec(model_name)
+    return Config(
+        model=ModelConfig(model_name=spec.name, survival_prob=0.8),
+        progressive=constant(sized(spec.eval_size, 1.0)),
+        train=TrainConfig(
+            epochs=15,
+            min_steps=10_000,
+            batch_size=512,
+            lr_base=0.0005,
+            lr_sched="constant",
+            lr_warmup_epoch=1,
+            ema_decay=0.9996,
+            ft_init_ckpt=next((name for name in weights if (spec.name, name) in PUBLISHED), None),
+        ),
+        eval=EvalConfig(batch_size=8),
+        data=data.model_copy(update={"crop_area": (1.0, 1.0), "eval_crop": 1.0}),
+    )
+
+
+IMAGENET_WEIGHTS = ("imagenet", "imagenet21k-ft1k", "noisy-student")
+"""Published weights that know the 1000 classes of ImageNet."""

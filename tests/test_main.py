@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.images import write_classes
+from tests.records import fake_metadata
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = (
@@ -93,6 +94,13 @@ def test_preview_and_summary(images, tmp_path):
     assert "8.431 G by the reference code's count" in output
 
 
+def test_plan_of_a_recipe_needs_no_images(tmp_path):
+    fake_metadata(tmp_path, "cifar10", {"train": 50_000, "test": 10_000})
+    output, _ = run("--mode=plan", "--dataset_cfg=cifar10Ft", "--model_name=efficientnetv2-s", f"--data_dir={tmp_path}")
+    assert "50,000 images to train on, 10,000 to evaluate on, 10 classes" in output
+    assert "10,000 steps of 512 images" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,6 +109,8 @@ def test_preview_and_summary(images, tmp_path):
         (["--mode=plan", "--model_name=efficientnetv2-b4"], "Unknown model 'efficientnetv2-b4'; did you mean"),
         (["--mode=plan", "--hparam_str=train.epoch=1"], "Unknown hparam 'train.epoch'; did you mean 'train.epochs'"),
         (["--mode=plan", "--data_dir=/nowhere"], "--data_dir=/nowhere: there is no such folder"),
+        (["--mode=plan", "--dataset_cfg=ImageNet"], "give --data_dir=DIR with the shards DIR/train-00000-of-01024"),
+        (["--mode=plan", "--dataset_cfg=carsFt"], "Arrange the images as DIR/train/CLASS/*.jpg (8,144 images)"),
         (["--mode=train", "--dataset_cfg=demo"], "--mode=train needs --model_dir, the folder of the run"),
         (["--mode=eval", "--model_dir=/nowhere"], "/nowhere holds no run"),
         (

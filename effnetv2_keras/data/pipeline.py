@@ -15,6 +15,7 @@ from absl import logging
 from effnetv2_keras import specs
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data import decode, mixing, randaugment
+from effnetv2_keras.data.labels import label_vector
 from effnetv2_keras.data.sources import DataError, Record, Shard, Source
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage
@@ -130,7 +131,8 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
     Returns:
         A function for ``strategy.distribute_datasets_from_function``. Its elements are one replica's share of a step:
         ``image`` uint8 (float32 where images are mixed or normalised) ``[b, S, S, 3]`` and ``label`` float32
-        ``[b, classes]`` whose rows sum to 1, or to 0 for an unreadable image, which so adds nothing to the loss.
+        ``[b, classes]`` whose rows sum to 1 (of a multi-label source: with a one for each label, before mixing), or
+        to 0 for an unreadable image, which so adds nothing to the loss.
     """
     data = plan.data
     image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
@@ -154,7 +156,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
             image = randaugment.randaugment(
                 image, magnitude=stage.randaug_magnitude, num_layers=data.ra_num_layers, seed=randaug_seed
             )
-        return {"image": image, "label": tf.one_hot(record["label"], num_classes) * tf.cast(readable, tf.float32)}
+        return {"image": image, "label": label_vector(record["label"], num_classes) * tf.cast(readable, tf.float32)}
 
     @_plain_graph
     def finish(step: tf.Tensor, batch: Batch) -> Batch:
@@ -201,13 +203,14 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
 
     Returns:
         A function for ``strategy.distribute_datasets_from_function``. Elements hold ``image`` (uint8, or float32 if
-        normalised) ``[b, S, S, 3]``, ``label`` int64 ``[b]`` and ``weight`` float32 ``[b]``: 1 for an image, 0 for
+        normalised) ``[b, S, S, 3]``, ``label`` int64 ``[b]`` (of a multi-label source: float32 ``[b, classes]``, a one
+        for each label) and ``weight`` float32 ``[b]``: 1 for an image, 0 for
         padding that fills the last batches and for an unreadable image. Every worker gets equally many batches.
     """
-    load = _load_for_evaluation(plan.data, plan.unreadable, image_size)
+    load = _load_for_evaluation(source, plan.data, plan.unreadable, image_size)
     padding = {
         "image": tf.zeros([image_size, image_size, 3], tf.uint8),
-        "label": tf.zeros([], tf.int64),
+        "label": tf.zeros([len(source.class_names)]) if source.multi_label else tf.zeros([], tf.int64),
         "weight": tf.zeros([], tf.float32),
     }
 
@@ -242,13 +245,15 @@ def sample_images(source: Source, data: DataConfig, *, image_size: int, count: i
     """
     count = min(count, source.num_examples)
     records = source.stream(seed=0, batch_size=count, first_step=0, end_step=1, shard=Shard())
-    load = _load_for_evaluation(data, UnreadableImages("skip"), image_size)
+    load = _load_for_evaluation(source, data, UnreadableImages("skip"), image_size)
     images = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     readable = images.filter(_plain_graph(lambda batch: batch["weight"] > 0))
     return readable.map(_plain_graph(lambda batch: batch["image"]))
 
 
-def _load_for_evaluation(data: DataConfig, unreadable: UnreadableImages, image_size: int) -> Callable[[Record], Batch]:
+def _load_for_evaluation(
+    source: Source, data: DataConfig, unreadable: UnreadableImages, image_size: int
+) -> Callable[[Record], Batch]:
     """Makes the function from a record to ``image``, ``label`` and ``weight``, as ``eval_input`` describes them."""
 
     @_plain_graph
@@ -256,7 +261,8 @@ def _load_for_evaluation(data: DataConfig, unreadable: UnreadableImages, image_s
         image, readable = unreadable.guard(
             lambda item: decode.central_crop(item["image"], image_size=image_size, crop=data.eval_crop), record
         )
-        return {"image": image, "label": record["label"], "weight": tf.cast(readable, tf.float32)}
+        label = label_vector(record["label"], len(source.class_names)) if source.multi_label else record["label"]
+        return {"image": image, "label": label, "weight": tf.cast(readable, tf.float32)}
 
     return load
 

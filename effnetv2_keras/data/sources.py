@@ -14,8 +14,9 @@ import tensorflow as tf
 from effnetv2_keras.errors import UsageError
 
 Record = dict[str, tf.Tensor]
-"""``image``: encoded bytes (scalar string) or uint8 ``[H, W, C]``; ``label``: int64 scalar in [0, classes);
-``name``: scalar string that leads a person to the image; training adds ``index`` and ``epoch``, int64 scalars."""
+"""``image``: encoded bytes (scalar string) or uint8 ``[H, W, C]``; ``label``: int64 scalar in [0, classes), or, of a
+multi-label source, int64 ``[n]``, the classes that apply, possibly none; ``name``: scalar string that leads a person to
+the image; training adds ``index`` and ``epoch``, int64 scalars."""
 
 
 class DataError(UsageError):
@@ -35,11 +36,33 @@ class Shard:
     index: int = 0
 
 
+Extent = tuple[str, range]
+"""Records of a file: its path, and their numbers in it."""
+
+
 class Source(abc.ABC):
-    """One split of a data set."""
+    """One split of a data set.
+
+    Attributes:
+        class_names: in label order.
+        num_examples: images.
+        multi_label: whether an image may have several labels, or none.
+    """
 
     class_names: tuple[str, ...]
     num_examples: int
+    multi_label: bool = False
+
+    def prepare(self) -> None:  # noqa: B027 - most sources have nothing to do
+        """Makes the images ready to be read, where that takes more than files on this machine.
+
+        Raises:
+            DataError: if they cannot be had; the message says what to put where.
+        """
+
+    def extents(self) -> Sequence[Extent]:
+        """Says which records of which files these are, for sources that read files."""
+        return ()
 
     @abc.abstractmethod
     def stream(self, *, seed: int, batch_size: int, first_step: int, end_step: int, shard: Shard) -> tf.data.Dataset:
@@ -88,7 +111,7 @@ class ArraySource(RandomAccessSource):
 
     Args:
         images: uint8 ``[N, H, W, C]`` with C of 1, 3 or 4, values 0..255.
-        labels: integers ``[N]`` in [0, classes).
+        labels: integers ``[N]`` in [0, classes); or, for several labels an image, booleans ``[N, classes]``.
         class_names: one per class, in label order.
 
     Raises:
@@ -96,7 +119,10 @@ class ArraySource(RandomAccessSource):
     """
 
     def __init__(
-        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]], class_names: Sequence[str]
+        self,
+        images: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_],
+        class_names: Sequence[str],
     ) -> None:
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or images.dtype != np.uint8:
@@ -104,17 +130,27 @@ class ArraySource(RandomAccessSource):
                 f"Images must be uint8 [N, H, W, C] with 1, 3 or 4 channels and values 0..255, got {images.dtype} "
                 f"{images.shape}. Floats in [0, 1] become (255 * images).round().astype('uint8')."
             )
-        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"Labels must be {len(images)} integers, got {labels.dtype} {labels.shape}.")
-        _check_labels(labels, class_names)
+        self.multi_label = labels.dtype == np.bool_
+        shape = (len(images), len(class_names)) if self.multi_label else (len(images),)
+        if labels.shape != shape or not (self.multi_label or np.issubdtype(labels.dtype, np.integer)):
+            raise DataError(
+                f"Labels must be {len(images)} integers, got {labels.dtype} {labels.shape}. Several labels an image "
+                f"are booleans {(len(images), len(class_names))}."
+            )
+        check_labels(np.arange(labels.shape[-1])[labels.any(0)] if self.multi_label else labels, class_names)
         self.class_names = tuple(class_names)
         self.num_examples = len(images)
-        self._images, self._labels = tf.constant(images), tf.constant(labels, tf.int64)
+        self._images, self._labels = tf.constant(images), tf.constant(labels, None if self.multi_label else tf.int64)
 
     def lookup(self, index: tf.Tensor) -> Record:
         """See ``RandomAccessSource.lookup``."""
         name = tf.strings.join(["image ", tf.strings.as_string(index)])
-        return {"image": tf.gather(self._images, index), "label": tf.gather(self._labels, index), "name": name}
+        label = tf.gather(self._labels, index)
+        return {
+            "image": tf.gather(self._images, index),
+            "label": tf.where(label)[:, 0] if self.multi_label else label,
+            "name": name,
+        }
 
 
 class FileSource(RandomAccessSource):
@@ -122,77 +158,97 @@ class FileSource(RandomAccessSource):
 
     Args:
         paths: one file per image.
-        labels: integers ``[N]`` in [0, classes).
+        labels: integers in [0, classes): one per image, or a sequence per image for a multi-label source.
         class_names: one per class, in label order.
+
+    Raises:
+        DataError: without images, or for other label values.
     """
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int], class_names: Sequence[str]) -> None:
-        _check_labels(np.asarray(labels), class_names)
+    def __init__(
+        self, paths: Sequence[str], labels: Sequence[int] | Sequence[Sequence[int]], class_names: Sequence[str]
+    ) -> None:
+        if not paths:
+            raise DataError("There are no images.")
+        self.multi_label = np.ndim(labels[0]) > 0
+        rows: Sequence[Any] = labels if self.multi_label else [(label,) for label in labels]
+        flat = np.asarray([label for row in rows for label in row], np.int64)
+        check_labels(flat, class_names)
         self.class_names = tuple(class_names)
         self.num_examples = len(paths)
-        self._paths, self._labels = tf.constant(list(paths)), tf.constant(list(labels), tf.int64)
+        self._files, self._paths, self._labels = tuple(paths), tf.constant(list(paths)), tf.constant(flat)
+        self._ends = tf.constant(np.cumsum([len(row) for row in rows]), tf.int64)
+
+    def extents(self) -> Sequence[Extent]:
+        """See ``Source.extents``."""
+        return [(path, range(1)) for path in self._files]
 
     def lookup(self, index: tf.Tensor) -> Record:
         """See ``RandomAccessSource.lookup``; the image is the file's bytes."""
         path = tf.gather(self._paths, index)
-        return {"image": tf.io.read_file(path), "label": tf.gather(self._labels, index), "name": path}
+        if self.multi_label:
+            start = tf.where(index > 0, tf.gather(self._ends, tf.maximum(index - 1, 0)), 0)
+            label = self._labels[start : tf.gather(self._ends, index)]
+        else:
+            label = tf.gather(self._labels, index)
+        return {"image": tf.io.read_file(path), "label": label, "name": path}
 
 
-class TfdsSource(Source):
-    """A split of a prepared TensorFlow Datasets builder, read as encoded records.
+class StreamSource(Source):
+    """A source that is read from front to back: the order of an epoch is a shuffle of limited reach.
 
-    Args:
-        builder: a ``tfds.core.DatasetBuilder`` with features ``image`` and ``label``, already prepared.
-        split: a split name or slice, such as ``"train[:90%]"``.
-        shuffle_buffer: records held for shuffling.
+    Attributes:
+        shuffle_buffer: records held for shuffling, still encoded.
     """
 
-    def __init__(self, builder: Any, split: str, shuffle_buffer: int) -> None:
-        features = builder.info.features
-        if "image" not in features or "label" not in features:
-            raise DataError(f"{builder.name} has the features {list(features)}; classification needs image and label.")
-        self.class_names = tuple(features["label"].names)
-        self.num_examples = builder.info.splits[split].num_examples
-        self._builder, self._split, self._shuffle_buffer = builder, split, shuffle_buffer
+    shuffle_buffer: int
+
+    @abc.abstractmethod
+    def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
+        """Every record once, as ``(number, raw)``.
+
+        Args:
+            seed: int64 scalar that may decide in which order files are read; None for the data's own order.
+
+        Returns:
+            The record's number in the data's own order, an int64 scalar, and what ``parse`` takes.
+        """
+
+    @abc.abstractmethod
+    def parse(self, number: tf.Tensor, raw: Any) -> Record:
+        """What ``read`` gave, as a record."""
 
     def stream(self, *, seed: int, batch_size: int, first_step: int, end_step: int, shard: Shard) -> tf.data.Dataset:
         """See ``Source.stream``; the shuffle reaches ``shuffle_buffer`` records far."""
-        records = self.ordered(shard).enumerate()
         local_batch = batch_size // shard.count
         local_examples = len(range(shard.index, self.num_examples, shard.count))
         first, end = first_step * local_batch, end_step * local_batch
 
+        @tf.autograph.experimental.do_not_convert
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             tf.random.set_seed(1)  # of this function's graph: a global seed of 0 would clash with a computed one
             order = tf.random.stateless_uniform([], [seed, epoch], minval=None, maxval=None, dtype=tf.int64)
-            shuffled = records.shuffle(self._shuffle_buffer, seed=order, reshuffle_each_iteration=False)
-            return shuffled.map(lambda number, record: {**record, "index": number, "epoch": epoch})
+            records = self.read(order).shard(shard.count, shard.index)
+            shuffled = records.shuffle(self.shuffle_buffer, seed=order, reshuffle_each_iteration=False)
+            return shuffled.map(lambda number, raw: (epoch, number, raw))
+
+        def parse(epoch: tf.Tensor, number: tf.Tensor, raw: Any) -> Record:
+            return {**self.parse(number, raw), "index": number, "epoch": epoch}
 
         epochs = tf.data.Dataset.range(first // local_examples, -(-end // local_examples))
-        return epochs.flat_map(one_epoch).skip(first % local_examples).take(end - first)
+        records = epochs.flat_map(one_epoch).skip(first % local_examples).take(end - first)
+        return records.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def ordered(self, shard: Shard) -> tf.data.Dataset:
         """See ``Source.ordered``."""
-        import tensorflow_datasets as tfds
-
-        records = self._builder.as_dataset(
-            split=self._split,
-            shuffle_files=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
-        )
-        where = f"{self._builder.name} {self._split}, record "
-
-        def named(number: tf.Tensor, record: Record) -> Record:
-            name = where + tf.strings.as_string(number)
-            return {"image": record["image"], "label": record["label"], "name": name}
-
-        return records.enumerate().shard(shard.count, shard.index).map(named)
+        records = self.read(None).shard(shard.count, shard.index)
+        return records.map(self.parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _check_labels(labels: npt.NDArray[Any], class_names: Sequence[str]) -> None:
+def check_labels(labels: npt.NDArray[Any], class_names: Sequence[str]) -> None:
+    """Raises ``DataError`` unless there are labels and all lie in [0, classes)."""
     if not len(labels):
-        raise DataError("There are no images.")
+        raise DataError("There are no images with a label.")
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise DataError(
             f"Labels go from {labels.min()} to {labels.max()}, but {len(class_names)} classes need labels from 0 to "

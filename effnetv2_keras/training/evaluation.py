@@ -48,7 +48,8 @@ class Evaluator:
             ``num_images`` (those evaluated: the split's, less the unreadable ones) and, with each model's suffix,
             ``top1`` and ``top5`` (shares in [0, 1]), ``eval_loss`` (mean cross-entropy, nats, unsmoothed) and, where
             asked for, ``confusion``: images by class (rows) and by what they were taken for, int64 ``[classes,
-            classes]``.
+            classes]``. With several labels an image, each of them is a hit, and the cross-entropy is to all in equal
+            shares.
         """
         totals: dict[str, Any] = {}
         for number, batch in zip(range(self._steps), self._dataset):
@@ -72,9 +73,12 @@ class Evaluator:
         sums = {"num_images": tf.reduce_sum(weight)}
         for suffix, model in self._models.items():
             logits = tf.cast(model(batch["image"], training=False), tf.float32)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+            target = label if label.shape.rank == 2 else tf.one_hot(label, logits.shape[-1])
+            shares = tf.math.divide_no_nan(target, tf.reduce_sum(target, axis=-1, keepdims=True))
+            loss = tf.nn.softmax_cross_entropy_with_logits(shares, logits)
             for k in (1, 5):
-                hits = tf.cast(tf.math.in_top_k(label, logits, k=min(k, logits.shape[-1])), tf.float32)
+                likely = tf.math.top_k(logits, k=min(k, logits.shape[-1])).indices
+                hits = tf.reduce_max(tf.gather(target, likely, batch_dims=1), axis=-1)
                 sums[f"top{k}{suffix}"] = tf.reduce_sum(hits * weight)
             sums[f"eval_loss{suffix}"] = tf.reduce_sum(loss * weight)
             if self._confusion:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.sources import ArraySource, DataError, FileSource, Shard, TfdsSource
+from effnetv2_keras.data.sources import ArraySource, DataError, FileSource, Shard
 from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.tfds_sources import TfdsSource
 from tests.images import write_classes
 
 NAMES = ("a", "b", "c")
@@ -81,7 +82,7 @@ def test_file_source_reads_files(tmp_path):
         (np.zeros((2, 4, 4, 3), np.uint8), [0], r"Labels must be 2 integers"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0.0, 1.0], r"Labels must be 2 integers, got float64"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0, 3], "Labels go from 0 to 3, but 3 classes need labels from 0 to 2"),
-        (np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, int), "There are no images"),
+        (np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, int), "There are no images with a label"),
     ],
 )
 def test_bad_arrays_say_what_is_wrong(images, labels, message):

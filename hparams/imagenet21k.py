@@ -1,0 +1,38 @@
+"""ImageNet-21k: 21,843 classes, of which an image may have several; about 13 million images.
+
+Source: the reference code's ``datasets.py``, ``ImageNet21k``: one stage of 224 px, without augmentation, dropout or
+stochastic depth, 60 epochs of a cosine schedule. Weights pretrained there have 21,843 classes, the paper says 21,841:
+``data.num_classes=21841``. The data is TFRecord shards ``DIR/imagenet21k-*`` with the features ``image``, an encoded
+image, and ``labels``, any number of int64 from 0 on; the first hundredth of the shards is held out. (The reference code
+holds out 100,357 images, 16 shards.) They are to be written from the class archives of the fall 2011 release,
+https://image-net.org: TensorFlow Datasets does not have it.
+Command: ``python main.py --mode=train --dataset_cfg=imagenet21k --data_dir=DIR --model_name=efficientnetv2-s
+--model_dir=RUN``
+Result: not measured.
+"""
+
+from __future__ import annotations
+
+from effnetv2_keras.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from effnetv2_keras.specs import get_spec
+from hparams import base
+
+
+def get_config(model_name: str) -> Config:
+    """The reference code's settings for pretraining, the same for every variant."""
+    return Config(
+        model=ModelConfig(model_name=get_spec(model_name).name, survival_prob=1.0),
+        progressive=base.constant(224),
+        train=TrainConfig(epochs=60, lr_base=0.008, lr_sched="cosine", lr_warmup_epoch=1, label_smoothing=0.0),
+        eval=EvalConfig(batch_size=128, isize=224),
+        data=DataConfig(
+            source="tfrecord",
+            train_split="imagenet21k[1%:]",
+            eval_split="imagenet21k[:1%]",
+            image_key="image",
+            label_key="labels",
+            first_label=0,
+            multi_label=True,
+            num_classes=21843,
+        ),
+    )

@@ -1,0 +1,21 @@
+"""ImageNet (ILSVRC 2012) from weights of ImageNet-21k.
+
+Source: the reference code's ``datasets.py``, ``ImagenetFt``. It reads TensorFlow Datasets' ``imagenet2012``; TFRecord
+shards and class folders serve too, as in the recipe ``imagenet``, with ``data.source=tfrecord`` or ``folder``. V1 has
+no weights of ImageNet-21k: name a file by ``train.ft_init_ckpt``.
+Command: ``python main.py --mode=train --dataset_cfg=imagenetFt --model_name=efficientnetv2-s --model_dir=RUN``, with
+``--data_dir`` for the folder of TensorFlow Datasets.
+Result: not measured. The paper has 84.9 % (S), 86.2 % (M), 86.8 % (L) and 87.3 % (XL) top-1.
+"""
+
+from __future__ import annotations
+
+from effnetv2_keras.config import Config, DataConfig
+from hparams import base
+
+
+def get_config(model_name: str) -> Config:
+    """The reference code's fine-tuning from ImageNet-21k to ImageNet."""
+    return base.finetune(
+        model_name, DataConfig(source="tfds", tfds_name="imagenet2012", num_classes=1000), "imagenet21k"
+    )
