@@ -29,8 +29,10 @@ def _none_word(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
 
 
-Pair = Annotated[tuple[float, float], pydantic.BeforeValidator(_split_bars)]
 # `from __future__ import annotations` and Python 3.9 together need Optional, not `X | None`, in pydantic fields.
+OptionalPair = Annotated[
+    Optional[tuple[float, float]], pydantic.BeforeValidator(lambda value: _split_bars(_none_word(value)))
+]
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
 OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
@@ -151,16 +153,34 @@ class DataConfig(_Section):
     eval_split: OptionalStr = _knob(None, "split to evaluate on; None: the first of validation, val, test")
     holdout: float = _knob(0.1, "share of a flat folder held out for evaluation, by a fixed rule", gt=0, lt=1)
     unreadable: Literal["error", "skip"] = _knob("error", "an image that cannot be decoded: stop, or skip and warn")
-    crop_area: Pair = _knob((0.05, 1.0), "random crop: smallest and largest share of the image")
-    crop_aspect: Pair = _knob((0.75, 4 / 3), "random crop: smallest and largest width over height")
+    pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = _knob(
+        "clean", "how images become squares: clean, or one of the reference code's three; see data.framing"
+    )
+    crop_area: OptionalPair = _knob(
+        None, "random crop: smallest and largest share of the image; None: the pipeline's own, as 0.05|1"
+    )
+    crop_aspect: OptionalPair = _knob(
+        None, "random crop: smallest and largest width over height; None: the pipeline's own, as 0.75|1.33"
+    )
     hflip: bool = _knob(True, "flip half of the training images left to right")
+    augment: Literal["randaug", "autoaug", "ra_aa", "none"] = _knob(
+        "randaug", "RandAugment at the stage's magnitude, AutoAugment, one of them at random, or neither"
+    )
+    augment_arithmetic: Literal["clean", "original"] = _knob(
+        "clean", "operations of augment, cutout and CutMix: clean, or just as the reference code's; see data.original"
+    )
     ra_num_layers: int = _knob(2, "RandAugment operations per image", ge=1)
-    eval_crop: OptionalFloat = _knob(None, "share of the shorter side kept by the central crop; None: size/(size+32)")
+    cutout: bool = _knob(False, "after them, cover a square of half the side with noise (fine-tuning)")
+    eval_crop: OptionalFloat = _knob(
+        None, "share of the shorter side kept by the central crop; None: the pipeline's own, as size/(size+32)"
+    )
     shuffle_buffer: int = _knob(16384, "TFDS: encoded records in the shuffle buffer", ge=1)
 
     @pydantic.field_validator("crop_area", "crop_aspect")
     @classmethod
-    def _ordered(cls, pair: tuple[float, float], info: pydantic.ValidationInfo) -> tuple[float, float]:
+    def _ordered(cls, pair: tuple[float, float] | None, info: pydantic.ValidationInfo) -> tuple[float, float] | None:
+        if pair is None:
+            return None
         low, high = pair
         top = 1.0 if info.field_name == "crop_area" else float("inf")
         if not 0 < low <= high <= top:
@@ -173,6 +193,15 @@ class DataConfig(_Section):
         if share is not None and not 0 < share <= 1:
             raise ValueError("must lie in (0, 1]")
         return share
+
+    @pydantic.model_validator(mode="after")
+    def _crop_is_drawn(self) -> DataConfig:
+        if self.pipeline == "original_finetune" and (self.crop_area or self.crop_aspect):
+            raise ValueError(
+                "the pipeline original_finetune trains on whole images and draws no crop: set data.crop_area and "
+                "data.crop_aspect to None, or take another data.pipeline"
+            )
+        return self
 
 
 class RuntimeConfig(_Section):
