@@ -6,6 +6,7 @@ to the run's folder and read back from there. Instances are frozen: nothing edit
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Optional
@@ -35,6 +36,7 @@ OptionalPair = Annotated[
 ]
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
+OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]
 OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
 
 
@@ -70,6 +72,7 @@ class ModelConfig(_Section):
     bn_momentum: float = _knob(0.99, "BatchNorm moving-average momentum (paper section 5.1)", ge=0, lt=1)
     bn_epsilon: float = _knob(1e-3, "BatchNorm epsilon (reference code)", gt=0)
     act_fn: str = _knob("silu", "activation, any name tf.keras.activations knows")
+    normalization: OptionalNormalization = _knob(None, "a key of specs.PIXEL_STATISTICS; None: the variant's own")
     include_preprocessing: bool = _knob(True, "normalise inside the model (input 0..255); else in the input pipeline")
 
     @pydantic.field_validator("model_name")
@@ -235,8 +238,9 @@ class Config(_Section):
 
     @property
     def spec(self) -> specs.ModelSpec:
-        """The named variant."""
-        return specs.get_spec(self.model.model_name)
+        """The named variant, with the normalisation that is asked for."""
+        spec = specs.get_spec(self.model.model_name)
+        return dataclasses.replace(spec, normalization=self.model.normalization or spec.normalization)
 
     @property
     def eval_size(self) -> int:
