@@ -88,7 +88,9 @@ class ProgressiveConfig(_Section):
     schedule: progressive.RampSchedule = _knob("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
     size_multiple: int = _knob(1, "round image sizes to a multiple of this, pixels", ge=1)
     image_size: RampConfig = _knob(ramp(128, 224), "side of the training images, pixels")
-    randaug_magnitude: RampConfig = _knob(ramp(5, 15), "RandAugment magnitude, 0 to 30; 0 turns it off")
+    randaug_magnitude: RampConfig = _knob(
+        ramp(5, 15), "of augment=randaug and ra_aa: magnitude, 0 to 30; 0 turns it off"
+    )
     mixup_alpha: RampConfig = _knob(ramp(0, 0), "mixup Beta parameter; 0 turns it off")
     cutmix_alpha: RampConfig = _knob(ramp(0, 0), "CutMix Beta parameter; 0 turns it off")
     dropout_rate: RampConfig = _knob(ramp(0.1, 0.3), "dropout before the classifier")
