@@ -1,9 +1,9 @@
-"""Measures what each RandAugment operation costs inside ``Dataset.map``, on one core.
+"""Measures what the operations of RandAugment, all of it, and AutoAugment cost inside ``Dataset.map``, on one core.
 
 Times are processor time, so that other work on the machine disturbs them little. The cost of an operation is what it
 adds to a map that only flips one bit of the image.
 
-    PYTHONPATH=. python benchmarks/randaugment_ops.py --image_size=224
+    PYTHONPATH=. python benchmarks/randaugment_ops.py --image_size=224 --arithmetic=clean
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras.data import randaugment
+from effnetv2_keras.data.augmentation import AUGMENTATIONS, RANDAUGMENT_OPS, Augmentation
+from effnetv2_keras.data.randaugment import Op
 
 
 def milliseconds(function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], image: np.ndarray, images: int) -> float:
@@ -47,7 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--image_size", type=int, default=224, help="side of the image, pixels")
     parser.add_argument("--magnitude", type=float, default=15.0, help="RandAugment magnitude, 0 to 30")
-    parser.add_argument("--num_layers", type=int, default=2, help="operations per image in the last row")
+    parser.add_argument("--num_layers", type=int, default=2, help="RandAugment operations per image")
+    parser.add_argument("--arithmetic", choices=sorted(RANDAUGMENT_OPS), default="clean")
     parser.add_argument("--images", type=int, default=200, help="images per round")
     options = parser.parse_args()
 
@@ -56,23 +58,23 @@ def main() -> None:
     print(f"{options.image_size} px, magnitude {options.magnitude:g}: ms of one core per image, the floor of")
     print(f"{floor:.3f} ms of the empty map taken off")
 
-    def inside_map(op: randaugment.Op) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def inside_map(op: Op) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         def applied(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             place = tf.random.stateless_uniform([2], seed)
             return op.apply(image, options.magnitude, sign=tf.sign(place[0] - 0.5), place=place)
 
         return applied
 
-    costs = {name: milliseconds(inside_map(op), image, options.images) - floor for name, op in randaugment.OPS.items()}
+    ops = RANDAUGMENT_OPS[options.arithmetic]
+    costs = {name: milliseconds(inside_map(op), image, options.images) - floor for name, op in ops.items()}
     for name, cost in costs.items():
         print(f"{name:24s}{cost:8.3f}")
     print(f"{'mean of the operations':24s}{np.mean(list(costs.values())):8.3f}")
 
-    def whole(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return randaugment.randaugment(image, magnitude=options.magnitude, num_layers=options.num_layers, seed=seed)
-
-    label = f"randaugment, {options.num_layers} layers"
-    print(f"{label:24s}{milliseconds(whole, image, options.images) - floor:8.3f}")
+    for name in AUGMENTATIONS:
+        whole = Augmentation(name, options.arithmetic, options.magnitude, options.num_layers)
+        cost = milliseconds(lambda image, seed, whole=whole: whole(image, seed=seed), image, options.images) - floor
+        print(f"{name:24s}{cost:8.3f}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ to the run's folder and read back from there. Instances are frozen: nothing edit
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Optional
@@ -29,11 +30,14 @@ def _none_word(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
 
 
-Pair = Annotated[tuple[float, float], pydantic.BeforeValidator(_split_bars)]
 Sizes = Annotated[tuple[Annotated[int, pydantic.Field(ge=1)], ...], pydantic.BeforeValidator(_split_bars)]
 # `from __future__ import annotations` and Python 3.9 together need Optional, not `X | None`, in pydantic fields.
+OptionalPair = Annotated[
+    Optional[tuple[float, float]], pydantic.BeforeValidator(lambda value: _split_bars(_none_word(value)))
+]
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
+OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]
 OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
 Regex = Annotated[Optional[str], pydantic.BeforeValidator(_none_word), pydantic.AfterValidator(check_regex)]
 
@@ -70,6 +74,7 @@ class ModelConfig(_Section):
     bn_momentum: float = _knob(0.99, "BatchNorm moving-average momentum (paper section 5.1)", ge=0, lt=1)
     bn_epsilon: float = _knob(1e-3, "BatchNorm epsilon (reference code)", gt=0)
     act_fn: str = _knob("silu", "activation, any name tf.keras.activations knows")
+    normalization: OptionalNormalization = _knob(None, "a key of specs.PIXEL_STATISTICS; None: the variant's own")
     include_preprocessing: bool = _knob(True, "normalise inside the model (input 0..255); else in the input pipeline")
 
     @pydantic.field_validator("model_name")
@@ -85,7 +90,9 @@ class ProgressiveConfig(_Section):
     schedule: progressive.RampSchedule = _knob("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
     size_multiple: int = _knob(1, "round image sizes to a multiple of this, pixels", ge=1)
     image_size: RampConfig = _knob(ramp(128, 224), "side of the training images, pixels")
-    randaug_magnitude: RampConfig = _knob(ramp(5, 15), "RandAugment magnitude, 0 to 30; 0 turns it off")
+    randaug_magnitude: RampConfig = _knob(
+        ramp(5, 15), "of augment=randaug and ra_aa: magnitude, 0 to 30; 0 turns it off"
+    )
     mixup_alpha: RampConfig = _knob(ramp(0, 0), "mixup Beta parameter; 0 turns it off")
     cutmix_alpha: RampConfig = _knob(ramp(0, 0), "CutMix Beta parameter; 0 turns it off")
     dropout_rate: RampConfig = _knob(ramp(0.1, 0.3), "dropout before the classifier")
@@ -167,16 +174,34 @@ class DataConfig(_Section):
     multi_label: bool = _knob(False, "csv, tfrecord: an image may have several labels, or none")
     label_separator: str = _knob(";", "csv: what separates the labels of an image", min_length=1)
     unreadable: Literal["error", "skip"] = _knob("error", "an image that cannot be decoded: stop, or skip and warn")
-    crop_area: Pair = _knob((0.05, 1.0), "random crop: smallest and largest share of the image")
-    crop_aspect: Pair = _knob((0.75, 4 / 3), "random crop: smallest and largest width over height")
+    pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = _knob(
+        "clean", "how images become squares: clean, or one of the reference code's three; see data.framing"
+    )
+    crop_area: OptionalPair = _knob(
+        None, "random crop: smallest and largest share of the image; None: the pipeline's own, as 0.05|1"
+    )
+    crop_aspect: OptionalPair = _knob(
+        None, "random crop: smallest and largest width over height; None: the pipeline's own, as 0.75|1.33"
+    )
     hflip: bool = _knob(True, "flip half of the training images left to right")
+    augment: Literal["randaug", "autoaug", "ra_aa", "none"] = _knob(
+        "randaug", "RandAugment at the stage's magnitude, AutoAugment, one of them at random, or neither"
+    )
+    augment_arithmetic: Literal["clean", "original"] = _knob(
+        "clean", "operations of augment, cutout and CutMix: clean, or just as the reference code's; see data.original"
+    )
     ra_num_layers: int = _knob(2, "RandAugment operations per image", ge=1)
-    eval_crop: OptionalFloat = _knob(None, "share of the shorter side kept by the central crop; None: size/(size+32)")
+    cutout: bool = _knob(False, "after them, cover a square of half the side with noise (fine-tuning)")
+    eval_crop: OptionalFloat = _knob(
+        None, "share of the shorter side kept by the central crop; None: the pipeline's own, as size/(size+32)"
+    )
     shuffle_buffer: int = _knob(16384, "tfds, tfrecord: encoded records in the shuffle buffer", ge=1)
 
     @pydantic.field_validator("crop_area", "crop_aspect")
     @classmethod
-    def _ordered(cls, pair: tuple[float, float], info: pydantic.ValidationInfo) -> tuple[float, float]:
+    def _ordered(cls, pair: tuple[float, float] | None, info: pydantic.ValidationInfo) -> tuple[float, float] | None:
+        if pair is None:
+            return None
         low, high = pair
         top = 1.0 if info.field_name == "crop_area" else float("inf")
         if not 0 < low <= high <= top:
@@ -189,6 +214,15 @@ class DataConfig(_Section):
         if share is not None and not 0 < share <= 1:
             raise ValueError("must lie in (0, 1]")
         return share
+
+    @pydantic.model_validator(mode="after")
+    def _crop_is_drawn(self) -> DataConfig:
+        if self.pipeline == "original_finetune" and (self.crop_area or self.crop_aspect):
+            raise ValueError(
+                "the pipeline original_finetune trains on whole images and draws no crop: set data.crop_area and "
+                "data.crop_aspect to None, or take another data.pipeline"
+            )
+        return self
 
 
 class RuntimeConfig(_Section):
@@ -222,8 +256,9 @@ class Config(_Section):
 
     @property
     def spec(self) -> specs.ModelSpec:
-        """The named variant."""
-        return specs.get_spec(self.model.model_name)
+        """The named variant, with the normalisation that is asked for."""
+        spec = specs.get_spec(self.model.model_name)
+        return dataclasses.replace(spec, normalization=self.model.normalization or spec.normalization)
 
     @property
     def eval_size(self) -> int:

@@ -15,7 +15,7 @@ from typing import Literal
 from effnetv2_keras.errors import UsageError
 
 BlockKind = Literal["mbconv", "fused_mbconv"]
-Normalization = Literal["centered", "imagenet"]
+Normalization = Literal["centered", "imagenet", "symmetric"]
 
 DEPTH_DIVISOR = 8
 """Every scaled width is a multiple of this, and never below it (reference code, ``round_filters``)."""
@@ -27,8 +27,12 @@ PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[fl
         (0.485 * 255, 0.456 * 255, 0.406 * 255),
         (0.229 * 255, 0.224 * 255, 0.225 * 255),
     ),
+    "symmetric": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
 }
-"""Mean and standard deviation per channel, in 0..255 pixels: network input is ``(pixel - mean) / std``."""
+"""Mean and standard deviation per channel, in 0..255 pixels: network input is ``(pixel - mean) / std``.
+
+``"symmetric"`` spans -1 to 1: the reference code's fine-tuning, for every variant, has it.
+"""
 
 
 def pixel_rescaling(normalization: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -101,7 +105,8 @@ class ModelSpec:
         eval_size: evaluation image, pixels.
         dropout_rate: dropout before the classifier at the end of training, in [0, 1).
         normalization: how 0..255 pixels become network input. ``"centered"``: ``(x - 128) / 128``;
-            ``"imagenet"``: ``(x / 255 - mean) / std`` of ImageNet, per channel.
+            ``"imagenet"``: ``(x / 255 - mean) / std`` of ImageNet, per channel; ``"symmetric"``:
+            ``(x - 127.5) / 127.5``.
         least_width: see ``round_filters``.
     """
 

@@ -46,6 +46,16 @@ def test_overrides_take_the_type_of_the_field():
         ("model.survival_prob=0", "model.survival_prob='0': .*greater than 0"),
         ("data.crop_area=2|1", "data.crop_area='2|1': .*low <= high"),
         ("data.crop_area=1", "data.crop_area"),
+        (
+            "data.augment=randaugment",
+            "data.augment='randaugment': .*'randaug', 'autoaug', 'ra_aa' or 'none'.*RandAugment",
+        ),
+        ("data.augment_arithmetic=exact", "data.augment_arithmetic='exact': .*'clean' or 'original'"),
+        ("data.pipeline=v1", "data.pipeline='v1': .*'original_v1'"),
+        ("data.pipeline=original_finetune,data.crop_area=0.1|1", "draws no crop: set data.crop_area and .* to None"),
+        ("progressive.randaug_magnitude.end=31", r"randaug_magnitude goes from 5.0 to 31.0; it must stay in \[0, 30\]"),
+        ("progressive.cutmix_alpha.end=-1", "cutmix_alpha goes from 0.0 to -1.0; it must stay in"),
+        ("model.normalization=minmax", "model.normalization='minmax': .*'symmetric'"),
         ("progressive.dropout_rate.end=2", r"dropout_rate goes from 0.1 to 2.0; it must stay in \[0, 0.999\]"),
         ("train.epochs", "Cannot read 'train.epochs' in --hparam_str; write key=value"),
         ("missing.yaml", "names the file 'missing.yaml', which does not exist"),
@@ -88,6 +98,16 @@ def test_yaml_round_trip(epochs, batch_size, crop, seed, name):
         }
     )
     assert Config.from_yaml(config.to_yaml()) == config
+
+
+def test_crops_may_be_left_to_the_pipeline():
+    assert Config().data.crop_area is None
+    assert overridden("data.crop_area=0.2|1").override({"data.crop_area": "None"}).data.crop_area is None
+
+
+def test_normalization_of_the_network():
+    assert Config().spec.normalization == "imagenet"
+    assert overridden("model.normalization=symmetric").spec.normalization == "symmetric"
 
 
 def test_override_string_round_trip():

@@ -62,20 +62,42 @@ def random_crop(
     Raises:
         ValueError, tf.errors.InvalidArgumentError: see ``decode``.
     """
+    return _resize(cut(image, lambda shape: random_rectangle(shape, area=area, aspect=aspect, seed=seed)), image_size)
 
-    def choose(shape: tf.Tensor) -> tf.Tensor:
-        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-            shape,
-            bounding_boxes=tf.zeros([1, 0, 4]),
-            seed=seed,
-            min_object_covered=0.0,
-            aspect_ratio_range=aspect,
-            area_range=area,
-            use_image_if_no_bounding_boxes=True,
-        )
-        return tf.concat([begin[:2], size[:2]], axis=0)
 
-    return _resize(_crop(image, choose), image_size)
+def random_rectangle(
+    shape: tf.Tensor,
+    *,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    covered: float = 0.0,
+    attempts: int = 100,
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Draws a rectangle in an image.
+
+    Args:
+        shape: of the image, int32 ``[3]``.
+        area: smallest and largest share of the image's area, in (0, 1].
+        aspect: smallest and largest width over height.
+        covered: least share of the image that a rectangle must hold.
+        attempts: rectangles tried, before the whole image is taken.
+        seed: int32 ``[2]``.
+
+    Returns:
+        Top, left, height and width, pixels, int32 ``[4]``.
+    """
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.zeros([1, 0, 4]),
+        seed=seed,
+        min_object_covered=covered,
+        aspect_ratio_range=aspect,
+        area_range=area,
+        max_attempts=attempts,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], size[:2]], axis=0)
 
 
 def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None) -> tf.Tensor:
@@ -102,18 +124,23 @@ def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None
         side = tf.maximum(tf.cast(tf.floor(shorter * share + 1e-6), tf.int32), 1)
         return tf.concat([(shape[:2] - side) // 2, [side, side]], axis=0)
 
-    return _resize(_crop(image, choose), image_size)
+    return _resize(cut(image, choose), image_size)
 
 
-def _crop(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def cut(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor], *, decode_whole: bool = False) -> tf.Tensor:
     """Cuts the rectangle out that ``choose`` gives.
 
     Args:
         image: what ``decode`` takes.
         choose: from the shape of the image, int32 ``[3]``, to the rectangle: top, left, height, width, int32 ``[4]``.
+        decode_whole: decode all of a JPEG file too, which is slower; near the edge of a rectangle decoded alone, colour
+            differs a little.
 
     Returns:
         The rectangle, uint8 ``[h, w, 3]``.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: see ``decode``.
     """
     image = _checked(image)
 
@@ -125,7 +152,7 @@ def _crop(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tens
     def cut_jpeg() -> tf.Tensor:
         return tf.image.decode_and_crop_jpeg(image, choose(tf.image.extract_jpeg_shape(image)), channels=3)
 
-    if image.dtype == tf.uint8:
+    if image.dtype == tf.uint8 or decode_whole:
         return cut_decoded()
     return tf.cond(tf.io.is_jpeg(image), cut_jpeg, cut_decoded)
 

@@ -7,6 +7,7 @@ or shares of the image, never pixels, so that a strength means the same at every
 from __future__ import annotations
 
 import math
+from typing import Callable
 
 import tensorflow as tf
 
@@ -42,23 +43,44 @@ def translate_y(image: tf.Tensor, share: tf.Tensor | float) -> tf.Tensor:
 
 
 def cutout(image: tf.Tensor, share: float, place: tf.Tensor) -> tf.Tensor:
-    """Covers a square with grey.
+    """Covers a square, whose side is ``share`` of the shorter side of the image, with grey.
 
     Args:
         image: uint8 ``[H, W, 3]``.
         share: side of the square over the shorter side of the image.
-        place: float32 ``[2]`` in [0, 1): the centre, as shares of height and width. Near the border the square
-            is clipped.
+        place: see ``cover``.
 
     Returns:
         The image, uint8 ``[H, W, 3]``.
     """
+    return cover(image, _pixels(share, tf.reduce_min(tf.shape(image)[:2])), place)
+
+
+def cover(
+    image: tf.Tensor,
+    side: tf.Tensor | int,
+    place: tf.Tensor,
+    make_patch: Callable[[tf.Tensor], tf.Tensor] = lambda shape: tf.fill(shape, tf.constant(FILL, tf.uint8)),
+) -> tf.Tensor:
+    """Covers a square.
+
+    Args:
+        image: ``[H, W, 3]``.
+        side: of the square, pixels.
+        place: float32 ``[2]`` in [0, 1): the centre, as shares of height and width. Near the border the square
+            is clipped.
+        make_patch: from the shape of what is covered, int32 ``[3]``, to what is put there, of the image's type; grey
+            without it.
+
+    Returns:
+        The image, ``[H, W, 3]``, of the type given.
+    """
     size = tf.shape(image)[:2]
     centre = tf.cast(place * tf.cast(size, tf.float32), tf.int32)
-    start, end = centred_span(centre, _pixels(share, tf.reduce_min(size)), size)
+    start, end = centred_span(centre, side, size)
     (top, left), (bottom, right) = tf.unstack(start), tf.unstack(end)
-    hole = tf.fill([bottom - top, right - left, 3], tf.constant(FILL, tf.uint8))
-    band = tf.concat([image[top:bottom, :left], hole, image[top:bottom, right:]], axis=1)
+    patch = make_patch(tf.stack([bottom - top, right - left, 3]))
+    band = tf.concat([image[top:bottom, :left], patch, image[top:bottom, right:]], axis=1)
     return tf.concat([image[:top], band, image[bottom:]], axis=0)
 
 

@@ -16,7 +16,13 @@ from effnetv2_keras.data import geometry
 
 
 def mix(
-    images: tf.Tensor, labels: tf.Tensor, *, mixup_alpha: float, cutmix_alpha: float, seed: tf.Tensor
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    even_boxes: bool = False,
+    seed: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Applies MixUp, or CutMix, or MixUp to the first half of the batch and CutMix to the second.
 
@@ -25,6 +31,8 @@ def mix(
         labels: float32 ``[B, classes]``.
         mixup_alpha: parameter of MixUp's Beta distribution; 0 turns MixUp off.
         cutmix_alpha: parameter of CutMix' Beta distribution; 0 turns CutMix off.
+        even_boxes: give CutMix' rectangles an even number of rows and columns, one less where it was odd (reference
+            code, which steps half the side, rounded down, to both sides of the centre).
         seed: int32 ``[2]``; the result is a function of it and the batch.
 
     Returns:
@@ -35,11 +43,11 @@ def mix(
     """
     if not (mixup_alpha and cutmix_alpha):
         images, labels = mixup(images, labels, alpha=mixup_alpha, seed=seed)
-        return cutmix(images, labels, alpha=cutmix_alpha, seed=seed)
+        return cutmix(images, labels, alpha=cutmix_alpha, even_boxes=even_boxes, seed=seed)
     mixup_seed, cutmix_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     half = tf.shape(images)[0] // 2
     first = mixup(images[:half], labels[:half], alpha=mixup_alpha, seed=mixup_seed)
-    second = cutmix(images[half:], labels[half:], alpha=cutmix_alpha, seed=cutmix_seed)
+    second = cutmix(images[half:], labels[half:], alpha=cutmix_alpha, even_boxes=even_boxes, seed=cutmix_seed)
     mixed_images, mixed_labels = (tf.concat(halves, axis=0) for halves in zip(first, second))
     return tf.ensure_shape(mixed_images, images.shape), tf.ensure_shape(mixed_labels, labels.shape)
 
@@ -58,7 +66,9 @@ def mixup(images: tf.Tensor, labels: tf.Tensor, *, alpha: float, seed: tf.Tensor
     return _blend(images, weight[:, tf.newaxis, tf.newaxis, tf.newaxis]), _blend(labels, weight[:, tf.newaxis])
 
 
-def cutmix(images: tf.Tensor, labels: tf.Tensor, *, alpha: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def cutmix(
+    images: tf.Tensor, labels: tf.Tensor, *, alpha: float, even_boxes: bool = False, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Pastes a rectangle of its partner, from the same place, into each image.
 
     The rectangle has the proportions of the image and the area ``1 - w``, ``w`` drawn from Beta(alpha, alpha) for
@@ -72,7 +82,9 @@ def cutmix(images: tf.Tensor, labels: tf.Tensor, *, alpha: float, seed: tf.Tenso
     extent = tf.cast(size, tf.float32)
     side = tf.sqrt(1.0 - sample_beta(alpha, batch, area_seed))[:, tf.newaxis]
     centre = tf.random.stateless_uniform(tf.concat([batch, [2]], axis=0), centre_seed)
-    start, end = geometry.centred_span(tf.cast(centre * extent, tf.int32), tf.cast(side * extent, tf.int32), size)
+    box = tf.cast(side * extent, tf.int32)
+    box = box // 2 * 2 if even_boxes else box
+    start, end = geometry.centred_span(tf.cast(centre * extent, tf.int32), box, size)
     remaining = 1.0 - tf.reduce_prod(tf.cast(end - start, tf.float32), axis=1, keepdims=True) / tf.reduce_prod(extent)
     rows, columns = (_inside(start[:, axis], end[:, axis], size[axis]) for axis in (0, 1))
     # On [B, H, 3 W]: spreading a mask [B, H, W, 1] over three channels would take half as long again.

@@ -14,7 +14,8 @@ from absl import logging
 
 from effnetv2_keras import specs
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data import decode, mixing, randaugment
+from effnetv2_keras.data import augmentation, mixing
+from effnetv2_keras.data.framing import FRAMINGS
 from effnetv2_keras.data.labels import label_vector
 from effnetv2_keras.data.sources import DataError, Record, Shard, Source
 from effnetv2_keras.errors import UsageError
@@ -65,19 +66,18 @@ class UnreadableImages:
         if record["image"].dtype != tf.string:  # already decoded: nothing can fail
             return load(record), tf.constant(True)
 
-        def black(shape: tuple[int, ...]) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        def black(spec: tf.TensorSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
             @_plain_graph
             def reported(name: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 noted = tf.numpy_function(self.report, [name], tf.string)
                 with tf.control_dependencies([noted]):
-                    return tf.zeros(shape, tf.uint8), tf.constant(False)
+                    return tf.zeros(spec.shape, spec.dtype), tf.constant(False)
 
             return reported
 
         readable = _plain_graph(lambda item: (load(item), tf.constant(True)))
         loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
-        shape = tuple(loaded.element_spec[0].shape)
-        instead = tf.data.Dataset.from_tensors(record["name"]).map(black(shape))
+        instead = tf.data.Dataset.from_tensors(record["name"]).map(black(loaded.element_spec[0]))
         return loaded.concatenate(instead).take(1).get_single_element()
 
 
@@ -130,11 +130,14 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
     Returns:
         A function for ``strategy.distribute_datasets_from_function``. Its elements are one replica's share of a step:
-        ``image`` uint8 (float32 where images are mixed or normalised) ``[b, S, S, 3]`` and ``label`` float32
-        ``[b, classes]`` whose rows sum to 1 (of a multi-label source: with a one for each label, before mixing), or
-        to 0 for an unreadable image, which so adds nothing to the loss.
+        ``image`` ``[b, S, S, 3]``, of the type of ``data.pipeline`` (float32 where images are mixed or normalised), and
+        ``label`` float32 ``[b, classes]`` whose rows sum to 1 (of a multi-label source: with a one for each label,
+        before mixing), or to 0 for an unreadable image, which so adds nothing to the loss.
     """
-    data = plan.data
+    data, framing = plan.data, FRAMINGS[plan.data.pipeline]
+    change = augmentation.Augmentation(
+        data.augment, data.augment_arithmetic, stage.randaug_magnitude, data.ra_num_layers
+    )
     image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
     batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
     num_classes = len(source.class_names)
@@ -143,19 +146,22 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
     def augment(record: Record) -> Batch:
         own_seed = tf.random.experimental.stateless_fold_in(image_seed, record["epoch"])
         own_seed = tf.random.experimental.stateless_fold_in(own_seed, record["index"])
-        crop_seed, flip_seed, randaug_seed = tf.unstack(tf.random.experimental.stateless_split(own_seed, 3))
+        crop_seed, flip_seed, change_seed, cutout_seed = tf.unstack(tf.random.experimental.stateless_split(own_seed, 4))
         image, readable = plan.unreadable.guard(
-            lambda item: decode.random_crop(
-                item["image"], image_size=stage.image_size, area=data.crop_area, aspect=data.crop_aspect, seed=crop_seed
+            lambda item: framing.train(
+                item["image"],
+                image_size=stage.image_size,
+                area=data.crop_area or framing.area,
+                aspect=data.crop_aspect or framing.aspect,
+                seed=crop_seed,
             ),
             record,
         )
         if data.hflip:
             image = tf.image.stateless_random_flip_left_right(image, flip_seed)
-        if stage.randaug_magnitude:
-            image = randaugment.randaugment(
-                image, magnitude=stage.randaug_magnitude, num_layers=data.ra_num_layers, seed=randaug_seed
-            )
+        image = change(image, seed=change_seed)
+        if data.cutout:
+            image = augmentation.noise_cutout(image, arithmetic=data.augment_arithmetic, seed=cutout_seed)
         return {"image": image, "label": label_vector(record["label"], num_classes) * tf.cast(readable, tf.float32)}
 
     @_plain_graph
@@ -165,6 +171,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
             batch["label"],
             mixup_alpha=stage.mixup_alpha,
             cutmix_alpha=stage.cutmix_alpha,
+            even_boxes=data.augment_arithmetic == "original",
             seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
         )
         return {"image": plan.normalize(images), "label": labels}
@@ -202,14 +209,14 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         image_size: side of the square images, pixels.
 
     Returns:
-        A function for ``strategy.distribute_datasets_from_function``. Elements hold ``image`` (uint8, or float32 if
-        normalised) ``[b, S, S, 3]``, ``label`` int64 ``[b]`` (of a multi-label source: float32 ``[b, classes]``, a one
-        for each label) and ``weight`` float32 ``[b]``: 1 for an image, 0 for
-        padding that fills the last batches and for an unreadable image. Every worker gets equally many batches.
+        A function for ``strategy.distribute_datasets_from_function``. Elements hold ``image`` ``[b, S, S, 3]``, of the
+        type of ``data.pipeline`` (float32 if normalised), ``label`` int64 ``[b]`` (of a multi-label source: float32
+        ``[b, classes]``, a one for each label) and ``weight`` float32 ``[b]``: 1 for an image, 0 for padding that fills
+        the last batches and for an unreadable image. Every worker gets equally many batches.
     """
     load = _load_for_evaluation(source, plan.data, plan.unreadable, image_size)
     padding = {
-        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
+        "image": tf.zeros([image_size, image_size, 3], FRAMINGS[plan.data.pipeline].dtype),
         "label": tf.zeros([len(source.class_names)]) if source.multi_label else tf.zeros([], tf.int64),
         "weight": tf.zeros([], tf.float32),
     }
@@ -241,25 +248,26 @@ def sample_images(source: Source, data: DataConfig, *, image_size: int, count: i
         count: images, at most; there are no more than the source has, less those that cannot be decoded.
 
     Returns:
-        A dataset of uint8 ``[S, S, 3]``.
+        A dataset of uint8 ``[S, S, 3]``; levels that are no whole numbers are rounded.
     """
     count = min(count, source.num_examples)
     records = source.stream(seed=0, batch_size=count, first_step=0, end_step=1, shard=Shard())
     load = _load_for_evaluation(source, data, UnreadableImages("skip"), image_size)
     images = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     readable = images.filter(_plain_graph(lambda batch: batch["weight"] > 0))
-    return readable.map(_plain_graph(lambda batch: batch["image"]))
+    return readable.map(_plain_graph(lambda batch: tf.saturate_cast(tf.round(batch["image"]), tf.uint8)))
 
 
 def _load_for_evaluation(
     source: Source, data: DataConfig, unreadable: UnreadableImages, image_size: int
 ) -> Callable[[Record], Batch]:
     """Makes the function from a record to ``image``, ``label`` and ``weight``, as ``eval_input`` describes them."""
+    framing = FRAMINGS[data.pipeline]
 
     @_plain_graph
     def load(record: Record) -> Batch:
         image, readable = unreadable.guard(
-            lambda item: decode.central_crop(item["image"], image_size=image_size, crop=data.eval_crop), record
+            lambda item: framing.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record
         )
         label = label_vector(record["label"], len(source.class_names)) if source.multi_label else record["label"]
         return {"image": image, "label": label, "weight": tf.cast(readable, tf.float32)}

@@ -28,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Callable, Literal
 
 import tensorflow as tf
@@ -194,14 +195,17 @@ OPS: dict[str, Op] = {
 """Every operation, in the order of the reference code."""
 
 
-def randaugment(image: tf.Tensor, *, magnitude: float, num_layers: int, seed: tf.Tensor) -> tf.Tensor:
-    """Applies ``num_layers`` operations of ``OPS`` in a row, each drawn uniformly, with replacement.
+def randaugment(
+    image: tf.Tensor, *, magnitude: float, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
+) -> tf.Tensor:
+    """Applies ``num_layers`` operations in a row, each drawn uniformly, with replacement.
 
     Args:
         image: uint8 ``[H, W, 3]``.
         magnitude: strength of every operation, 0 (the image stays as it is) to 30.
         num_layers: number of operations, at least 1 (reference code: 2).
         seed: int32 ``[2]``; the result is a function of it and the image.
+        ops: the operations to draw from.
 
     Returns:
         The image, uint8 ``[H, W, 3]``.
@@ -216,13 +220,33 @@ def randaugment(image: tf.Tensor, *, magnitude: float, num_layers: int, seed: tf
     if magnitude == 0.0:
         return image
     draws = tf.random.stateless_uniform([num_layers, 4], seed)
-    # A fold, not a Python loop: the sixteen branches are traced and optimised once, however many layers there are.
-    return tf.foldl(lambda augmented, draw: _layer(augmented, magnitude, draw), draws, initializer=image)
+    chosen = tf.cast(draws[:, 0] * len(ops), tf.int32)
+    return apply_in_turn(image, [(op, magnitude) for op in ops.values()], chosen, draws[:, 1:])
 
 
-def _layer(image: tf.Tensor, magnitude: float, draw: tf.Tensor) -> tf.Tensor:
-    """Applies one operation. ``draw`` is four random numbers in [0, 1): for the choice, the sign, and the place."""
-    sign = tf.where(draw[1] < 0.5, -1.0, 1.0)
-    branches = [functools.partial(op.apply, image, magnitude, sign=sign, place=draw[2:]) for op in OPS.values()]
-    augmented = tf.switch_case(tf.cast(draw[0] * len(OPS), tf.int32), branches)
-    return tf.ensure_shape(augmented, image.shape)
+def apply_in_turn(
+    image: tf.Tensor, choices: Sequence[tuple[Op, float]], chosen: tf.Tensor, draws: tf.Tensor
+) -> tf.Tensor:
+    """Applies operations one after the other.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        choices: operations, each with its magnitude.
+        chosen: int32 ``[n]``, places in ``choices``.
+        draws: float32 ``[n, 3]``, random numbers in [0, 1) that decide the sign of each strength (its first is
+            negative below one half), and its place.
+
+    Returns:
+        The image, uint8 ``[H, W, 3]``.
+    """
+
+    def layer(augmented: tf.Tensor, step: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        number, draw = step
+        sign = tf.where(draw[0] < 0.5, -1.0, 1.0)
+        branches = [
+            functools.partial(op.apply, augmented, magnitude, sign=sign, place=draw[1:]) for op, magnitude in choices
+        ]
+        return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
+
+    # A fold, not a Python loop: the branches are traced and optimised once, however many steps there are.
+    return tf.foldl(layer, (chosen, draws), initializer=image)

@@ -184,11 +184,11 @@ def network_runtime(trained: Trained) -> Runtime:
     normalization = None if config.model.include_preprocessing else trained.spec.normalization
     plan = InputPlan(config.data, 1, normalization, UnreadableImages("error"))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)], autograph=False)
     def evaluate(images: tf.Tensor) -> tf.Tensor:
         return trained.model(plan.normalize(images), training=False)
 
-    return lambda images: evaluate(tf.constant(images)).numpy()
+    return lambda images: evaluate(tf.constant(images, tf.float32)).numpy()
 
 
 def relative_difference(logits: Logits, expected: Logits) -> float:

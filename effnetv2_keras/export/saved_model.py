@@ -12,7 +12,8 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras.data import decode
+from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data.framing import FRAMINGS
 from effnetv2_keras.export import exporter
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -31,7 +32,7 @@ class Classifier(tf.Module):
         model: pixels 0..255, float32 ``[N, H, W, 3]``, to logits.
         class_names: in label order.
         image_size: side to which ``encoded`` brings images, pixels.
-        crop: share of the shorter side that ``encoded`` keeps, as ``decode.central_crop`` takes it.
+        data: says how ``encoded`` crops and resizes.
 
     Attributes:
         serving_default: float32 pixels 0..255 ``[N, H, W, 3]``, any N, H and W; normalised inside.
@@ -41,11 +42,11 @@ class Classifier(tf.Module):
     """
 
     def __init__(
-        self, model: tf.keras.Model, class_names: tuple[str, ...], *, image_size: int, crop: float | None
+        self, model: tf.keras.Model, class_names: tuple[str, ...], *, image_size: int, data: DataConfig
     ) -> None:
         super().__init__(name="classifier")
         # The functions see the Keras model as a closure; as an attribute, its layers would be written one by one too.
-        names = list(class_names)
+        names, framing = list(class_names), FRAMINGS[data.pipeline]
         self.weights = model.variables
         self.image_size = tf.Variable(image_size, trainable=False)  # an attribute of what is loaded
 
@@ -64,11 +65,12 @@ class Classifier(tf.Module):
             return self.serving_default(tf.cast(images, tf.float32))
 
         def load(image_bytes: tf.Tensor) -> tf.Tensor:
-            return decode.central_crop(image_bytes, image_size=image_size, crop=crop)
+            return framing.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop)
 
         def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            cropped = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
-            return self.uint8(tf.map_fn(load, image_bytes, fn_output_signature=cropped))
+            cropped = tf.TensorSpec([image_size, image_size, 3], framing.dtype)
+            images = tf.map_fn(load, image_bytes, fn_output_signature=cropped)
+            return self.serving_default(tf.cast(images, tf.float32))
 
         def function(body: Callable[..., dict[str, tf.Tensor]], *inputs: tf.TensorSpec) -> Any:
             return tf.function(body, input_signature=inputs, autograph=False)
@@ -87,8 +89,8 @@ class SavedModelExporter(exporter.Exporter):
 
     def classifier(self) -> Classifier:
         """What is written, in memory."""
-        crop = self.trained.config.data.eval_crop
-        return Classifier(self.network, self.trained.class_names, image_size=self.image_size, crop=crop)
+        data = self.trained.config.data
+        return Classifier(self.network, self.trained.class_names, image_size=self.image_size, data=data)
 
     def write(self, folder: pathlib.Path) -> None:
         """See ``Exporter.write``."""
@@ -105,12 +107,13 @@ class SavedModelExporter(exporter.Exporter):
     def compare(self, folder: pathlib.Path) -> exporter.Comparison:
         """Compares every signature, on random images of two shapes."""
         loaded = tf.saved_model.load(str(folder))
-        size, crop = self.image_size, self.trained.config.data.eval_crop
+        size, data = self.image_size, self.trained.config.data
+        evaluate = FRAMINGS[data.pipeline].evaluate
         network, differences = exporter.network_runtime(self.trained), []
         for height, width in ((size, size), (size + 16, size + 8)):
             images = exporter.random_images(2, height, width)
             files = tf.stack([tf.io.encode_png(image) for image in images])
-            cropped = np.stack([decode.central_crop(file, image_size=size, crop=crop) for file in files])
+            cropped = np.stack([evaluate(file, image_size=size, crop=data.eval_crop) for file in files])
             outputs = (
                 (images, loaded.signatures["serving_default"](images=tf.constant(images, tf.float32))),
                 (images, loaded.signatures["uint8"](images=tf.constant(images))),

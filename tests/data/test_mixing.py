@@ -94,6 +94,26 @@ def test_cutmix_pastes_rectangles_from_the_same_place():
     assert 5 < clipped < 40  # a square, unless the border cuts it
 
 
+def test_even_boxes_lose_the_odd_row_and_column():
+    size = 33
+    images = tf.constant(np.stack([np.zeros((size, size, 3)), np.ones((size, size, 3))]), tf.float32)
+    sides, odd = [], 0
+    for seed in range(60):
+        settings = {"mixup_alpha": 0.0, "cutmix_alpha": 1.0, "seed": tf.constant([seed, 0])}
+        whole, _ = mixing.mix(images, tf.eye(2), **settings)
+        mixed, labels = mixing.mix(images, tf.eye(2), even_boxes=True, **settings)
+        pasted, full = mixed.numpy()[0, :, :, 0] > 0, whole.numpy()[0, :, :, 0] > 0
+        assert (full | ~pasted).all()  # inside the box as it would be
+        np.testing.assert_allclose(labels[0, 1], pasted.mean(), atol=1e-6)
+        rows = np.flatnonzero(pasted.any(axis=1))
+        if len(rows) and rows[0] > 0 and rows[-1] < size - 1:  # not clipped
+            sides.append(len(rows))
+        odd += full.any(axis=1).sum() > len(rows)
+    assert len(sides) > 5
+    assert all(side % 2 == 0 for side in sides)
+    assert odd > 5
+
+
 def test_cutmix_area_follows_beta():
     images, labels = flat_batch(2, size=64)
     images, labels = tf.repeat(images, 600, axis=0), tf.repeat(labels, 600, axis=0)

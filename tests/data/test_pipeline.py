@@ -6,11 +6,13 @@ import tensorflow as tf
 
 from effnetv2_keras import specs
 from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data.framing import FRAMINGS
 from effnetv2_keras.data.pipeline import (
     InputPlan,
     UnreadableImages,
     eval_input,
     num_eval_steps,
+    sample_images,
     single_replica,
     train_input,
 )
@@ -94,8 +96,71 @@ def test_settings_reach_the_images():
     assert min(same, mirrored) > 3
     for change in ({"crop_area": (0.2, 0.5)}, {"ra_num_layers": 4}):
         assert not np.array_equal(batches(source, plan=make_plan(**change))[0]["image"], batches(source)[0]["image"])
+    for change in ({"augment": name} for name in ("autoaug", "ra_aa", "none")):
+        assert not np.array_equal(batches(source, plan=make_plan(**change))[0]["image"], batches(source)[0]["image"])
     strong = batches(source, stage=make_stage(randaug_magnitude=25.0))
     assert not np.array_equal(strong[0]["image"], batches(source)[0]["image"])
+
+
+PIPELINES = [
+    {"pipeline": pipeline, "augment": augment, "augment_arithmetic": arithmetic, "cutout": cutout}
+    for pipeline, augment, arithmetic, cutout in (
+        ("original_v2", "autoaug", "clean", False),
+        ("clean", "ra_aa", "clean", True),
+        ("original_v2", "randaug", "original", False),
+        ("original_v1", "autoaug", "original", False),
+        ("original_finetune", "none", "original", True),
+    )
+]
+
+
+@pytest.mark.parametrize("data", PIPELINES, ids=lambda data: "-".join(map(str, data.values())))
+def test_every_pipeline_is_a_function_of_seed_epoch_and_image(data):
+    source, plan = array_source(), make_plan(**data)
+    whole = batches(source, plan=plan)
+    assert whole[0]["image"].shape == (4, SIZE, SIZE, 3)
+    assert whole[0]["image"].dtype == FRAMINGS[plan.data.pipeline].dtype
+    assert_same(whole[2:], batches(source, plan=plan, first_step=2))
+    assert not np.array_equal(batches(source, plan=plan, seed=1)[0]["image"], whole[0]["image"])
+    alone = ArraySource(array_source(1)._images.numpy(), np.array([0]), ("a", "b"))
+    images = [batch["image"][0] for batch in batches(alone, plan=make_plan(1, **data))]
+    assert len({image.tobytes() for image in images}) >= len(images) - 2  # an operation may leave it as it is
+
+
+@pytest.mark.parametrize("pipeline", FRAMINGS)
+def test_evaluation_and_calibration_follow_the_pipeline(pipeline):
+    source, plan = array_source(4), make_plan(pipeline=pipeline)
+    framing = FRAMINGS[pipeline]
+    (batch,) = single_replica(eval_input(source, plan, image_size=SIZE))
+    expected = np.stack([framing.evaluate(image, image_size=SIZE, crop=None) for image in source._images])
+    np.testing.assert_array_equal(batch["image"], expected)
+    assert batch["image"].dtype == framing.dtype
+    sampled = sample_images(source, plan.data, image_size=SIZE, count=4)
+    assert sampled.element_spec == tf.TensorSpec([SIZE, SIZE, 3], tf.uint8)
+    levels = np.clip(np.round(expected), 0, 255).astype(np.uint8)
+    assert {image.tobytes() for image in sampled.as_numpy_iterator()} == {image.tobytes() for image in levels}
+
+
+def test_the_reference_codes_finetuning_covers_the_squeezed_image_with_bright_noise():
+    source = array_source()
+    data = {"pipeline": "original_finetune", "augment": "none", "hflip": False, "augment_arithmetic": "original"}
+    bare = batches(source, plan=make_plan(**data))
+    covered = batches(source, plan=make_plan(**data, cutout=True))
+    for left, right in zip(bare, covered):
+        np.testing.assert_array_equal(left["label"], right["label"])
+        changed = (left["image"] != right["image"]).any(axis=-1)
+        assert (right["image"][changed] >= 127.5).all()
+        assert (changed.sum(axis=(1, 2)) > 0).all()
+        assert (changed.sum(axis=(1, 2)) <= (SIZE // 2) ** 2).all()
+
+
+def test_original_arithmetic_reaches_cutmix():
+    source, stage = array_source(), make_stage(randaug_magnitude=0.0, cutmix_alpha=1.0)
+    labels = [
+        np.concatenate([batch["label"] for batch in batches(source, stage=stage, plan=make_plan(**data))])
+        for data in ({}, {"augment_arithmetic": "original"})
+    ]
+    assert not np.array_equal(*labels)
 
 
 def test_mixing_begins_with_its_alpha():
@@ -154,9 +219,10 @@ def with_broken(tmp_path):
     return FileSource([str(path) for path in paths], [0] * 4 + [1] * 4, ("red", "blue")), paths
 
 
-def test_unreadable_images_are_left_out_named_and_counted(with_broken):
+@pytest.mark.parametrize("pipeline", ["clean", "original_v1"])
+def test_unreadable_images_are_left_out_named_and_counted(with_broken, pipeline):
     source, paths = with_broken
-    plan = make_plan(unreadable="skip")
+    plan = make_plan(unreadable="skip", pipeline=pipeline)
     found = batches(source, plan=plan)
     labels = np.concatenate([batch["label"] for batch in found])
     images = np.concatenate([batch["image"] for batch in found])

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.data import decode
+from effnetv2_keras.data.framing import FRAMINGS
 from effnetv2_keras.export import ExportReport, export_model
 from effnetv2_keras.training.checkpoints import Trained
 from tests.export.exports import rebuilt
@@ -107,3 +108,17 @@ def test_overwrite_replaces_an_export_and_leaves_nothing_beside_it(trained: Trai
     cropped = decode.central_crop(tf.constant(file), image_size=24, crop=EVAL_CROP)
     logits = tf.saved_model.load(str(occupied)).signatures["encoded"](image_bytes=tf.constant([file]))["logits"]
     np.testing.assert_allclose(logits, trained.model(cropped[None], training=False), rtol=1e-4)
+
+
+def test_files_are_framed_as_evaluation_does(trained: Trained, tmp_path: pathlib.Path):
+    cubic = rebuilt(trained, data__pipeline="original_v1", data__eval_crop=None)
+    export_model(cubic, tmp_path / "saved", image_size=24)
+    file = encode(random_pixels(57, 91), "PNG")
+    framed = FRAMINGS["original_v1"].evaluate(tf.constant(file), image_size=24, crop=None)
+    expected = trained.model(framed[None], training=False).numpy()
+    logits = tf.saved_model.load(str(tmp_path / "saved")).signatures["encoded"](image_bytes=tf.constant([file]))[
+        "logits"
+    ]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4)
+    rounded = decode.central_crop(tf.constant(file), image_size=24)
+    assert np.abs(expected - trained.model(rounded[None], training=False)).max() > 1e-3 * np.abs(expected).max()

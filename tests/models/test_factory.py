@@ -102,6 +102,7 @@ def test_bytes_floats_and_normalised_pixels_give_the_same():
     images = pixels()
     for normalization, normalize in (
         ("centered", lambda x: (x - 128) / 128),
+        ("symmetric", lambda x: (x / 255 - 0.5) / 0.5),
         ("imagenet", lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
     ):
         spec = dataclasses.replace(TINY, normalization=normalization)
