@@ -57,9 +57,10 @@ EXIT_INTERRUPTED = 75
 
 
 def _config() -> Config:
-    """Recipe, then --data_dir, then --hparam_str."""
-    config = hparams.load(_DATASET_CFG.value, _MODEL_NAME.value)
-    return config.override(_data_changes()).override(parse_overrides(_HPARAM_STR.value))
+    """Recipe (recipe=original in --hparam_str for the reference code's), then --data_dir, then --hparam_str."""
+    changes = parse_overrides(_HPARAM_STR.value)
+    config = hparams.load(_DATASET_CFG.value, _MODEL_NAME.value, recipe=str(changes.pop("recipe", "paper")))
+    return config.override(_data_changes()).override(changes)
 
 
 def _required(flag: flags.FlagHolder[str | None], what_for: str) -> str:

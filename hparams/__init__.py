@@ -16,18 +16,22 @@ from effnetv2_keras.overrides import nearest
 
 def names() -> tuple[str, ...]:
     """Every recipe's name, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    return tuple(
+        sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "original"))
+    )
 
 
-def load(dataset_cfg: str, model_name: str) -> Config:
+def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
     """Builds the configuration of a recipe for a model.
 
     Args:
         dataset_cfg: a recipe's name, in any case.
         model_name: a key of ``effnetv2_keras.specs.MODELS``.
+        recipe: ``"paper"``, or ``"original"`` for the reference code's settings where the two differ.
 
     Raises:
-        ConfigError: for an unknown recipe; the message suggests the nearest one.
+        ConfigError: for an unknown data set, the message suggests the nearest one; for another recipe, or one that the
+            data set does not have.
         ValueError: for an unknown model, likewise.
     """
     known = {name.lower(): name for name in names()}
@@ -37,4 +41,15 @@ def load(dataset_cfg: str, model_name: str) -> Config:
             f"Known recipes: {', '.join(names())}."
         )
     module = importlib.import_module(f"{__name__}.{known[dataset_cfg.lower()]}")
-    return module.get_config(model_name)
+    config: Config = module.get_config(model_name)
+    if recipe == "paper":
+        return config
+    if recipe != "original":
+        raise ConfigError(f"Unknown recipe={recipe}; use paper or original.")
+    if not hasattr(module, "ORIGINAL"):
+        raise ConfigError(
+            f"The settings of {known[dataset_cfg.lower()]} are this package's own; recipe=original is for imagenet, "
+            "imagenet21k, imagenetFt, cifar10Ft, cifar100Ft, flowersFt, tfflowersFt and carsFt."
+        )
+    original: Config = module.ORIGINAL(config)
+    return original

@@ -11,7 +11,9 @@ Result: not measured. Table 8 of the paper has 93.8 % (S), 94.6 % (M) and 95.1 %
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base
+from hparams import base, original
+
+ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:

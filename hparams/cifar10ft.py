@@ -10,7 +10,9 @@ Result: not measured. Table 8 of the paper has 98.7 % (S), 99.0 % (M) and 99.1 %
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base
+from hparams import base, original
+
+ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:

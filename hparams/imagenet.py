@@ -19,7 +19,9 @@ Result: not measured. The paper has 83.9 % (S), 85.1 % (M) and 85.7 % (L) top-1.
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig, EvalConfig
-from hparams import base
+from hparams import base, original
+
+ORIGINAL = original.pretrained
 
 
 def get_config(model_name: str) -> Config:

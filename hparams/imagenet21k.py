@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from effnetv2_keras.specs import get_spec
-from hparams import base
+from hparams import base, original
+
+ORIGINAL = original.unaugmented
 
 
 def get_config(model_name: str) -> Config:

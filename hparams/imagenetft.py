@@ -11,7 +11,9 @@ Result: not measured. The paper has 84.9 % (S), 86.2 % (M), 86.8 % (L) and 87.3 
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base
+from hparams import base, original
+
+ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:

@@ -10,7 +10,9 @@ Result: not measured.
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base
+from hparams import base, original
+
+ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:

@@ -84,3 +84,103 @@ def test_training_sizes_follow_from_the_evaluation_size():
 )
 def test_fine_tuning_starts_from_what_is_published(recipe, model_name, weights):
     assert hparams.load(recipe, model_name).train.ft_init_ckpt == weights
+
+
+# The reference code's settings. Columns: sizes; RandAugment magnitudes; largest alpha of mixup and CutMix; dropout;
+# augmentation; pipeline; evaluation size.
+ORIGINAL = {
+    "efficientnetv2-s": ((171, 214, 257, 300), (5, 20 / 3, 25 / 3, 10), 0.0, 0.2, "randaug", "original_v2", 384),
+    "efficientnetv2-m": ((192, 256, 320, 384), (5, 25 / 3, 35 / 3, 15), 0.2, 0.3, "randaug", "original_v2", 480),
+    "efficientnetv2-l": ((192, 256, 320, 384), (5, 10, 15, 20), 0.5, 0.4, "randaug", "original_v2", 480),
+    "efficientnetv2-xl": ((192, 256, 320, 384), (5, 10, 15, 20), 0.5, 0.4, "randaug", "original_v2", 512),
+    "efficientnetv2-b0": ((144, 160, 176, 192), (0,) * 4, 0.0, 0.2, "autoaug", "original_v1", 224),
+    "efficientnetv2-b1": ((144, 160, 176, 192), (0,) * 4, 0.0, 0.2, "autoaug", "original_v1", 240),
+    "efficientnetv2-b2": ((148, 168, 188, 208), (0,) * 4, 0.0, 0.3, "autoaug", "original_v1", 260),
+    "efficientnetv2-b3": ((156, 184, 212, 240), (0,) * 4, 0.0, 0.3, "autoaug", "original_v1", 300),
+    "efficientnet-b4": ((304,), (0,), 0.0, 0.4, "autoaug", "original_v1", 380),
+}
+# Table 6 and Algorithm 1 of the paper, for S, M and L; the others as ``base`` has it.
+PAPER = {
+    "efficientnetv2-s": ((128, 185, 243, 300), (5, 25 / 3, 35 / 3, 15), 0.0, (0.1, 0.5 / 3, 0.7 / 3, 0.3), 384),
+    "efficientnetv2-m": ((128, 212, 296, 380), (5, 10, 15, 20), 0.2, (0.1, 0.2, 0.3, 0.4), 480),
+    "efficientnetv2-l": ((128, 212, 296, 380), (5, 35 / 3, 55 / 3, 25), 0.4, (0.1, 0.7 / 3, 1.1 / 3, 0.5), 480),
+    "efficientnetv2-xl": ((128, 212, 296, 380), (5, 35 / 3, 55 / 3, 25), 0.4, (0.1, 0.7 / 3, 1.1 / 3, 0.5), 512),
+    "efficientnetv2-b0": ((128, 149, 171, 192), (5, 20 / 3, 25 / 3, 10), 0.0, (0.1, 0.4 / 3, 0.5 / 3, 0.2), 224),
+    "efficientnetv2-b1": ((128, 149, 171, 192), (5, 20 / 3, 25 / 3, 10), 0.0, (0.1, 0.4 / 3, 0.5 / 3, 0.2), 240),
+    "efficientnetv2-b2": ((128, 155, 181, 208), (5, 20 / 3, 25 / 3, 10), 0.0, (0.1, 0.5 / 3, 0.7 / 3, 0.3), 260),
+    "efficientnetv2-b3": ((128, 165, 203, 240), (5, 20 / 3, 25 / 3, 10), 0.0, (0.1, 0.5 / 3, 0.7 / 3, 0.3), 300),
+}
+STEPS = 107_336  # 350 epochs of 1,256,144 images, 4096 a step
+
+
+@pytest.mark.parametrize("model_name", ORIGINAL)
+def test_every_cell_of_the_original_recipe(model_name):
+    config = hparams.load("imagenet", model_name, "original")
+    sizes, magnitudes, alpha, dropout, augment, pipeline, eval_size = ORIGINAL[model_name]
+    stages = config.progressive.plan(STEPS)
+    assert tuple(stage.image_size for stage in stages) == sizes
+    assert [stage.randaug_magnitude for stage in stages] == pytest.approx(magnitudes)
+    for name in ("mixup_alpha", "cutmix_alpha"):
+        expected = [alpha * index / 3 for index in range(4)] if len(sizes) == 4 else [alpha]
+        assert [getattr(stage, name) for stage in stages] == pytest.approx(expected)
+    assert {stage.dropout_rate for stage in stages} == {dropout}
+    assert (config.data.augment, config.data.pipeline, config.eval_size) == (augment, pipeline, eval_size)
+    assert (config.data.augment_arithmetic, config.model.bn_momentum, config.model.survival_prob) == (
+        "original",
+        0.9,
+        0.8,
+    )
+    assert config.spec == specs.MODELS[model_name]
+    if len(sizes) == 4:
+        assert [stage.end_step for stage in stages] == [26834, 53668, 80502, 107336]
+
+
+@pytest.mark.parametrize("model_name", PAPER)
+def test_every_cell_of_the_paper_recipe(model_name):
+    config = hparams.load("imagenet", model_name)
+    sizes, magnitudes, alpha, dropout, eval_size = PAPER[model_name]
+    stages = config.progressive.plan(STEPS)
+    assert tuple(stage.image_size for stage in stages) == sizes
+    assert [stage.randaug_magnitude for stage in stages] == pytest.approx(magnitudes)
+    assert [stage.mixup_alpha for stage in stages] == pytest.approx([alpha * index / 3 for index in range(4)])
+    assert {stage.cutmix_alpha for stage in stages} == {0}
+    assert [stage.dropout_rate for stage in stages] == pytest.approx(dropout)
+    assert (config.data.augment, config.data.pipeline, config.eval_size) == ("randaug", "clean", eval_size)
+    assert (config.data.augment_arithmetic, config.model.bn_momentum, config.model.survival_prob) == (
+        "clean",
+        0.99,
+        0.8,
+    )
+    assert config.data.ra_num_layers == 2
+
+
+@pytest.mark.parametrize("recipe", ONE_STAGE)
+def test_the_original_recipes_of_one_stage(recipe):
+    paper, config = (hparams.load(recipe, "efficientnetv2-b2", kind) for kind in ("paper", "original"))
+    assert config.progressive == paper.progressive
+    assert config.train == paper.train
+    assert config.model.bn_momentum == 0.9
+    finetuning = recipe in FINE_TUNING
+    assert config.spec.normalization == ("symmetric" if finetuning else "centered")
+    assert config.data.pipeline == ("original_finetune" if finetuning else "original_v2")
+    assert (config.data.augment, config.data.cutout) == ("none", finetuning)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "message"),
+    [
+        ("imagenet", "originl", "Unknown recipe=originl; use paper or original"),
+        ("folder", "original", "The settings of folder are this package's own; recipe=original is for imagenet, "),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_refused(recipe, kind, message):
+    with pytest.raises(ConfigError, match=message):
+        hparams.load(recipe, "efficientnetv2-s", kind)
+
+
+def test_the_message_names_every_recipe_that_has_an_original():
+    has = {name for name in hparams.names() if hasattr(__import__(f"hparams.{name}", fromlist=["_"]), "ORIGINAL")}
+    with pytest.raises(ConfigError) as caught:
+        hparams.load("demo", "efficientnetv2-s", "original")
+    listed = str(caught.value).partition("is for ")[2].rstrip(".").replace(" and ", ", ").split(", ")
+    assert {name.lower() for name in listed} == has
