@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,9 @@ def make_lamb(
         UsageError: if TensorFlow Addons cannot be imported.
     """
     try:
-        from tensorflow_addons.optimizers import LAMB
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that Addons is no longer developed
+            from tensorflow_addons.optimizers import LAMB
     except (ImportError, AttributeError) as error:  # an AttributeError where it does not know this TensorFlow
         raise UsageError(
             f"train.optimizer is 'lamb', which comes from TensorFlow Addons, and that cannot be imported: {error}. "

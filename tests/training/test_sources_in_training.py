@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.errors import Interrupted
-from effnetv2_keras.evaluate import evaluate_run
+from effnetv2_keras.evaluate import evaluate, load_run
 from tests.data.test_files import write_digits, write_list
 from tests.records import digits, fake_metadata, write_imagenet, write_imagenet21k, write_tfds
 from tests.short_runs import tiny_config, train_tiny
@@ -60,7 +60,8 @@ def test_a_source_trains_evaluates_and_goes_on(tmp_path, monkeypatch, two_replic
     train_tiny(config, tmp_path / "parts")
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
     console = rich.console.Console(file=io.StringIO())
-    figures = evaluate_run(str(tmp_path / "whole"), which="latest", strategy=two_replicas, spec=TINY, console=console)
+    subject = load_run(str(tmp_path / "whole"), two_replicas, which="latest", spec=TINY)
+    figures = evaluate(subject, two_replicas, console=console)
     assert figures["num_images"] == count
     assert figures["top1"] == pytest.approx(whole["top1"], abs=0.01)
 
