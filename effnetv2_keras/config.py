@@ -136,6 +136,7 @@ class TrainConfig(_Section):
         ".*(bias|gamma|beta).*", "variables without it, named as for varsexp; None: all have it"
     )
     weight_decay_inc: float = _knob(0.0, "share by which weight decay grows, evenly, over the run", ge=-1)
+    loss_type: Literal["softmax", "sigmoid", "custom"] = _knob("softmax", "a key of optim.losses.LOSSES")
     label_smoothing: float = _knob(0.1, "share of the label spread evenly over the classes", ge=0, lt=1)
     ema_decay: float = _knob(0.9999, "moving average of weights and BatchNorm statistics; 0 turns it off", ge=0, lt=1)
     gclip: float = _knob(0.0, "clip each variable's gradient, then all, to this norm; 0 turns it off", ge=0)
@@ -146,6 +147,14 @@ class TrainConfig(_Section):
     trainable_layers: OptionalStr = _knob(None, "in place of it, a regular expression of the layers that train")
     freeze_bn: bool = _knob(False, "keep BatchNorm's scale, offset and statistics as they are at the start")
     seed: int = _knob(0, "seeds initial weights, data order, augmentation and dropout", ge=0, lt=2**31)
+
+    @pydantic.model_validator(mode="after")
+    def _smoothing_fits_the_loss(self) -> TrainConfig:
+        if self.loss_type == "custom" and self.label_smoothing:
+            raise ValueError(
+                f"loss_type=custom takes labels as they are, but label_smoothing is {self.label_smoothing}; set it to 0"
+            )
+        return self
 
 
 class EvalConfig(_Section):

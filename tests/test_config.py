@@ -59,6 +59,10 @@ def test_overrides_take_the_type_of_the_field():
         ("progressive.dropout_rate.end=2", r"dropout_rate goes from 0.1 to 2.0; it must stay in \[0, 0.999\]"),
         ("train.epochs", "Cannot read 'train.epochs' in --hparam_str; write key=value"),
         ("missing.yaml", "names the file 'missing.yaml', which does not exist"),
+        (
+            "train.loss_type=custom",
+            "loss_type=custom takes labels as they are, but label_smoothing is 0.1; set it to 0",
+        ),
         ("train.epochs=nan", "train.epochs='nan'"),
     ],
 )

@@ -132,7 +132,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         A function for ``strategy.distribute_datasets_from_function``. Its elements are one replica's share of a step:
         ``image`` ``[b, S, S, 3]``, of the type of ``data.pipeline`` (float32 where images are mixed or normalised), and
         ``label`` float32 ``[b, classes]`` whose rows sum to 1 (of a multi-label source: with a one for each label,
-        before mixing), or to 0 for an unreadable image, which so adds nothing to the loss.
+        before mixing), and ``weight`` float32 ``[b]``: 1, or 0 for an unreadable image, whose labels are zeros.
     """
     data, framing = plan.data, FRAMINGS[plan.data.pipeline]
     change = augmentation.Augmentation(
@@ -162,7 +162,8 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         image = change(image, seed=change_seed)
         if data.cutout:
             image = augmentation.noise_cutout(image, arithmetic=data.augment_arithmetic, seed=cutout_seed)
-        return {"image": image, "label": label_vector(record["label"], num_classes) * tf.cast(readable, tf.float32)}
+        weight = tf.cast(readable, tf.float32)
+        return {"image": image, "label": label_vector(record["label"], num_classes) * weight, "weight": weight}
 
     @_plain_graph
     def finish(step: tf.Tensor, batch: Batch) -> Batch:
@@ -174,7 +175,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
             even_boxes=data.augment_arithmetic == "original",
             seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
         )
-        return {"image": plan.normalize(images), "label": labels}
+        return {"image": plan.normalize(images), "label": labels, "weight": batch["weight"]}
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         shard = Shard(context.num_input_pipelines, context.input_pipeline_id)

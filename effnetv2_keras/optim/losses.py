@@ -1,8 +1,9 @@
-"""The training loss: smoothed cross-entropy and L2."""
+"""The training loss: smoothed cross-entropy, over the classes or of each by itself, and L2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Callable
 
 import tensorflow as tf
 
@@ -26,6 +27,42 @@ def softmax_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothi
     smoothed = labels * (1.0 - label_smoothing) + spread * label_smoothing
     # The fused op takes the gradient for labels that sum to 1: softmax - labels, which is not zero for a row of zeros.
     return -tf.reduce_sum(smoothed * tf.nn.log_softmax(logits), axis=-1)
+
+
+def sigmoid_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
+    """Computes the mean over the classes of each one's own cross-entropy: whether the image has that label.
+
+    A label ``y`` becomes ``y * (1 - label_smoothing) + label_smoothing / 2`` (reference code, ``loss_type`` sigmoid).
+    Arguments and result as for ``softmax_cross_entropy``, but labels lie in [0, 1] and need not sum to anything.
+    """
+    smoothed = tf.cast(labels, logits.dtype) * (1.0 - label_smoothing) + label_smoothing / 2.0
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits), axis=-1)
+
+
+def summed_sigmoid_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
+    """As ``sigmoid_cross_entropy``, but the sum over the classes, and labels stay as they are.
+
+    Reference code, ``loss_type`` custom. ``label_smoothing`` must be 0.
+    """
+    del label_smoothing  # refused by the configuration
+    return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits), axis=-1)
+
+
+LOSSES: dict[str, Callable[..., tf.Tensor]] = {
+    "softmax": softmax_cross_entropy,
+    "sigmoid": sigmoid_cross_entropy,
+    "custom": summed_sigmoid_cross_entropy,
+}
+"""Loss of each image by the name in ``train.loss_type``: ``(labels, logits, *, label_smoothing) -> [batch]``."""
+
+
+def sharing(labels: tf.Tensor) -> tf.Tensor:
+    """Divides the labels of an image by their sum, so that it has one in all; an image without any stays without.
+
+    Args:
+        labels: floats of at least 0, ``[batch, classes]``.
+    """
+    return tf.math.divide_no_nan(labels, tf.reduce_sum(labels, axis=-1, keepdims=True))
 
 
 def l2_penalty(variables: Iterable[tf.Variable]) -> tf.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
+from effnetv2_keras.optim import losses
 
 
 class Evaluator:
@@ -74,8 +75,7 @@ class Evaluator:
         for suffix, model in self._models.items():
             logits = tf.cast(model(batch["image"], training=False), tf.float32)
             target = label if label.shape.rank == 2 else tf.one_hot(label, logits.shape[-1])
-            shares = tf.math.divide_no_nan(target, tf.reduce_sum(target, axis=-1, keepdims=True))
-            loss = tf.nn.softmax_cross_entropy_with_logits(shares, logits)
+            loss = tf.nn.softmax_cross_entropy_with_logits(losses.sharing(target), logits)
             for k in (1, 5):
                 likely = tf.math.top_k(logits, k=min(k, logits.shape[-1])).indices
                 hits = tf.reduce_max(tf.gather(target, likely, batch_dims=1), axis=-1)

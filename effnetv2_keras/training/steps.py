@@ -43,6 +43,7 @@ class TrainStep:
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
         self._state, self._strategy, self._train, self._stage = state, strategy, config.train, stage
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
+        self._shares_labels = config.data.multi_label and config.train.loss_type == "softmax"
         self._loss_scaling = config.precision.policy == "mixed_float16"
         self._gradients = (
             tf.function(functools.partial(self._compute), autograph=False, jit_compile=True)
@@ -57,7 +58,8 @@ class TrainStep:
         """Takes one step.
 
         Args:
-            batch: per replica ``image`` ``[b, S, S, 3]`` and ``label`` float32 ``[b, classes]``.
+            batch: per replica ``image`` ``[b, S, S, 3]``, ``label`` float32 ``[b, classes]`` and ``weight`` float32
+                ``[b]``, 0 for an image that is to count nothing.
 
         Returns:
             Float32 scalars over the global batch: ``loss`` (what is minimised), ``top1`` (share of images whose most
@@ -104,11 +106,15 @@ class TrainStep:
         with tf.GradientTape() as tape:
             with stochastic_scope(seed, dropout_rate=self._stage.dropout_rate):
                 logits = model(batch["image"], training=True)
-            per_image = losses.softmax_cross_entropy(batch["label"], logits, label_smoothing=train.label_smoothing)
-            loss = tf.reduce_sum(per_image) / train.batch_size
+            labels = losses.sharing(batch["label"]) if self._shares_labels else batch["label"]
+            per_image = losses.LOSSES[train.loss_type](labels, logits, label_smoothing=train.label_smoothing)
+            loss = tf.reduce_sum(per_image * batch["weight"]) / train.batch_size
             if train.weight_decay and self._l2:
                 loss += weight_decay * losses.l2_penalty(self._l2) / self._strategy.num_replicas_in_sync
             objective = self._state.optimizer.get_scaled_loss(loss) if self._loss_scaling else loss
         gradients = tape.gradient(objective, self._state.variables)
-        hits = tf.equal(tf.argmax(logits, axis=-1), tf.argmax(batch["label"], axis=-1))
-        return gradients, {"loss": loss, "top1": tf.reduce_sum(tf.cast(hits, tf.float32)) / train.batch_size}
+        likeliest = tf.gather(batch["label"], tf.argmax(logits, axis=-1), batch_dims=1)
+        hits = tf.cast(likeliest >= tf.reduce_max(batch["label"], axis=-1), tf.float32) * tf.cast(
+            likeliest > 0, tf.float32
+        )
+        return gradients, {"loss": loss, "top1": tf.reduce_sum(hits * batch["weight"]) / train.batch_size}

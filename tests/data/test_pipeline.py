@@ -227,6 +227,7 @@ def test_unreadable_images_are_left_out_named_and_counted(with_broken, pipeline)
     labels = np.concatenate([batch["label"] for batch in found])
     images = np.concatenate([batch["image"] for batch in found])
     assert (labels.sum(1) == 0).sum() == 6  # two of eight, three times
+    np.testing.assert_array_equal(np.concatenate([batch["weight"] for batch in found]), labels.sum(1))
     assert sorted(plan.unreadable.names) == sorted(map(str, (paths[2], paths[5])))
     assert images[labels.sum(1) == 1].std() > 0
     evaluated = list(single_replica(eval_input(source, plan, image_size=SIZE)))

@@ -6,6 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effnetv2_keras.config import TrainConfig
 from effnetv2_keras.optim import losses
 
 
@@ -83,3 +84,34 @@ def test_l2_penalty_and_its_gradient():
 
 def test_l2_penalty_of_nothing_is_zero():
     assert float(losses.l2_penalty([])) == 0.0
+
+
+def random_labels(count=6, classes=5):
+    random = np.random.default_rng(1)
+    labels = (random.random((count, classes)) < 0.4).astype(np.float32)
+    labels[0] = 0
+    return labels, (random.normal(size=(count, classes)) * 4).astype(np.float32)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_sigmoid_is_keras_binary_cross_entropy(label_smoothing):
+    labels, logits = random_labels()
+    keras = tf.keras.losses.BinaryCrossentropy(
+        from_logits=True, label_smoothing=label_smoothing, reduction=tf.keras.losses.Reduction.NONE
+    )
+    loss = losses.sigmoid_cross_entropy(labels, tf.constant(logits), label_smoothing=label_smoothing)
+    np.testing.assert_allclose(loss, keras(labels, logits), rtol=1e-5)
+    if not label_smoothing:
+        summed = losses.summed_sigmoid_cross_entropy(labels, tf.constant(logits), label_smoothing=0.0)
+        np.testing.assert_allclose(summed, 5 * loss, rtol=1e-5)
+
+
+def test_labels_are_shared_by_an_image():
+    labels, _ = random_labels()
+    shared = losses.sharing(tf.constant(labels)).numpy()
+    np.testing.assert_allclose(shared.sum(1), labels.any(1), rtol=1e-6)
+    assert ((shared > 0) == (labels > 0)).all()
+
+
+def test_every_loss_has_a_name():
+    assert set(losses.LOSSES) == set(TrainConfig.model_fields["loss_type"].annotation.__args__)

@@ -25,7 +25,7 @@ def make_batch(seed=0):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (BATCH, 24, 24, 3)).astype(np.uint8)
     labels = tf.one_hot(rng.integers(0, 3, BATCH), 3)
-    return {"image": tf.constant(images), "label": labels}
+    return {"image": tf.constant(images), "label": labels, "weight": tf.ones([BATCH])}
 
 
 def distributed(strategy, batch):
@@ -257,15 +257,35 @@ def test_clipping_bounds_the_whole_gradient():
     assert norm > 0.01
 
 
-def test_an_unreadable_image_adds_nothing():
-    """A zero label row must leave the loss and the gradients of the other images alone."""
+LOSS_TYPES = ("softmax", "sigmoid", "custom,train.label_smoothing=0")
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_an_unreadable_image_adds_nothing(loss_type):
+    """A weight of zero must leave the loss and the gradients of the other images alone."""
     batch = make_batch()
     batch["label"] = tf.concat([batch["label"][:7], tf.zeros([1, 3])], 0)
+    batch["weight"] = tf.constant([1.0] * 7 + [0.0])
     other = {**batch, "image": tf.concat([batch["image"][:7], 255 - batch["image"][7:]], 0)}
-    one, two = (Run("cpu", f"{NO_RANDOMNESS},train.optimizer=sgd", freeze_bn=True) for _ in range(2))
+    settings = f"{NO_RANDOMNESS},train.optimizer=sgd,train.loss_type={loss_type}"
+    one, two = (Run("cpu", settings, freeze_bn=True) for _ in range(2))
     assert one(batch)["loss"] == pytest.approx(two(other)["loss"], rel=1e-6)
     for left, right in zip(one.weights(), two.weights()):
         np.testing.assert_allclose(left, right, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_images_of_several_labels_and_of_none_are_learnt(loss_type):
+    batch = make_batch()
+    labels = np.zeros([BATCH, 3], np.float32)
+    labels[:3, :2], labels[3:6, 2] = 1, 1  # the last two have none
+    batch["label"] = tf.constant(labels)
+    settings = f"data.multi_label=true,data.source=csv,train.loss_type={loss_type},train.weight_decay=0"
+    run = Run("cpu", f"{NO_RANDOMNESS},{settings},train.optimizer=adam,train.lr_base=0.1,train.lr_sched=constant")
+    first = run(batch)["loss"]
+    last = [run(batch) for _ in range(40)][-1]
+    assert last["loss"] < 0.7 * first
+    assert last["top1"] == pytest.approx(6 / 8)  # those without a label have no hit
 
 
 @pytest.mark.parametrize(
