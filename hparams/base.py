@@ -18,7 +18,7 @@ from effnetv2_keras.config import (
     TrainConfig,
     ramp,
 )
-from effnetv2_keras.weights.registry import PUBLISHED
+from effnetv2_keras.published import PUBLISHED
 
 # Columns: largest image, px; largest RandAugment magnitude; largest mixup alpha; largest dropout.
 _TABLE_6 = {

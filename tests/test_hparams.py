@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 import hparams
@@ -184,3 +187,12 @@ def test_the_message_names_every_recipe_that_has_an_original():
         hparams.load("demo", "efficientnetv2-s", "original")
     listed = str(caught.value).partition("is for ")[2].rstrip(".").replace(" and ", ", ").split(", ")
     assert {name.lower() for name in listed} == has
+
+
+def test_recipes_need_no_tensorflow():
+    """It must not be imported before ``effnetv2_keras.environment`` has quietened it; and ``--help`` answers at once."""
+    code = (
+        "import sys, hparams; [hparams.load(name, 'efficientnetv2-s') for name in hparams.names()]; "
+        "hparams.load('imagenet', 'efficientnetv2-s', 'original'); sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
