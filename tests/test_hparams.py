@@ -190,7 +190,7 @@ def test_the_message_names_every_recipe_that_has_an_original():
 
 
 def test_recipes_need_no_tensorflow():
-    """It must not be imported before ``effnetv2_keras.environment`` has quietened it; and ``--help`` answers at once."""
+    """It is not to be imported before ``effnetv2_keras.environment``; and ``--help`` should answer at once."""
     code = (
         "import sys, hparams; [hparams.load(name, 'efficientnetv2-s') for name in hparams.names()]; "
         "hparams.load('imagenet', 'efficientnetv2-s', 'original'); sys.exit('tensorflow' in sys.modules)"
