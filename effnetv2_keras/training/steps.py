@@ -43,7 +43,6 @@ class TrainStep:
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
         self._state, self._strategy, self._train, self._stage = state, strategy, config.train, stage
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
-        self._shares_labels = config.data.multi_label and config.train.loss_type == "softmax"
         self._loss_scaling = config.precision.policy == "mixed_float16"
         self._gradients = (
             tf.function(functools.partial(self._compute), autograph=False, jit_compile=True)
@@ -106,7 +105,7 @@ class TrainStep:
         with tf.GradientTape() as tape:
             with stochastic_scope(seed, dropout_rate=self._stage.dropout_rate):
                 logits = model(batch["image"], training=True)
-            labels = losses.sharing(batch["label"]) if self._shares_labels else batch["label"]
+            labels = losses.sharing(batch["label"]) if train.loss_type == "softmax" else batch["label"]
             per_image = losses.LOSSES[train.loss_type](labels, logits, label_smoothing=train.label_smoothing)
             loss = tf.reduce_sum(per_image * batch["weight"]) / train.batch_size
             if train.weight_decay and self._l2:

@@ -280,7 +280,7 @@ def test_images_of_several_labels_and_of_none_are_learnt(loss_type):
     labels = np.zeros([BATCH, 3], np.float32)
     labels[:3, :2], labels[3:6, 2] = 1, 1  # the last two have none
     batch["label"] = tf.constant(labels)
-    settings = f"data.multi_label=true,data.source=csv,train.loss_type={loss_type},train.weight_decay=0"
+    settings = f"train.loss_type={loss_type},train.weight_decay=0"
     run = Run("cpu", f"{NO_RANDOMNESS},{settings},train.optimizer=adam,train.lr_base=0.1,train.lr_sched=constant")
     first = run(batch)["loss"]
     last = [run(batch) for _ in range(40)][-1]
