@@ -7,7 +7,7 @@ import rich.table
 
 from effnetv2_keras import profile
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.splits import find_splits
+from effnetv2_keras.data.splits import find_sizes
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.report import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.training.state import schedule_for
@@ -21,7 +21,9 @@ def _table(title: str, *headings: str) -> rich.table.Table:
 
 
 def print_plan(config: Config, console: rich.console.Console) -> None:
-    """Prints data, network, stages and the learning rate at its landmarks; looks at the data but trains nothing.
+    """Prints data, network, stages and the learning rate at its landmarks.
+
+    Without the data, what is known of the data set serves. Downloads and trains nothing.
 
     Args:
         config: the run.
@@ -30,13 +32,13 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
     Raises:
         ConfigError, DataError: for settings or data that cannot be used.
     """
-    splits = find_splits(config.data)
-    num_train, num_classes = splits.train.num_examples, len(splits.train.class_names)
+    sizes = find_sizes(config.data)
+    num_train, num_classes = sizes.num_train, sizes.num_classes
     total_steps = config.total_steps(num_train)
     stages = config.progressive.plan(total_steps)
     parameters = profile.count_parameters(config.spec, num_classes=num_classes)
     console.print(
-        f"{num_train:,} images to train on, {splits.evaluation.num_examples:,} to evaluate on, {num_classes} classes\n"
+        f"{num_train:,} images to train on, {sizes.num_eval:,} to evaluate on, {num_classes} classes\n"
         f"{config.model.model_name}: {parameters.total:,} parameters, {parameters.trainable:,} trainable; "
         f"{profile.count_macs(config.spec, image_size=config.eval_size, num_classes=num_classes) / 1e9:.3g} G "
         f"multiply-adds an image at {config.eval_size} px\n"

@@ -99,6 +99,9 @@ def test_plan_of_a_recipe_needs_no_images(tmp_path):
     output, _ = run("--mode=plan", "--dataset_cfg=cifar10Ft", "--model_name=efficientnetv2-s", f"--data_dir={tmp_path}")
     assert "50,000 images to train on, 10,000 to evaluate on, 10 classes" in output
     assert "10,000 steps of 512 images" in output
+    output, errors = run("--mode=plan", "--dataset_cfg=ImageNet", "--model_name=efficientnetv2-s")
+    assert "1,281,167 images to train on, 50,000 to evaluate on, 1000 classes" in output
+    assert "The data is not there; planning with the published sizes" in errors
 
 
 @pytest.mark.parametrize(
@@ -109,8 +112,8 @@ def test_plan_of_a_recipe_needs_no_images(tmp_path):
         (["--mode=plan", "--model_name=efficientnetv2-b4"], "Unknown model 'efficientnetv2-b4'; did you mean"),
         (["--mode=plan", "--hparam_str=train.epoch=1"], "Unknown hparam 'train.epoch'; did you mean 'train.epochs'"),
         (["--mode=plan", "--data_dir=/nowhere"], "--data_dir=/nowhere: there is no such folder"),
-        (["--mode=plan", "--dataset_cfg=ImageNet"], "give --data_dir=DIR with the shards DIR/train-00000-of-01024"),
-        (["--mode=plan", "--dataset_cfg=carsFt"], "Arrange the images as DIR/train/CLASS/*.jpg (8,144 images)"),
+        (["--mode=preview", "--dataset_cfg=ImageNet"], "give --data_dir=DIR with the shards DIR/train-00000-of-01024"),
+        (["--mode=preview", "--dataset_cfg=carsFt"], "Arrange the images as DIR/train/CLASS/*.jpg (8,144 images)"),
         (["--mode=train", "--dataset_cfg=demo"], "--mode=train needs --model_dir, the folder of the run"),
         (["--mode=eval", "--model_dir=/nowhere"], "/nowhere holds no run"),
         (

@@ -12,7 +12,7 @@ from typing import Callable
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.labels import read_labels
 from effnetv2_keras.data.slices import Slice, parse_slice
-from effnetv2_keras.data.sources import DataError, FileSource
+from effnetv2_keras.data.sources import DataAbsentError, DataError, FileSource
 from effnetv2_keras.data.tfds_sources import CARS_LAYOUT, EVAL_SPLITS
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
@@ -34,7 +34,7 @@ def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     """
     if not data.data_dir:
         layout = CARS_LAYOUT if data.tfds_name == "cars196" else "give --data_dir=FOLDER with one sub-folder per class."
-        raise DataError(f"The folder source needs a folder: {layout}")
+        raise DataAbsentError(f"The folder source needs a folder: {layout}")
     root = pathlib.Path(data.data_dir)
     if not root.is_dir():
         raise DataError(f"--data_dir={data.data_dir}: there is no such folder.")
@@ -62,7 +62,7 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
             evaluation has labels that training lacks.
     """
     if not data.data_dir:
-        raise DataError("The csv source needs --data_dir=FOLDER with train.csv, or --data_dir=LIST.csv.")
+        raise DataAbsentError("The csv source needs --data_dir=FOLDER with train.csv, or --data_dir=LIST.csv.")
     root = pathlib.Path(data.data_dir)
     if not root.exists():
         raise DataError(f"--data_dir={data.data_dir}: there is no such folder or file.")

@@ -23,6 +23,10 @@ class DataError(UsageError):
     """Data that cannot be used."""
 
 
+class DataAbsentError(DataError):
+    """Data that is not there yet; the message says what to put where."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """One input worker's part of the data.
@@ -52,13 +56,6 @@ class Source(abc.ABC):
     class_names: tuple[str, ...]
     num_examples: int
     multi_label: bool = False
-
-    def prepare(self) -> None:  # noqa: B027 - most sources have nothing to do
-        """Makes the images ready to be read, where that takes more than files on this machine.
-
-        Raises:
-            DataError: if they cannot be had; the message says what to put where.
-        """
 
     def extents(self) -> Sequence[Extent]:
         """Says which records of which files these are, for sources that read files."""

@@ -5,6 +5,7 @@ To add a data set, write a function ``DataConfig -> (train, evaluation)`` and ad
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Callable
 
@@ -13,8 +14,9 @@ from absl import logging
 
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.files import csv_splits, folder_splits
-from effnetv2_keras.data.sources import ArraySource, DataError, Source
-from effnetv2_keras.data.tfds_sources import tfds_splits
+from effnetv2_keras.data.known_sizes import Sizes, known_sizes
+from effnetv2_keras.data.sources import ArraySource, DataAbsentError, DataError, Source
+from effnetv2_keras.data.tfds_sources import prepare_tfds, tfds_splits
 from effnetv2_keras.data.tfrecords import tfrecord_splits
 
 
@@ -97,9 +99,10 @@ SOURCES: dict[str, Callable[[config_lib.DataConfig], tuple[Source, Source]]] = {
 
 
 def find_splits(data: config_lib.DataConfig) -> Splits:
-    """Finds out classes and sizes of the data that a configuration names, without downloading it if that can be.
+    """Finds out classes and sizes of the data that a configuration names, and never downloads it.
 
     Raises:
+        DataAbsentError: for data that is not there.
         DataError: for data that cannot be used, splits that overlap, or another number of classes than
             ``data.num_classes``.
     """
@@ -123,7 +126,26 @@ def open_splits(data: config_lib.DataConfig) -> Splits:
     Raises:
         DataError: as ``find_splits`` does, or for data that cannot be downloaded.
     """
-    splits = find_splits(data)
-    splits.train.prepare()
-    splits.evaluation.prepare()
-    return splits
+    if data.source == "tfds":
+        with contextlib.suppress(DataAbsentError):
+            find_splits(data)  # so that a wrong setting is found before a long download
+        prepare_tfds(data)
+    return find_splits(data)
+
+
+def find_sizes(data: config_lib.DataConfig) -> Sizes:
+    """Counts the data that a configuration names; without the data, what is known of the data set is taken.
+
+    Raises:
+        DataAbsentError: if it is not there and nothing is known of it.
+        DataError: as ``find_splits`` does.
+    """
+    try:
+        splits = find_splits(data)
+    except DataAbsentError:
+        sizes = known_sizes(data)
+        if sizes is None:
+            raise
+        logging.warning("The data is not there; planning with the published sizes of the data set.")
+        return sizes
+    return Sizes(splits.train.num_examples, splits.evaluation.num_examples, len(splits.train.class_names))

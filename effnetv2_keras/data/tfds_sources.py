@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras import config as config_lib
-from effnetv2_keras.data.sources import DataError, Extent, Record, StreamSource
+from effnetv2_keras.data.sources import DataAbsentError, DataError, Extent, Record, StreamSource
 
 EVAL_SPLITS = ("validation", "val", "test")
 """What is evaluated where ``data.eval_split`` names nothing: the first of these that there is."""
@@ -88,10 +88,6 @@ class TfdsSource(StreamSource):
         self.shuffle_buffer = shuffle_buffer
         self._builder, self._split, self._keys = builder, split, (image_key, label_key)
 
-    def prepare(self) -> None:
-        """See ``Source.prepare``: downloads the data set and writes its records, unless they are there."""
-        prepare(self._builder)
-
     def extents(self) -> Sequence[Extent]:
         """See ``Source.extents``."""
         return [(str(part.filename), range(part.skip, part.skip + part.take)) for part in self._info.file_instructions]
@@ -115,14 +111,15 @@ class TfdsSource(StreamSource):
         return {"image": image, "label": label, "name": name}
 
 
-def prepare(builder: Any) -> None:
-    """Downloads a data set and writes its records, unless they are there.
+def prepare_tfds(data: config_lib.DataConfig) -> None:
+    """Downloads the data set that a configuration names and writes its records, unless they are there.
 
     Raises:
         DataError: if that fails; the message names the archives and the folder.
     """
     import tensorflow_datasets as tfds
 
+    builder = _builder(data)
     where = f"{builder.name!r} in {builder.data_dir}"
     if builder.name in _GONE and not builder.data_path.exists():
         raise DataError(f"There is no prepared {where}, and it cannot be downloaded: {_GONE[builder.name]}")
@@ -138,24 +135,32 @@ def prepare(builder: Any) -> None:
         ) from error
 
 
-def tfds_splits(data: config_lib.DataConfig) -> tuple[TfdsSource, TfdsSource]:
-    """Any TensorFlow Datasets name with an image and one or several labels; ``data.data_dir`` is the TFDS folder.
-
-    Nothing is downloaded if the sizes are known without.
-
-    Raises:
-        DataError: if no name is given, the name is unknown, or the data cannot be prepared.
-    """
+def _builder(data: config_lib.DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     if not data.tfds_name:
         raise DataError("The tfds source needs a name: --hparam_str=data.tfds_name=cifar10")
     try:
-        builder = tfds.builder(data.tfds_name, data_dir=data.data_dir)
+        return tfds.builder(data.tfds_name, data_dir=data.data_dir)
     except tfds.core.DatasetNotFoundError as error:
         raise DataError(f"TensorFlow Datasets knows no {data.tfds_name!r} (looked in {data.data_dir}).") from error
+
+
+def tfds_splits(data: config_lib.DataConfig) -> tuple[TfdsSource, TfdsSource]:
+    """Any TensorFlow Datasets name with an image and one or several labels; ``data.data_dir`` is the TFDS folder.
+
+    Nothing is downloaded; ``prepare_tfds`` does that.
+
+    Raises:
+        DataAbsentError: if TensorFlow Datasets does not know the sizes before the data is prepared.
+        DataError: if no name is given, or the name, a split or a feature is unknown.
+    """
+    builder = _builder(data)
     if not builder.info.splits:
-        prepare(builder)
+        raise DataAbsentError(
+            f"{builder.name!r} is not prepared in {builder.data_dir}, and how many images it has is not known without. "
+            f"Prepare it: tfds.load({builder.name!r}), or begin to train, which does the same."
+        )
     eval_split = data.eval_split or next((name for name in EVAL_SPLITS if name in builder.info.splits), None)
     if eval_split is None:
         raise DataError(

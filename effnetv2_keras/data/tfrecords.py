@@ -15,7 +15,7 @@ from absl import logging
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.labels import class_names_of
 from effnetv2_keras.data.slices import parse_slice
-from effnetv2_keras.data.sources import DataError, Extent, Record, StreamSource
+from effnetv2_keras.data.sources import DataAbsentError, DataError, Extent, Record, StreamSource
 
 EVAL_SPLIT = "validation"
 IMAGE_KEY, LABEL_KEY = "image/encoded", "image/class/label"
@@ -242,7 +242,7 @@ def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfReco
             of range, or the classes are in another order in one of the splits.
     """
     if not data.data_dir:
-        raise DataError(
+        raise DataAbsentError(
             "The tfrecord source needs a folder: give --data_dir=DIR with the shards DIR/"
             f"{parse_slice(data.train_split).name}-00000-of-01024 ... and DIR/"
             f"{parse_slice(data.eval_split or EVAL_SPLIT).name}-00000-of-00128 ... ImageNet is written so by "
