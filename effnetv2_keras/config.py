@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Optional
 import pydantic
 import yaml
 
-from effnetv2_keras import progressive, specs
+from effnetv2_keras import progressive, reference_keys, specs
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.overrides import check_regex, flatten, nearest, read_yaml
 
@@ -290,11 +290,13 @@ class Config(_Section):
     def override(self, changes: Mapping[str, Any]) -> Config:
         """Returns a copy with dotted fields replaced: ``{"train.epochs": 10}``.
 
-        Values may be strings, which are read as the field's own type.
+        Values may be strings, which are read as the field's own type. The reference code's names serve too; see
+        ``reference_keys``.
 
         Raises:
             ConfigError: for an unknown field (the nearest known one is named) or a value of the wrong type.
         """
+        changes = reference_keys.translate(changes, self)
         tree = self.model_dump()
         known = dict(flatten(tree))
         for key, value in changes.items():
