@@ -1,7 +1,7 @@
 """Flowers from ImageNet weights: 102 classes, 2,040 images to train on, 6,149 to evaluate on.
 
-Source: the reference code's ``datasets.py``, ``FlowersFt``; Table 9 of the paper. The data is TensorFlow Datasets'
-``oxford_flowers102``: its splits train and validation, of 1,020 images each, are trained on.
+Source: ``base.finetune``, and the reference code's ``datasets.py``, ``FlowersFt``; Table 9 of the paper. The data is
+TensorFlow Datasets' ``oxford_flowers102``: its splits train and validation, of 1,020 images each, are trained on.
 Command: ``python main.py --mode=train --dataset_cfg=flowersFt --model_name=efficientnetv2-s --model_dir=RUN``, with
 ``--data_dir`` for the folder of TensorFlow Datasets.
 Result: not measured. Table 8 of the paper has 97.9 % (S), 98.5 % (M) and 98.8 % (L).
@@ -16,7 +16,7 @@ ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:
-    """The reference code's fine-tuning from ImageNet weights."""
+    """The paper's fine-tuning from ImageNet weights."""
     return base.finetune(
         model_name,
         DataConfig(

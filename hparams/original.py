@@ -61,7 +61,12 @@ def unaugmented(config: Config) -> Config:
 
 
 def finetuned(config: Config) -> Config:
-    """Fine-tuning: whole images squeezed into squares, pixels of -1 to 1 for every variant, cutout."""
+    """Fine-tuning: 15 epochs but at least 10,000 steps at a constant learning rate, with weight decay.
+
+    Whole images are squeezed into squares, pixels go from -1 to 1 for every variant, and the square is noise.
+    """
+    train = {"epochs": 15, "min_steps": 10_000, "lr_sched": "constant", "weight_decay": 1e-5}
+    config = config.model_copy(update={"train": config.train.model_copy(update=train)})
     return _changed(
         config,
         normalization="symmetric",

@@ -1,7 +1,7 @@
 """tf_flowers from ImageNet weights: 5 classes, 3,670 images, of which 70 % are trained on.
 
-Source: the reference code's ``datasets.py``, ``TFFlowersFt``, which evaluates on images that it trains on as well
-(``train[30%:]``); here the last 30 % are held out. The data is TensorFlow Datasets' ``tf_flowers``.
+Source: ``base.finetune``, and the reference code's ``datasets.py``, ``TFFlowersFt``, which evaluates on images that it
+trains on as well (``train[30%:]``); here the last 30 % are held out. The data is TensorFlow Datasets' ``tf_flowers``.
 Command: ``python main.py --mode=train --dataset_cfg=tfflowersFt --model_name=efficientnetv2-s --model_dir=RUN``, with
 ``--data_dir`` for the folder of TensorFlow Datasets.
 Result: not measured.
@@ -16,7 +16,7 @@ ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:
-    """The reference code's fine-tuning from ImageNet weights."""
+    """The paper's fine-tuning from ImageNet weights."""
     return base.finetune(
         model_name,
         DataConfig(

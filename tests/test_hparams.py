@@ -34,8 +34,8 @@ def test_names_are_case_insensitive_and_suggested():
         hparams.load("foldr", "efficientnetv2-b0")
 
 
-# The reference code's datasets.py. Columns: epochs, least steps, batch, base learning rate, schedule, warm-up epochs,
-# moving average, weight decay, smoothing, survival, evaluation batch.
+# The reference code's datasets.py (recipe=original). Columns: epochs, least steps, batch, base learning rate, schedule,
+# warm-up epochs, moving average, weight decay, smoothing, survival, evaluation batch.
 CELLS = {
     "ImageNet": (350, 0, 4096, 0.016, "exponential", 5, 0.9999, 1e-5, 0.1, 0.8, 8),
     "ImageNet21k": (60, 0, 4096, 0.008, "cosine", 1, 0.9999, 1e-5, 0.0, 1.0, 128),
@@ -46,7 +46,7 @@ CELLS = {
 @pytest.mark.parametrize("recipe", CELLS)
 @pytest.mark.parametrize("model_name", ["efficientnetv2-s", "efficientnetv2-b1", "efficientnet-b4"])
 def test_settings_are_those_of_the_reference_code(recipe, model_name):
-    config = hparams.load(recipe, model_name)
+    config = hparams.load(recipe, model_name, "original")
     train = config.train
     assert (
         train.epochs, train.min_steps, train.batch_size, train.lr_base, train.lr_sched, train.lr_warmup_epoch,
@@ -60,6 +60,21 @@ def test_settings_are_those_of_the_reference_code(recipe, model_name):
     expected = 224 if recipe == "ImageNet21k" else size[recipe in FINE_TUNING]
     assert stage.image_size == expected
     assert config.eval_size == (224 if recipe == "ImageNet21k" else specs.MODELS[model_name].eval_size)
+
+
+@pytest.mark.parametrize("recipe", FINE_TUNING)
+def test_fine_tuning_is_the_papers(recipe):
+    """Sections 5.2 (ImageNet) and 5.3 (the others)."""
+    config = hparams.load(recipe, "efficientnetv2-s")
+    imagenet = recipe == "imagenetFt"
+    assert config.total_steps(1_281_167 if imagenet else 50_000) == (37_534 if imagenet else 10_000)
+    train = config.train
+    assert (train.batch_size, train.lr_base * 2, train.lr_sched) == (512, 0.001, "cosine")
+    assert (train.weight_decay, config.data.cutout, config.data.augment_arithmetic) == (
+        1e-5 if imagenet else 0,
+        True,
+        "clean",
+    )
 
 
 def test_training_sizes_follow_from_the_evaluation_size():
@@ -161,9 +176,9 @@ def test_every_cell_of_the_paper_recipe(model_name):
 def test_the_original_recipes_of_one_stage(recipe):
     paper, config = (hparams.load(recipe, "efficientnetv2-b2", kind) for kind in ("paper", "original"))
     assert config.progressive == paper.progressive
-    assert config.train == paper.train
-    assert config.model.bn_momentum == 0.9
     finetuning = recipe in FINE_TUNING
+    assert (config.train == paper.train) != finetuning
+    assert config.model.bn_momentum == 0.9
     assert config.spec.normalization == ("symmetric" if finetuning else "centered")
     assert config.data.pipeline == ("original_finetune" if finetuning else "original_v2")
     assert (config.data.augment, config.data.cutout) == ("none", finetuning)
