@@ -1,4 +1,4 @@
-"""Every knob of a run, typed, validated and documented with its unit (no TensorFlow).
+"""The configuration of a run: its sections together (no TensorFlow).
 
 A recipe in ``hparams/`` builds a ``Config``; ``--hparam_str`` overrides single fields; the resolved result is written
 to the run's folder and read back from there. Instances are frozen: nothing edits a configuration during a run.
@@ -9,250 +9,45 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Optional
+from typing import Any
 
 import pydantic
 import yaml
 
-from effnetv2_keras import progressive, reference_keys, specs
+from effnetv2_keras import reference_keys, specs
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.overrides import check_regex, flatten, nearest, read_yaml
+from effnetv2_keras.overrides import flatten, nearest, read_yaml
+from effnetv2_keras.sections import (
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    PrecisionConfig,
+    ProgressiveConfig,
+    RampConfig,
+    RuntimeConfig,
+    Section,
+    TrainConfig,
+    ramp,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "PrecisionConfig",
+    "ProgressiveConfig",
+    "RampConfig",
+    "RuntimeConfig",
+    "TrainConfig",
+    "ramp",
+]
 
 CONFIG_FILE = "config.yaml"
 
 
-def _split_bars(value: Any) -> Any:
-    """Reads ``"a|b|c"`` as a list, the list syntax of ``--hparam_str``."""
-    return [part for part in value.split("|") if part] if isinstance(value, str) else value
-
-
-def _none_word(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
-
-
-Sizes = Annotated[tuple[Annotated[int, pydantic.Field(ge=1)], ...], pydantic.BeforeValidator(_split_bars)]
-# `from __future__ import annotations` and Python 3.9 together need Optional, not `X | None`, in pydantic fields.
-OptionalPair = Annotated[
-    Optional[tuple[float, float]], pydantic.BeforeValidator(lambda value: _split_bars(_none_word(value)))
-]
-OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
-OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
-OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]
-OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
-Regex = Annotated[Optional[str], pydantic.BeforeValidator(_none_word), pydantic.AfterValidator(check_regex)]
-
-
-def _knob(default: Any, description: str, **limits: Any) -> Any:
-    return pydantic.Field(default, description=description, **limits)
-
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
-
-class RampConfig(_Section):
-    """Start and end of a quantity that moves from the first stage to the last."""
-
-    start: float = _knob(0.0, "value in the first stage")
-    end: float = _knob(0.0, "value in the last stage")
-
-    def to_ramp(self) -> progressive.Ramp:
-        """The same as the planner's type."""
-        return progressive.Ramp(self.start, self.end)
-
-
-def ramp(start: float, end: float) -> RampConfig:
-    """Shorthand for recipes."""
-    return RampConfig(start=start, end=end)
-
-
-class ModelConfig(_Section):
-    """The network."""
-
-    model_name: str = _knob("efficientnetv2-b0", "a name of specs.MODELS")
-    survival_prob: float = _knob(0.8, "stochastic depth: probability that the deepest block survives", gt=0, le=1)
-    bn_momentum: float = _knob(0.99, "BatchNorm moving-average momentum (paper section 5.1)", ge=0, lt=1)
-    bn_epsilon: float = _knob(1e-3, "BatchNorm epsilon (reference code)", gt=0)
-    act_fn: str = _knob("silu", "activation, any name tf.keras.activations knows")
-    normalization: OptionalNormalization = _knob(None, "a key of specs.PIXEL_STATISTICS; None: the variant's own")
-    include_preprocessing: bool = _knob(True, "normalise inside the model (input 0..255); else in the input pipeline")
-
-    @pydantic.field_validator("model_name")
-    @classmethod
-    def _known_model(cls, name: str) -> str:
-        return specs.get_spec(name).name
-
-
-class ProgressiveConfig(_Section):
-    """Stages of progressive learning (paper section 4, Algorithm 1 and Table 6)."""
-
-    stages: int = _knob(4, "number of stages; 1 trains at the final size throughout", ge=1)
-    schedule: progressive.RampSchedule = _knob("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
-    size_multiple: int = _knob(1, "round image sizes to a multiple of this, pixels", ge=1)
-    image_size: RampConfig = _knob(ramp(128, 224), "side of the training images, pixels")
-    randaug_magnitude: RampConfig = _knob(
-        ramp(5, 15), "of augment=randaug and ra_aa: magnitude, 0 to 30; 0 turns it off"
-    )
-    mixup_alpha: RampConfig = _knob(ramp(0, 0), "mixup Beta parameter; 0 turns it off")
-    cutmix_alpha: RampConfig = _knob(ramp(0, 0), "CutMix Beta parameter; 0 turns it off")
-    dropout_rate: RampConfig = _knob(ramp(0.1, 0.3), "dropout before the classifier")
-
-    def plan(self, total_steps: int) -> tuple[progressive.Stage, ...]:
-        """The stage plan of a run of ``total_steps`` steps."""
-        return progressive.plan_stages(
-            self.ramps(),
-            num_stages=self.stages,
-            total_steps=total_steps,
-            schedule=self.schedule,
-            size_multiple=self.size_multiple,
-        )
-
-    def ramps(self) -> progressive.Ramps:
-        """The ramps as the planner's type."""
-        names = ("image_size", "randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
-        return progressive.Ramps(**{name: getattr(self, name).to_ramp() for name in names})
-
-    @pydantic.model_validator(mode="after")
-    def _ramps_in_range(self) -> ProgressiveConfig:
-        self.ramps()
-        return self
-
-
-class TrainConfig(_Section):
-    """Optimisation. The learning rate scales with the batch: peak = lr_base * batch_size / 256."""
-
-    epochs: float = _knob(350, "passes over the training images; may be a fraction", gt=0)
-    min_steps: int = _knob(0, "steps that the run takes at least, however few its epochs make", ge=0)
-    batch_size: int = _knob(4096, "images per step, over all replicas", ge=1)
-    optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw", "lamb"] = _knob("rmsprop", "see optim.optimizers")
-    lr_base: float = _knob(0.016, "peak learning rate per 256 images", gt=0)
-    lr_sched: Literal["exponential", "cosine", "linear", "constant"] = _knob("exponential", "see optim.schedules")
-    lr_warmup_epoch: float = _knob(5, "epochs of linear warm-up from 0", ge=0)
-    lr_decay_epoch: float = _knob(2.4, "exponential: epochs between two decays", gt=0)
-    lr_decay_factor: float = _knob(0.97, "exponential: factor of one decay", gt=0, le=1)
-    lr_min: float = _knob(0.0, "floor of the learning rate per 256 images", ge=0)
-    weight_decay: float = _knob(1e-5, "L2 on convolution and dense kernels (adamw and lamb: decoupled)", ge=0)
-    weight_decay_exclude: Regex = _knob(
-        ".*(bias|gamma|beta).*", "variables without it, named as for varsexp; None: all have it"
-    )
-    weight_decay_inc: float = _knob(0.0, "share by which weight decay grows, evenly, over the run", ge=-1)
-    loss_type: Literal["softmax", "sigmoid", "custom"] = _knob("softmax", "a key of optim.losses.LOSSES")
-    label_smoothing: float = _knob(0.1, "share of the label spread evenly over the classes", ge=0, lt=1)
-    ema_decay: float = _knob(0.9999, "moving average of weights and BatchNorm statistics; 0 turns it off", ge=0, lt=1)
-    gclip: float = _knob(0.0, "clip each variable's gradient, then all, to this norm; 0 turns it off", ge=0)
-    ft_init_ckpt: OptionalStr = _knob(None, "weights a new run starts from: a path or name that load_weights takes")
-    ft_init_ema: bool = _knob(True, "ft_init_ckpt: take the averaged weights where the file has them")
-    varsexp: Regex = _knob(None, "variables to train, a regular expression from the start of the name; None: all")
-    trainable_from: OptionalStr = _knob(None, "first layer that trains, such as block_5; None: all do")
-    trainable_layers: OptionalStr = _knob(None, "in place of it, a regular expression of the layers that train")
-    freeze_bn: bool = _knob(False, "keep BatchNorm's scale, offset and statistics as they are at the start")
-    seed: int = _knob(0, "seeds initial weights, data order, augmentation and dropout", ge=0, lt=2**31)
-
-    @pydantic.model_validator(mode="after")
-    def _smoothing_fits_the_loss(self) -> TrainConfig:
-        if self.loss_type == "custom" and self.label_smoothing:
-            raise ValueError(
-                f"loss_type=custom takes labels as they are, but label_smoothing is {self.label_smoothing}; set it to 0"
-            )
-        return self
-
-
-class EvalConfig(_Section):
-    """Evaluation."""
-
-    batch_size: int = _knob(64, "images per evaluation step, over all replicas", ge=1)
-    isize: OptionalInt = _knob(None, "evaluation image side, pixels; None: the variant's own", ge=1)
-    sizes: Sizes = _knob((), "--mode=eval: image sides to compare, pixels; none: isize alone")
-    per_class: bool = _knob(False, "--mode=eval: accuracy of each class, and the confusion matrix")
-    every_epochs: float = _knob(1.0, "epochs between two evaluations (one always closes the run)", gt=0)
-
-
-class DataConfig(_Section):
-    """Where images come from and how they are augmented."""
-
-    source: Literal["folder", "csv", "tfrecord", "tfds", "digits"] = _knob("folder", "a key of data.splits.SOURCES")
-    data_dir: OptionalStr = _knob(None, "folder of the images, lists or records; a list; or the TFDS data folder")
-    tfds_name: OptionalStr = _knob(None, "TensorFlow Datasets name, such as 'cifar10'")
-    train_split: str = _knob("train", "split to train on, or a share of it such as train[2%:]")
-    eval_split: OptionalStr = _knob(None, "split to evaluate on; None: the first of validation, val, test")
-    holdout: float = _knob(0.1, "folder, csv: share held out, by a fixed rule, where there is no split", gt=0, lt=1)
-    num_classes: OptionalInt = _knob(None, "classes that the data must have; tfrecord: that it has", ge=2)
-    image_key: OptionalStr = _knob(None, "feature or column of the image; None: image, path or image/encoded")
-    label_key: OptionalStr = _knob(None, "feature or column of the label; None: label or image/class/label")
-    first_label: int = _knob(1, "tfrecord: number of the first class, 1 in the layout of ImageNet", ge=0)
-    multi_label: bool = _knob(False, "csv, tfrecord: an image may have several labels, or none")
-    label_separator: str = _knob(";", "csv: what separates the labels of an image", min_length=1)
-    unreadable: Literal["error", "skip"] = _knob("error", "an image that cannot be decoded: stop, or skip and warn")
-    pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = _knob(
-        "clean", "how images become squares: clean, or one of the reference code's three; see data.framing"
-    )
-    crop_area: OptionalPair = _knob(
-        None, "random crop: smallest and largest share of the image; None: the pipeline's own, as 0.05|1"
-    )
-    crop_aspect: OptionalPair = _knob(
-        None, "random crop: smallest and largest width over height; None: the pipeline's own, as 0.75|1.33"
-    )
-    hflip: bool = _knob(True, "flip half of the training images left to right")
-    augment: Literal["randaug", "autoaug", "ra_aa", "none"] = _knob(
-        "randaug", "RandAugment at the stage's magnitude, AutoAugment, one of them at random, or neither"
-    )
-    augment_arithmetic: Literal["clean", "original"] = _knob(
-        "clean", "operations of augment, cutout and CutMix: clean, or just as the reference code's; see data.original"
-    )
-    ra_num_layers: int = _knob(2, "RandAugment operations per image", ge=1)
-    cutout: bool = _knob(False, "after them, cover a square of half the side with noise (fine-tuning)")
-    eval_crop: OptionalFloat = _knob(
-        None, "share of the shorter side kept by the central crop; None: the pipeline's own, as size/(size+32)"
-    )
-    shuffle_buffer: int = _knob(16384, "tfds, tfrecord: encoded records in the shuffle buffer", ge=1)
-
-    @pydantic.field_validator("crop_area", "crop_aspect")
-    @classmethod
-    def _ordered(cls, pair: tuple[float, float] | None, info: pydantic.ValidationInfo) -> tuple[float, float] | None:
-        if pair is None:
-            return None
-        low, high = pair
-        top = 1.0 if info.field_name == "crop_area" else float("inf")
-        if not 0 < low <= high <= top:
-            raise ValueError(f"must be two numbers with 0 < low <= high <= {top}, written low|high")
-        return pair
-
-    @pydantic.field_validator("eval_crop")
-    @classmethod
-    def _share(cls, share: float | None) -> float | None:
-        if share is not None and not 0 < share <= 1:
-            raise ValueError("must lie in (0, 1]")
-        return share
-
-    @pydantic.model_validator(mode="after")
-    def _crop_is_drawn(self) -> DataConfig:
-        if self.pipeline == "original_finetune" and (self.crop_area or self.crop_aspect):
-            raise ValueError(
-                "the pipeline original_finetune trains on whole images and draws no crop: set data.crop_area and "
-                "data.crop_aspect to None, or take another data.pipeline"
-            )
-        return self
-
-
-class RuntimeConfig(_Section):
-    """How the run is carried out. These may change when a run is resumed; they do not change its arithmetic."""
-
-    log_every: int = _knob(20, "steps between two log lines", ge=1)
-    checkpoint_every: int = _knob(1000, "steps between two checkpoints (an evaluation also writes one)", ge=1)
-    keep_checkpoint_max: int = _knob(5, "recent checkpoints kept", ge=1)
-    tensorboard: bool = _knob(True, "write TensorBoard event files")
-
-
-class PrecisionConfig(_Section):
-    """Number formats and compilation."""
-
-    policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _knob(
-        "float32", "compute type; weights, logits and loss stay float32, float16 adds dynamic loss scaling"
-    )
-    jit_compile: bool = _knob(False, "compile the train step with XLA")
-
-
-class Config(_Section):
+class Config(Section):
     """A whole run."""
 
     model: ModelConfig = ModelConfig()
@@ -296,7 +91,9 @@ class Config(_Section):
         Raises:
             ConfigError: for an unknown field (the nearest known one is named) or a value of the wrong type.
         """
-        changes = reference_keys.translate(changes, self)
+        changes = reference_keys.translate(
+            changes, reference_keys.Context(self.eval_size, self.data.augment_arithmetic == "clean")
+        )
         tree = self.model_dump()
         known = dict(flatten(tree))
         for key, value in changes.items():

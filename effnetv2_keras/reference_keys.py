@@ -6,12 +6,22 @@ Those that are called the same here need nothing. The others are translated, or 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from effnetv2_keras.errors import ConfigError
 
-if TYPE_CHECKING:
-    from effnetv2_keras.config import Config
+
+class Context(NamedTuple):
+    """What the meaning of a setting depends on.
+
+    Attributes:
+        eval_size: side of the evaluation images, pixels.
+        is_clean: whether augmentation has the clean arithmetic, not the reference code's.
+    """
+
+    eval_size: int
+    is_clean: bool
+
 
 RENAMED = {
     "model.num_classes": "data.num_classes",
@@ -32,23 +42,23 @@ def _number(key: str, value: Any) -> float:
         raise ConfigError(f"{key}={value!r} must be a number.") from error
 
 
-def _stages(value: Any, config: Config) -> dict[str, Any]:
+def _stages(value: Any, context: Context) -> dict[str, Any]:
     """0 stages meant training at one size, which is one stage."""
     return {"progressive.stages": max(1, int(_number("train.stages", value)))}
 
 
-def _train_size(value: Any, config: Config) -> dict[str, Any]:
+def _train_size(value: Any, context: Context) -> dict[str, Any]:
     """Up to 16 it is a ratio to the evaluation size, rounded down to a multiple of 16 px."""
     size = _number("train.isize", value)
-    return {"progressive.image_size.end": int(config.eval_size * size) // 16 * 16 if size <= 16 else int(size)}
+    return {"progressive.image_size.end": int(context.eval_size * size) // 16 * 16 if size <= 16 else int(size)}
 
 
-def _dropout(value: Any, config: Config) -> dict[str, Any]:
+def _dropout(value: Any, context: Context) -> dict[str, Any]:
     """One rate for the whole run."""
     return {"progressive.dropout_rate.start": value, "progressive.dropout_rate.end": value}
 
 
-def _augmentation(value: Any, config: Config) -> dict[str, Any]:
+def _augmentation(value: Any, context: Context) -> dict[str, Any]:
     """``effnetv1_NAME``, ``ft``, ``ft_NAME`` or ``NAME``: a pipeline and what augments in it."""
     name = "none" if value is None else str(value).lower()
     if name.startswith("ft"):
@@ -58,17 +68,17 @@ def _augmentation(value: Any, config: Config) -> dict[str, Any]:
         return {"data.pipeline": "original_finetune", "data.augment": augment, "data.cutout": covered, **whole}
     if name.startswith("effnetv1_"):
         return {"data.pipeline": "original_v1", "data.augment": name.partition("_")[2]}
-    pipeline = "clean" if config.data.augment_arithmetic == "clean" else "original_v2"
+    pipeline = "clean" if context.is_clean else "original_v2"
     return {"data.pipeline": pipeline, "data.augment": name}
 
 
-CONVERTED: dict[str, Callable[[Any, Config], dict[str, Any]]] = {
+CONVERTED: dict[str, Callable[[Any, Context], dict[str, Any]]] = {
     "train.stages": _stages,
     "train.isize": _train_size,
     "model.dropout_rate": _dropout,
     "data.augname": _augmentation,
 }
-"""Settings that need a calculation: ``(value, configuration) -> settings``."""
+"""Settings that need a calculation: ``(value, context) -> settings``."""
 
 _SPEC = (
     "it makes another network; describe that as a ModelSpec (dataclasses.replace(specs.get_spec(NAME), ...)) and build "
@@ -110,12 +120,12 @@ DROPPED = {
 """Settings that are not taken over, and why."""
 
 
-def translate(changes: Mapping[str, Any], config: Config) -> dict[str, Any]:
+def translate(changes: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Replaces the reference code's names by those of this package.
 
     Args:
         changes: dotted settings and their values, as ``parse_overrides`` gives them.
-        config: what they will change.
+        context: of the configuration that they will change.
 
     Raises:
         ConfigError: for a setting that is not taken over; the message says why, and what to do.
@@ -126,7 +136,7 @@ def translate(changes: Mapping[str, Any], config: Config) -> dict[str, Any]:
         if dropped:
             raise ConfigError(f"The reference code's {key} is not a setting here: {DROPPED[dropped]}.")
         if key in CONVERTED:
-            result.update(CONVERTED[key](value, config))
+            result.update(CONVERTED[key](value, context))
         else:
             result[RENAMED.get(key, key)] = value
     return result
