@@ -1,9 +1,9 @@
 """Input pipelines side by side: images/s of decoding, random crop to a square, flip and RandAugment on 2 layers.
 
-This package, torchvision (``v2.RandAugment`` in a DataLoader of two workers) and keras-cv (``RandAugment`` in
-``Dataset.map``) read the same 500 x 375 JPEG photographs, each in a process of its own. Their rounds take turns, so
-that a noisy machine disturbs all alike; the figures are medians. The peers run in the environments that
-``TORCHVISION_PYTHON`` and ``KERAS_CV_PYTHON`` name by their interpreters, and are left out without.
+This package with and without RandAugment, torchvision (``v2.RandAugment`` in a DataLoader of two workers) and keras-cv
+(``RandAugment`` in ``Dataset.map``) read the same 500 x 375 JPEG photographs, each in a process of its own. Their
+rounds take turns, so that a noisy machine disturbs all alike; the figures are medians. The peers run in the
+environments that ``TORCHVISION_PYTHON`` and ``KERAS_CV_PYTHON`` name by their interpreters, and are left out without.
 
     TORCHVISION_PYTHON=torch_env/bin/python python benchmarks/input_vs_peers.py --size 224 --batch 32
 """
@@ -11,6 +11,7 @@ that a noisy machine disturbs all alike; the figures are medians. The peers run 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -26,7 +27,7 @@ MakeBatches = Callable[[], Iterator[Any]]
 MAGNITUDE = 15  # of 30
 
 
-def this_package(photos: pathlib.Path, size: int, batch: int) -> MakeBatches:
+def this_package(photos: pathlib.Path, size: int, batch: int, *, magnitude: int = MAGNITUDE) -> MakeBatches:
     import effnetv2_keras.environment  # noqa: F401  before TensorFlow
     from effnetv2_keras.config import DataConfig
     from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, single_replica, train_input
@@ -34,7 +35,7 @@ def this_package(photos: pathlib.Path, size: int, batch: int) -> MakeBatches:
     from effnetv2_keras.progressive import Stage
 
     data = DataConfig(data_dir=str(photos))
-    stage = Stage(0, 0, 10**6, size, float(MAGNITUDE), 0.0, 0.0, 0.0)
+    stage = Stage(0, 0, 10**6, size, float(magnitude), 0.0, 0.0, 0.0)
     plan = InputPlan(data, batch, None, UnreadableImages("error"))
     source = open_splits(data).train
     return lambda: iter(single_replica(train_input(source, plan, stage=stage, seed=0, first_step=0)))
@@ -75,6 +76,7 @@ def keras_cv(photos: pathlib.Path, size: int, batch: int) -> MakeBatches:
 
 CONTENDERS: dict[str, tuple[Callable[[pathlib.Path, int, int], MakeBatches], str | None]] = {
     "this package": (this_package, None),
+    "without RandAugment": (functools.partial(this_package, magnitude=0), None),
     "torchvision": (torchvision, "TORCHVISION_PYTHON"),
     "keras-cv": (keras_cv, "KERAS_CV_PYTHON"),
 }
@@ -143,7 +145,7 @@ def compare(options: argparse.Namespace) -> None:
             process.communicate()
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, median in medians.items():
-        print(f"{name:14s}{median:8.0f} images/s, this package {medians['this package'] / median:.2f} times as fast")
+        print(f"{name:20s}{median:8.0f} images/s, this package {medians['this package'] / median:.2f} times as fast")
     print(json.dumps({"medians": medians, "rounds": rates, "size": options.size, "batch": options.batch}))
 
 
