@@ -195,7 +195,7 @@ class DataConfig(Section):
     eval_crop: OptionalFloat = _knob(
         None, "share of the shorter side kept by the central crop; None: the pipeline's own, as size/(size+32)"
     )
-    shuffle_buffer: int = _knob(16384, "tfds, tfrecord: encoded records in the shuffle buffer", ge=1)
+    shuffle_buffer: int = _knob(8192, "tfds, tfrecord: encoded records in the shuffle buffer", ge=1)
 
     @pydantic.field_validator("crop_area", "crop_aspect")
     @classmethod
