@@ -10,8 +10,9 @@ weights, which the reference code rounds to other widths.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,11 @@ from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.weights import load_weights, registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec
+
+    _Arguments = ParamSpec("_Arguments")
 
 _DOCUMENTATION = """\
 Builds {title} (arXiv {paper}) with pretrained or fresh weights.
@@ -97,38 +103,41 @@ def _for_channels(spec: specs.ModelSpec, channels: int | None) -> specs.ModelSpe
     return spec if channels == 3 else dataclasses.replace(spec, normalization="centered")
 
 
-def _application(
-    *,
+def _efficientnet(
     variant: str,
-    include_top: bool,
-    weights: str | os.PathLike[str] | None,
-    input_tensor: tf.Tensor | None,
-    input_shape: tuple[int | None, int | None, int] | None,
-    pooling: Pooling | None,
-    classes: int,
-    classifier_activation: Activation | None,
-    drop_path_rate: float,
-    features_only: bool,
-    trainable_from: str | None,
-    trainable_layers: str | None,
-    freeze_bn: bool,
-    cache_dir: str | os.PathLike[str] | None,
-    **settings: Any,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    input_tensor: tf.Tensor | None = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: Pooling | None = None,
+    classes: int = 1000,
+    classifier_activation: Activation | None = "softmax",
+    include_preprocessing: bool = True,
+    *,
+    drop_path_rate: float = 0.2,
+    dropout_rate: float | None = None,
+    bn_momentum: float = 0.9,
+    bn_epsilon: float = 1e-3,
+    activation: str = "silu",
+    dtype: str | None = None,
+    name: str | None = None,
+    features_only: bool = False,
+    trainable_from: str | None = None,
+    trainable_layers: str | None = None,
+    freeze_bn: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> tf.keras.Model:
-    """Does what the public functions do; ``settings`` are those that ``build_model`` has, too."""
+    """Does what the public functions do, which have all these arguments but the first."""
     spec = specs.MODELS[variant]
     top = include_top and not features_only
     size = spec.eval_size if top else None
     shape: Any = tuple(input_shape or (size, size, 3))
     channels = shape[-1] if input_tensor is None else getattr(input_tensor, "shape", shape)[-1]
-    _check_weights(weights, classes if top else None, classifier_activation, channels)
     if features_only and pooling:
         raise UsageError(f"pooling is {pooling!r}, but features_only=True gives feature maps; leave out one of them.")
     if not 0 <= drop_path_rate < 1:
         raise UsageError(f"drop_path_rate is {drop_path_rate}; it must lie in [0, 1).")
-    if weights in registry.NAMES:  # before anything is built, for where there is no network
-        with_top = top and classes == registry.NAMES[str(weights)]
-        weights = registry.fetch(str(weights), variant, with_top=with_top, cache_dir=cache_dir)
+    path = _find_weights(weights, variant, classes if top else None, classifier_activation, channels, cache_dir)
     model = build_model(
         _for_channels(spec, channels),
         num_classes=classes,
@@ -137,25 +146,38 @@ def _application(
         input_tensor=input_tensor,
         pooling=None if top else pooling,
         survival_prob=1 - drop_path_rate,
+        dropout_rate=dropout_rate,
+        bn_momentum=bn_momentum,
+        bn_epsilon=bn_epsilon,
+        activation=activation,
+        include_preprocessing=include_preprocessing,
+        dtype=dtype,
         classifier_activation=classifier_activation,
-        **settings,
+        name=name,
     )
-    if weights is not None:
-        # The network without what made its input.
-        load_weights(model if input_tensor is None else tf.keras.Model(input_tensor, model.output), weights)
+    if path is not None:  # goes into the network without what made its input
+        load_weights(model if input_tensor is None else tf.keras.Model(input_tensor, model.output), path)
     if features_only:
         model = tf.keras.Model(model.input, list(endpoints(model).values()), name=model.name)
     set_trainable(model, trainable_from=trainable_from, trainable_layers=trainable_layers, freeze_bn=freeze_bn)
     return model
 
 
-def _check_weights(
-    weights: str | os.PathLike[str] | None, classes: int | None, activation: Activation | None, channels: int
-) -> None:
-    """Refuses weights that cannot be had or do not fit; ``classes`` is None without a top."""
+def _find_weights(
+    weights: str | os.PathLike[str] | None,
+    variant: str,
+    classes: int | None,
+    activation: Activation | None,
+    channels: int,
+    cache_dir: str | os.PathLike[str] | None,
+) -> str | os.PathLike[str] | None:
+    """Gives the path of the weights, which are fetched if they go by a name; ``classes`` is None without a top.
+
+    It comes before anything is built, for those that cannot be had or do not fit.
+    """
     end = tf.keras.activations.get(activation) if classes is not None else None  # refuses unknown names
     if weights is None:
-        return
+        return None
     path = os.path.expanduser(os.fspath(weights))
     if weights not in registry.NAMES and not any(tf.io.gfile.exists(path + suffix) for suffix in ("", ".index")):
         raise UsageError(
@@ -173,99 +195,55 @@ def _check_weights(
         raise UsageError(
             f"classifier_activation is {activation!r}; with weights it can only be 'softmax', or None for logits."
         )
+    if weights in registry.NAMES:
+        return registry.fetch(str(weights), variant, with_top=classes is not None, cache_dir=cache_dir)
+    return weights
 
 
-def _published(function: Callable[..., tf.keras.Model], title: str, variant: str) -> Callable[..., tf.keras.Model]:
-    """Gives a function its public name and documentation."""
+def _published(
+    network: Callable[Concatenate[str, _Arguments], tf.keras.Model], title: str, variant: str
+) -> Callable[_Arguments, tf.keras.Model]:
+    """Makes the public function of one variant: the network's signature, but a name and documentation of its own."""
     spec = specs.MODELS[variant]
-    function.__name__ = function.__qualname__ = title
-    function.__doc__ = _DOCUMENTATION.format(
+    v1 = "v2" not in variant
+    # V1's as in Keras: preprocessing is no argument by position, which nothing is that partial() binds by name.
+    defaults: Any = {"include_preprocessing": True, "bn_momentum": 0.99} if v1 else {}
+    bound = functools.partial(network, variant, **defaults)
+
+    @functools.wraps(bound, assigned=())  # inspect and help() take the signature from there
+    def application(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> tf.keras.Model:
+        return bound(*args, **kwargs)
+
+    application.__name__ = application.__qualname__ = title
+    application.__doc__ = _DOCUMENTATION.format(
         title=title,
         variant=variant,
-        paper="2104.00298" if "v2" in variant else "1905.11946",
+        paper="1905.11946" if v1 else "2104.00298",
         size=spec.eval_size,
         dropout=spec.dropout_rate,
         normalization={"centered": "``(pixel - 128) / 128``", "imagenet": "ImageNet's mean and deviation"}[
             spec.normalization
         ],
     )
-    return function
+    return application
 
 
-def _v2(title: str, variant: str) -> Callable[..., tf.keras.Model]:
-    def application(
-        include_top: bool = True,
-        weights: str | os.PathLike[str] | None = "imagenet",
-        input_tensor: tf.Tensor | None = None,
-        input_shape: tuple[int | None, int | None, int] | None = None,
-        pooling: Pooling | None = None,
-        classes: int = 1000,
-        classifier_activation: Activation | None = "softmax",
-        include_preprocessing: bool = True,
-        *,
-        drop_path_rate: float = 0.2,
-        dropout_rate: float | None = None,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-3,
-        activation: str = "silu",
-        dtype: str | None = None,
-        name: str | None = None,
-        features_only: bool = False,
-        trainable_from: str | None = None,
-        trainable_layers: str | None = None,
-        freeze_bn: bool = False,
-        cache_dir: str | os.PathLike[str] | None = None,
-    ) -> tf.keras.Model:
-        return _application(**{**locals(), "variant": variant})
+EfficientNetV2B0 = _published(_efficientnet, "EfficientNetV2B0", "efficientnetv2-b0")
+EfficientNetV2B1 = _published(_efficientnet, "EfficientNetV2B1", "efficientnetv2-b1")
+EfficientNetV2B2 = _published(_efficientnet, "EfficientNetV2B2", "efficientnetv2-b2")
+EfficientNetV2B3 = _published(_efficientnet, "EfficientNetV2B3", "efficientnetv2-b3")
+EfficientNetV2S = _published(_efficientnet, "EfficientNetV2S", "efficientnetv2-s")
+EfficientNetV2M = _published(_efficientnet, "EfficientNetV2M", "efficientnetv2-m")
+EfficientNetV2L = _published(_efficientnet, "EfficientNetV2L", "efficientnetv2-l")
+EfficientNetV2XL = _published(_efficientnet, "EfficientNetV2XL", "efficientnetv2-xl")
 
-    return _published(application, title, variant)
-
-
-def _v1(title: str, variant: str) -> Callable[..., tf.keras.Model]:
-    def application(  # as Keras': preprocessing is no argument by position, and BatchNorm's momentum is 0.99
-        include_top: bool = True,
-        weights: str | os.PathLike[str] | None = "imagenet",
-        input_tensor: tf.Tensor | None = None,
-        input_shape: tuple[int | None, int | None, int] | None = None,
-        pooling: Pooling | None = None,
-        classes: int = 1000,
-        classifier_activation: Activation | None = "softmax",
-        *,
-        include_preprocessing: bool = True,
-        drop_path_rate: float = 0.2,
-        dropout_rate: float | None = None,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        activation: str = "silu",
-        dtype: str | None = None,
-        name: str | None = None,
-        features_only: bool = False,
-        trainable_from: str | None = None,
-        trainable_layers: str | None = None,
-        freeze_bn: bool = False,
-        cache_dir: str | os.PathLike[str] | None = None,
-    ) -> tf.keras.Model:
-        return _application(**{**locals(), "variant": variant})
-
-    return _published(application, title, variant)
-
-
-EfficientNetV2B0 = _v2("EfficientNetV2B0", "efficientnetv2-b0")
-EfficientNetV2B1 = _v2("EfficientNetV2B1", "efficientnetv2-b1")
-EfficientNetV2B2 = _v2("EfficientNetV2B2", "efficientnetv2-b2")
-EfficientNetV2B3 = _v2("EfficientNetV2B3", "efficientnetv2-b3")
-EfficientNetV2S = _v2("EfficientNetV2S", "efficientnetv2-s")
-EfficientNetV2M = _v2("EfficientNetV2M", "efficientnetv2-m")
-EfficientNetV2L = _v2("EfficientNetV2L", "efficientnetv2-l")
-EfficientNetV2XL = _v2("EfficientNetV2XL", "efficientnetv2-xl")
-
-EfficientNetB0 = _v1("EfficientNetB0", "efficientnet-b0")
-EfficientNetB1 = _v1("EfficientNetB1", "efficientnet-b1")
-EfficientNetB2 = _v1("EfficientNetB2", "efficientnet-b2")
-EfficientNetB3 = _v1("EfficientNetB3", "efficientnet-b3-keras")
-EfficientNetB4 = _v1("EfficientNetB4", "efficientnet-b4")
-EfficientNetB5 = _v1("EfficientNetB5", "efficientnet-b5")
-EfficientNetB6 = _v1("EfficientNetB6", "efficientnet-b6")
-EfficientNetB7 = _v1("EfficientNetB7", "efficientnet-b7")
-EfficientNetB8 = _v1("EfficientNetB8", "efficientnet-b8")
-EfficientNetL2 = _v1("EfficientNetL2", "efficientnet-l2")
+EfficientNetB0 = _published(_efficientnet, "EfficientNetB0", "efficientnet-b0")
+EfficientNetB1 = _published(_efficientnet, "EfficientNetB1", "efficientnet-b1")
+EfficientNetB2 = _published(_efficientnet, "EfficientNetB2", "efficientnet-b2")
+EfficientNetB3 = _published(_efficientnet, "EfficientNetB3", "efficientnet-b3-keras")
+EfficientNetB4 = _published(_efficientnet, "EfficientNetB4", "efficientnet-b4")
+EfficientNetB5 = _published(_efficientnet, "EfficientNetB5", "efficientnet-b5")
+EfficientNetB6 = _published(_efficientnet, "EfficientNetB6", "efficientnet-b6")
+EfficientNetB7 = _published(_efficientnet, "EfficientNetB7", "efficientnet-b7")
+EfficientNetB8 = _published(_efficientnet, "EfficientNetB8", "efficientnet-b8")
+EfficientNetL2 = _published(_efficientnet, "EfficientNetL2", "efficientnet-l2")

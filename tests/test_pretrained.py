@@ -63,6 +63,7 @@ def tuned(side, name, path):
     return model.predict(pixels(96, 96), verbose=0)
 
 
+@pytest.mark.parametrize("application", ["EfficientNetV2B0"], indirect=True)
 def test_a_snippet_for_keras_runs_with_the_file_of_keras(application, tmp_path):
     name, theirs, _ = application
     headless = tf.keras.Model(theirs.input, theirs.get_layer("top_activation").output)

@@ -134,16 +134,49 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         ``label`` float32 ``[b, classes]`` whose rows sum to 1 (of a multi-label source: with a one for each label,
         before mixing), and ``weight`` float32 ``[b]``: 1, or 0 for an unreadable image, whose labels are zeros.
     """
+    load = _load_for_training(source, plan, stage, seed)
+    batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
+
+    @_plain_graph
+    def finish(step: tf.Tensor, batch: Batch) -> Batch:
+        images, labels = mixing.mix(
+            batch["image"],
+            batch["label"],
+            mixup_alpha=stage.mixup_alpha,
+            cutmix_alpha=stage.cutmix_alpha,
+            even_boxes=plan.data.augment_arithmetic == "original",
+            seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
+        )
+        return {"image": plan.normalize(images), "label": labels, "weight": batch["weight"]}
+
+    def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        shard = Shard(context.num_input_pipelines, context.input_pipeline_id)
+        per_replica = plan.per_replica(context)
+        local_replicas = context.num_replicas_in_sync // context.num_input_pipelines
+        records = source.stream(
+            seed=seed, batch_size=plan.batch_size, first_step=first_step, end_step=stage.end_step, shard=shard
+        )
+        batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        batches = batches.batch(per_replica * local_replicas, drop_remainder=True).enumerate(first_step)
+        batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if local_replicas > 1:  # mixed as one batch, then dealt out: the images do not depend on the replicas
+            batches = batches.map(_plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    return dataset
+
+
+def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int) -> Callable[[Record], Batch]:
+    """Makes the function from a record to ``image``, ``label`` and ``weight``: augmented, but not yet mixed."""
     data, framing = plan.data, FRAMINGS[plan.data.pipeline]
     change = augmentation.Augmentation(
         data.augment, data.augment_arithmetic, stage.randaug_magnitude, data.ra_num_layers
     )
     image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
-    batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
     num_classes = len(source.class_names)
 
     @_plain_graph
-    def augment(record: Record) -> Batch:
+    def load(record: Record) -> Batch:
         own_seed = tf.random.experimental.stateless_fold_in(image_seed, record["epoch"])
         own_seed = tf.random.experimental.stateless_fold_in(own_seed, record["index"])
         crop_seed, flip_seed, change_seed, cutout_seed = tf.unstack(tf.random.experimental.stateless_split(own_seed, 4))
@@ -165,33 +198,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         weight = tf.cast(readable, tf.float32)
         return {"image": image, "label": label_vector(record["label"], num_classes) * weight, "weight": weight}
 
-    @_plain_graph
-    def finish(step: tf.Tensor, batch: Batch) -> Batch:
-        images, labels = mixing.mix(
-            batch["image"],
-            batch["label"],
-            mixup_alpha=stage.mixup_alpha,
-            cutmix_alpha=stage.cutmix_alpha,
-            even_boxes=data.augment_arithmetic == "original",
-            seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
-        )
-        return {"image": plan.normalize(images), "label": labels, "weight": batch["weight"]}
-
-    def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        shard = Shard(context.num_input_pipelines, context.input_pipeline_id)
-        per_replica = plan.per_replica(context)
-        local_replicas = context.num_replicas_in_sync // context.num_input_pipelines
-        records = source.stream(
-            seed=seed, batch_size=plan.batch_size, first_step=first_step, end_step=stage.end_step, shard=shard
-        )
-        batches = records.map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        batches = batches.batch(per_replica * local_replicas, drop_remainder=True).enumerate(first_step)
-        batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        if local_replicas > 1:  # mixed as one batch, then dealt out: the images do not depend on the replicas
-            batches = batches.map(_plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
-        return batches.prefetch(tf.data.AUTOTUNE)
-
-    return dataset
+    return load
 
 
 def _deal(batch: Batch, hands: int) -> Batch:

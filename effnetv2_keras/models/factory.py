@@ -52,9 +52,8 @@ def build_model(
         num_classes: width of the classifier, where there is a top.
         include_top: whether the model ends with pooling, dropout and the classifier.
         input_shape: height, width and channels of the images; a height or width of None accepts any.
-        input_tensor: Keras tensor ``[N, H, W, C]`` to take the images from, in place of a new input of
-            ``input_shape``: a ``tf.keras.Input``, or what layers or another model make of one. The model then begins
-            where that tensor does.
+        input_tensor: Keras tensor ``[N, H, W, C]`` in place of a new input of ``input_shape``: a ``tf.keras.Input``,
+            or what layers or another model make of one. The model then begins where that tensor does.
         pooling: without a top, turns the feature map into a vector; None leaves the map.
         survival_prob: probability that the deepest block survives stochastic depth, in (0, 1].
         dropout_rate: dropout before the classifier, in [0, 1); None takes the variant's.
@@ -74,30 +73,16 @@ def build_model(
         ValueError: if a setting is unknown or out of range.
     """
     spec = specs.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
-    _check_layers(survival_prob, bn_momentum, bn_epsilon, activation, dtype)
-    sources = None if input_tensor is None else _sources(input_tensor)
-    shape = input_shape if input_tensor is None else tuple(input_tensor.shape[1:])
-    _check_ends(spec, shape, include_preprocessing, include_top, num_classes, pooling)
+    _check_settings(survival_prob, bn_momentum, bn_epsilon, activation, dtype, include_top, num_classes, pooling)
     prefix = f"{name}_" if name else ""
     conv = {"activation": activation, "bn_momentum": bn_momentum, "bn_epsilon": bn_epsilon, "dtype": dtype}
-
-    images = x = tf.keras.Input(shape, name=f"{prefix}image") if input_tensor is None else input_tensor
-    if include_preprocessing:
-        x = _preprocessing(spec.normalization, prefix)(x)
+    sources, x = _images(spec, input_shape, input_tensor, include_preprocessing, prefix)
     x = _features(x, specs.expand(spec), survival_prob, prefix, conv)
     if include_top or pooling:
         x = _POOLING[pooling or "avg"](dtype="float32", name=f"{prefix}pool")(x)
     if include_top:
-        rate = spec.dropout_rate if dropout_rate is None else dropout_rate
-        x = layers.HeadDropout(rate, dtype="float32", name=f"{prefix}dropout")(x)
-        x = tf.keras.layers.Dense(
-            num_classes,
-            activation=classifier_activation,
-            kernel_initializer=layers.dense_initializer(),
-            dtype="float32",
-            name=f"{prefix}classifier",
-        )(x)
-    return tf.keras.Model(images if sources is None else sources, x, name=name or spec.name)
+        x = _classification(x, spec, num_classes, dropout_rate, classifier_activation, prefix)
+    return tf.keras.Model(sources, x, name=name or spec.name)
 
 
 def layers_by_role(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
@@ -135,6 +120,28 @@ def endpoints(model: tf.keras.Model) -> dict[int, tf.Tensor]:
     return outputs
 
 
+def _images(
+    spec: specs.ModelSpec,
+    input_shape: tuple[int | None, int | None, int],
+    input_tensor: tf.Tensor | None,
+    include_preprocessing: bool,
+    prefix: str,
+) -> tuple[tf.Tensor | list[tf.Tensor], tf.Tensor]:
+    """Gives the inputs of the model, and the images as the stem takes them."""
+    sources = None if input_tensor is None else _sources(input_tensor)
+    shape = input_shape if input_tensor is None else tuple(input_tensor.shape[1:])
+    if len(shape) != 3 or not shape[2] or any(size is not None and size < 1 for size in shape):
+        raise ValueError(f"input_shape is {shape}; it must be (height, width, channels); height and width may be None.")
+    if include_preprocessing and spec.normalization == "imagenet" and shape[2] != 3:
+        raise ValueError(
+            f"input_shape has {shape[2]} channels, but the preprocessing of {spec.name!r} is for 3 (RGB); "
+            "pass include_preprocessing=False and normalise the input yourself."
+        )
+    images = tf.keras.Input(shape, name=f"{prefix}image") if input_tensor is None else input_tensor
+    sources = images if sources is None else sources
+    return sources, _preprocessing(spec.normalization, prefix)(images) if include_preprocessing else images
+
+
 def _sources(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     """Finds the inputs that a Keras tensor is computed from; one input comes alone, so that it can be fed alone."""
     sources = tf.keras.utils.get_source_inputs(tensor)
@@ -170,14 +177,54 @@ def _features(
     return layers.ConvNorm(expanded.head_filters, name=f"{prefix}head", **conv)(x)
 
 
-def _check_layers(
-    survival_prob: float, bn_momentum: float, bn_epsilon: float, activation: str, dtype: str | None
+def _classification(
+    features: tf.Tensor,
+    spec: specs.ModelSpec,
+    num_classes: int,
+    dropout_rate: float | None,
+    activation: Activation | None,
+    prefix: str,
+) -> tf.Tensor:
+    """Applies dropout and the classifier: ``[N, features]`` to ``[N, num_classes]``."""
+    rate = spec.dropout_rate if dropout_rate is None else dropout_rate
+    x = layers.HeadDropout(rate, dtype="float32", name=f"{prefix}dropout")(features)
+    return tf.keras.layers.Dense(
+        num_classes,
+        activation=activation,
+        kernel_initializer=layers.dense_initializer(),
+        dtype="float32",
+        name=f"{prefix}classifier",
+    )(x)
+
+
+def _check_settings(
+    survival_prob: float,
+    bn_momentum: float,
+    bn_epsilon: float,
+    activation: str,
+    dtype: str | None,
+    include_top: bool,
+    num_classes: int,
+    pooling: Pooling | None,
 ) -> None:
+    whole = isinstance(num_classes, numbers.Integral)
     for ok, message in (
         (0 < survival_prob <= 1, f"survival_prob is {survival_prob}; it must lie in (0, 1], 1 to keep every block."),
         (0 <= bn_momentum < 1, f"bn_momentum is {bn_momentum}; it must lie in [0, 1)."),
         (bn_epsilon > 0, f"bn_epsilon is {bn_epsilon}; it must be positive."),
         (dtype in (None, *DTYPES), f"dtype is {dtype!r}; use one of {', '.join(DTYPES)}, or None."),
+        (
+            pooling in (None, *_POOLING),
+            f"pooling is {pooling!r}; use one of {', '.join(_POOLING)}, or None for the feature map.",
+        ),
+        (
+            not (include_top and pooling),
+            f"pooling={pooling!r} is for models without a top; pass include_top=False, or no pooling.",
+        ),
+        (
+            not include_top or (whole and num_classes >= 1),
+            f"num_classes is {num_classes!r}; it must be at least 1, a whole number.",
+        ),
     ):
         if not ok:
             raise ValueError(message)
@@ -185,28 +232,3 @@ def _check_layers(
         tf.keras.activations.get(activation)
     except ValueError as error:
         raise ValueError(f"activation is {activation!r}; use a name that tf.keras.activations knows.") from error
-
-
-def _check_ends(
-    spec: specs.ModelSpec,
-    input_shape: tuple[int | None, int | None, int],
-    include_preprocessing: bool,
-    include_top: bool,
-    num_classes: int,
-    pooling: Pooling | None,
-) -> None:
-    if len(input_shape) != 3 or not input_shape[2] or any(size is not None and size < 1 for size in input_shape):
-        raise ValueError(
-            f"input_shape is {input_shape}; it must be (height, width, channels); height and width may be None."
-        )
-    if include_preprocessing and spec.normalization == "imagenet" and input_shape[2] != 3:
-        raise ValueError(
-            f"input_shape has {input_shape[2]} channels, but the preprocessing of {spec.name!r} is for 3 (RGB); "
-            "pass include_preprocessing=False and normalise the input yourself."
-        )
-    if pooling is not None and pooling not in _POOLING:
-        raise ValueError(f"pooling is {pooling!r}; use one of {', '.join(_POOLING)}, or None for the feature map.")
-    if include_top and pooling:
-        raise ValueError(f"pooling={pooling!r} is for models without a top; pass include_top=False, or no pooling.")
-    if include_top and not (isinstance(num_classes, numbers.Integral) and num_classes >= 1):
-        raise ValueError(f"num_classes is {num_classes!r}; it must be at least 1, a whole number.")

@@ -53,8 +53,6 @@ np.save("logits.npy", run(np.load("images.npy")))
 CASES = [
     ("keras", "none", KERAS, 1e-5),
     ("tflite", "none", TFLITE, 1e-4),
-    ("tflite", "float16", TFLITE, 2e-2),
-    ("tflite", "dynamic", TFLITE, 0.3),
     ("onnx", "none", ONNX, 1e-4),
 ]
 

@@ -1,5 +1,7 @@
+import functools
 import io
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -73,9 +75,14 @@ def stop_at(monkeypatch, step, action):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, image_folder):
+    """Two whole runs, and what a crash in step 3, 7 or 10 would leave of the second."""
     root = tmp_path_factory.mktemp("whole")
     train_tiny(tiny_config(), root / "arrays", splits=array_splits())
-    train_tiny(tiny_config(data_dir=str(image_folder)), root / "folder")
+    with pytest.MonkeyPatch.context() as patch:
+        for step in (3, 7, 10):
+            copy = functools.partial(shutil.copytree, root / "folder", root / f"crashed_{step}")
+            stop_at(patch, step, copy)
+        train_tiny(tiny_config(data_dir=str(image_folder)), root / "folder")
     return root
 
 
@@ -103,7 +110,7 @@ def test_training_learns(tmp_path):
     assert result["top1_ema"] > 0.9
 
 
-@pytest.mark.parametrize("step", [2, 5, 6, 7, 11, 12])
+@pytest.mark.parametrize("step", [5, 6, 12])
 def test_stopped_and_continued_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, step):
     """A signal in the middle of a stage, at its border (6), and at the very end (12)."""
     with monkeypatch.context() as patch:
@@ -119,7 +126,7 @@ def test_a_run_with_lamb_goes_on_too_and_its_weights_load(tmp_path, monkeypatch)
     """The one legacy optimizer: its slots hang on the variables in a checkpoint."""
     config = tiny_config(
         "train.optimizer=lamb,train.lr_base=0.5,train.weight_decay=0.1,train.weight_decay_inc=2,train.gclip=1,"
-        "train.varsexp=stem|block_[1-4]|classifier,eval.every_epochs=4"
+        "train.varsexp=stem|block_[1-4]|classifier,eval.every_epochs=4,progressive.stages=1"
     )
     train_tiny(config, tmp_path / "whole", splits=array_splits())
     with monkeypatch.context() as patch:
@@ -151,16 +158,14 @@ def test_variables_to_train_that_do_not_exist_leave_the_folder_free(tmp_path):
 
 
 @pytest.mark.parametrize("step", [3, 7, 10])
-def test_crashed_and_continued_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, image_folder, step):
-    """An exception leaves the last checkpoint only; the steps since are repeated, from files on disk."""
-    config = tiny_config(data_dir=str(image_folder))
-    with monkeypatch.context() as patch:
-        stop_at(patch, step, lambda: (_ for _ in ()).throw(MemoryError("planted")))
-        with pytest.raises(MemoryError, match="planted"):
-            train_tiny(config, tmp_path / "run")
-    train_tiny(config, tmp_path / "run")
-    assert_equal_runs(uninterrupted / "folder", tmp_path / "run")
-    steps = [(row["kind"], row["step"]) for row in RunFolder(tmp_path / "run").metrics()]
+def test_crashed_and_continued_equals_uninterrupted(uninterrupted, image_folder, step):
+    """A crash leaves the last checkpoint only; the steps since are repeated, from files on disk."""
+    run = uninterrupted / f"crashed_{step}"
+    latest = tf.train.latest_checkpoint(str(run / "checkpoints"))
+    assert latest is None if step == 3 else latest.endswith(f"ckpt-{ {7: 6, 10: 8}[step] }")
+    train_tiny(tiny_config(data_dir=str(image_folder)), run)
+    assert_equal_runs(uninterrupted / "folder", run)
+    steps = [(row["kind"], row["step"]) for row in RunFolder(run).metrics()]
     assert len(steps) == len(set(steps))
 
 

@@ -1,3 +1,4 @@
+import functools
 import gc
 import logging
 import weakref
@@ -59,6 +60,14 @@ class Run:
         return [weight.numpy() for weight in self.state.model.weights]
 
 
+@pytest.fixture(autouse=True)
+def graphs_as_traced():
+    """Leaves out TensorFlow's graph optimiser, which takes longer than the steps; the tests of whole runs have it."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0"
 
 
@@ -70,9 +79,7 @@ NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progress
         ("sgd", 3, ""),
         ("sgd", 3, ",train.gclip=0.1,train.weight_decay_inc=5"),
         ("sgd", 3, ",train.varsexp=stem|block_[0-3]/.*/conv|head|classifier"),
-        ("momentum", 3, ""),
         ("rmsprop", 3, ""),
-        ("adam", 0.1, ""),
         ("adamw", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
         ("lamb", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
     ],
@@ -149,7 +156,8 @@ def test_l2_adds_the_gradient_of_the_kernels_only():
     assert loss_decayed - loss_plain == pytest.approx(strength * penalty, rel=1e-4)
 
 
-def gradients_of(changes, batches=1):
+@functools.cache
+def gradients_of(changes):
     """The change of each trainable variable in one step of SGD with a learning rate of one: minus the gradient."""
     run = Run("cpu", f"{NO_RANDOMNESS},train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=32,{changes}")
     before = [variable.numpy() for variable in run.state.model.trainable_variables]
@@ -245,16 +253,10 @@ def test_expression_that_matches_nothing_is_refused():
 
 
 def test_clipping_bounds_the_whole_gradient():
-    free, clipped = (
-        Run("cpu", f"{NO_RANDOMNESS},train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=32,train.gclip={limit}")
-        for limit in (0, 0.01)
-    )
-    before = [variable.numpy() for variable in free.state.model.trainable_variables]
-    norm = free(make_batch())["gradient_norm"]
-    assert clipped(make_batch())["gradient_norm"] == pytest.approx(norm)
-    moved = [after.numpy() - start for start, after in zip(before, clipped.state.model.trainable_variables)]
+    (_, free), (moved, clipped) = (gradients_of(f"train.gclip={limit}") for limit in (0, 0.01))
+    assert clipped["gradient_norm"] == pytest.approx(free["gradient_norm"])
     assert np.sqrt(sum(np.sum(change**2) for change in moved)) == pytest.approx(0.01, rel=1e-3)
-    assert norm > 0.01
+    assert free["gradient_norm"] > 0.01
 
 
 LOSS_TYPES = ("softmax", "sigmoid", "custom,train.label_smoothing=0")
@@ -291,7 +293,7 @@ def test_images_of_several_labels_and_of_none_are_learnt(loss_type):
 @pytest.mark.parametrize(
     ("policy", "optimizer"), [("mixed_bfloat16", "rmsprop"), *(("mixed_float16", name) for name in sorted(OPTIMIZERS))]
 )
-def test_mixed_precision_trains_in_float32_weights(policy, optimizer):
+def test_mixed_precision_trains_in_float32_weights_and_skips_what_overflows(policy, optimizer):
     rate = 0.2 if optimizer.startswith("adam") or optimizer == "lamb" else 1
     run = Run(
         "cpu",
@@ -303,12 +305,11 @@ def test_mixed_precision_trains_in_float32_weights(policy, optimizer):
     assert losses[-1] < losses[0]
     assert {variable.dtype for variable in run.state.model.weights} == {tf.float32}
     assert run.state.model.output.dtype == tf.float32
+    if policy == "mixed_float16":
+        assert_overflow_skips_the_step_and_lowers_the_scale(run)
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_float16_overflow_skips_the_step_and_lowers_the_scale(optimizer):
-    run = Run("cpu", f"precision.policy=mixed_float16,train.optimizer={optimizer},train.gclip=1")
-    run(make_batch())
+def assert_overflow_skips_the_step_and_lowers_the_scale(run):
     scale, before = float(run.state.optimizer.loss_scale), run.weights()
     run.state.optimizer._loss_scale._current_loss_scale.assign(2.0**120)
     run(make_batch())

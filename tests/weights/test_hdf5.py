@@ -58,9 +58,8 @@ def test_the_features_are_those_of_the_keras_application_that_wrote_the_file(nam
     theirs.save_weights(tmp_path / "theirs.h5")
     ours = build_model(spec_of(name), include_top=False)
     load_weights(ours, tmp_path / "theirs.h5")
-    for height, width in ((64, 64), (75, 33)):  # Keras' V1 pads as it should where it knows the size
-        theirs = keras_model(name, include_top=False, input_shape=(height, width, 3))
-        assert_close(ours(pixels(height, width)), theirs(pixels(height, width)))
+    theirs = keras_model(name, include_top=False, input_shape=(75, 33, 3))  # V1 pads as it should if it knows the size
+    assert_close(ours(pixels(75, 33)), theirs(pixels(75, 33)))
     with_top = build_model(spec_of(name), num_classes=7)
     report = load_weights(with_top, tmp_path / "theirs.h5")
     assert report.missing == ("classifier/kernel", "classifier/bias")
