@@ -14,6 +14,7 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, eval_input, train_input
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.headline import headline_of_best
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.training.checkpoints import Checkpoints
 from effnetv2_keras.training.evaluation import Evaluator
@@ -119,6 +120,7 @@ class _Run:
             ),
             num_examples=splits.evaluation.num_examples,
             batch_size=config.eval.batch_size,
+            loss_type=config.train.loss_type,
         )
         self._pending: list[Metrics] = []
         self._timed_from, self._timed_steps = self._watch.seconds, 0
@@ -218,7 +220,7 @@ class _Run:
             row.update(self._evaluator.run(self.progress.evaluating))
             self._log.add(row)
             self._checkpoints.save()
-            metric = "top1_ema" if "top1_ema" in row else "top1"
+            metric = headline_of_best(row)
             is_best = self._checkpoints.save_if_best(row[metric], metric)
         self.progress.say(describe_evaluation(row, self._splits.evaluation.num_examples, is_best=is_best))
 
