@@ -17,9 +17,10 @@ import tensorflow as tf
 
 from effnetv2_keras import plots, specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, eval_input
+from effnetv2_keras.data.pipeline import InputPlan, eval_input
 from effnetv2_keras.data.sources import Source
 from effnetv2_keras.data.splits import Splits, open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE
 from effnetv2_keras.headline import headline_of_best
@@ -236,7 +237,7 @@ def _evaluate_at(
         loss_type=config.train.loss_type,
         per_class=config.eval.per_class,
     )
-    with console.status("evaluating") as status:
+    with unreadable.explained(), console.status("evaluating") as status:
         return evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))
 
 

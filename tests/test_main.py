@@ -9,6 +9,7 @@ import pytest
 
 from tests.images import write_classes
 from tests.records import fake_metadata
+from tests.training.test_sources_in_training import long_shard
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = (
@@ -99,6 +100,16 @@ def test_plan_of_a_recipe_needs_no_images(tmp_path):
     output, _ = run("--mode=plan", "--dataset_cfg=cifar10Ft", "--model_name=efficientnetv2-s", f"--data_dir={tmp_path}")
     assert "50,000 images to train on, 10,000 to evaluate on, 10 classes" in output
     assert "10,000 steps of 512 images" in output
+
+
+def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path):
+    data, path = long_shard(tmp_path / "data", wrong=0)
+    _, problem = run(
+        "--mode=train", "--dataset_cfg=imagenet", f"--data_dir={data['data_dir']}", f"--model_dir={tmp_path / 'run'}",
+        f"--hparam_str={SHORT},data.num_classes=1000,data.shuffle_buffer=400,progressive.stages=1",
+        fails=True,
+    )  # fmt: skip
+    assert f"DataError: Record 299 of {path} has the label 0, but 1000 classes that begin at" in problem
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from effnetv2_keras import plots, specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, eval_input, train_input
+from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
 from effnetv2_keras.data.splits import Splits, open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.headline import headline_of_best
 from effnetv2_keras.progressive import Stage, remaining
@@ -138,13 +139,9 @@ class _Run:
         return iter(self._strategy.distribute_datasets_from_function(input_fn))
 
     def next(self, batches: Any) -> Any:
-        """The next batch; an image that cannot be decoded is reported as such."""
-        try:
+        """The next batch."""
+        with self._unreadable.explained():
             return next(batches)
-        except tf.errors.OpError:
-            if self._unreadable.error:
-                raise self._unreadable.error from None
-            raise
 
     def record(self, stage: Stage, step: int, metrics: Metrics) -> None:
         """Notes the figures of one step, and writes a row every ``log_every`` steps."""
@@ -217,7 +214,8 @@ class _Run:
         self._flush(stage, step)
         row = self._row_head("eval", stage, step)
         with self._watch.paused():
-            row.update(self._evaluator.run(self.progress.evaluating))
+            with self._unreadable.explained():
+                row.update(self._evaluator.run(self.progress.evaluating))
             self._log.add(row)
             self._checkpoints.save()
             metric = headline_of_best(row)
