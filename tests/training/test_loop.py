@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.data.pipeline import UnreadableImages
 from effnetv2_keras.data.sources import ArraySource, DataError
 from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError
 from effnetv2_keras.models import build_model
 from effnetv2_keras.training import loop
