@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 KEPT_SCORES = 2**24
 """Scores kept as they are; with their labels, 84 MB a model. COCO's 40,504 validation images have 3.2 million."""
@@ -25,7 +26,7 @@ class AveragePrecision:
     bounded: each class counts its scores in equal levels of the logit from -24 to 24, those beyond in the outermost.
     There are 65,536 levels or, for more than 512 classes, as many as make 2^25 counts of images and 2^25 of labels,
     268 MB a model. (ImageNet-21k, whose held-out part has 2.2 billion scores: 1,536 levels, 0.03 apart.) The figures
-    are then those of the rounded scores, and come with a bound of what rounding can have changed.
+    are then what is expected if images of a level are in random order, and come with a bound of what they can be off.
 
     Args:
         num_classes: of the data.
@@ -63,28 +64,26 @@ class AveragePrecision:
         Returns:
             ``average_precision``, float64 ``[classes]``, NaN for a class without an image; ``num_positive``, images of
             each class, int64 ``[classes]``; ``map``, the mean over the classes with an image; ``global_ap``, of all
-            pairs of image and class in one ranking (micro average). Of rounded scores, ``map_error`` and
+            pairs of image and class in one ranking (micro average). Of counted scores, ``map_error`` and
             ``global_ap_error`` too: the exact figures are at most so far away. Without any label, the arrays alone.
         """
         if self._histograms:
             self._round()
-            images, hits = self._histograms
-            ranked = (images[:, ::-1], hits[:, ::-1])
-            classes = [_average_precision(*pair) for pair in zip(*ranked)]
-            errors = [_rounding_error(*pair) for pair in zip(*ranked)]
-            pooled = tuple(part.sum(axis=0, dtype=np.int64) for part in ranked)
-            overall, overall_error = _average_precision(*pooled), _rounding_error(*pooled)
+            images, hits = (histogram[:, ::-1] for histogram in self._histograms)
+            classes, errors = _of_levels(images, hits)
+            pooled = (part.sum(axis=0, keepdims=True, dtype=np.int64) for part in (images, hits))
+            (overall,), (overall_error,) = _of_levels(*pooled)
             num_positive = hits.sum(axis=1, dtype=np.int64)
         else:
             scores, labels = self._kept()
-            classes = [_average_precision(*_tied(*pair)) for pair in zip(scores.T, labels.T)]
-            overall = _average_precision(*_tied(scores.ravel(), labels.ravel()))
+            classes = np.asarray([_of_scores(*pair) for pair in zip(scores.T, labels.T)])
+            overall = _of_scores(scores.ravel(), labels.ravel())
             num_positive = labels.sum(axis=0)
-        figures: dict[str, Any] = {"average_precision": np.asarray(classes), "num_positive": num_positive}
+        figures: dict[str, Any] = {"average_precision": classes, "num_positive": num_positive}
         if num_positive.any():
-            figures.update(map=float(np.nanmean(classes)), global_ap=overall)
+            figures.update(map=float(np.nanmean(classes)), global_ap=float(overall))
             if self._histograms:
-                figures.update(map_error=float(np.nanmean(errors)), global_ap_error=overall_error)
+                figures.update(map_error=float(np.nanmean(errors)), global_ap_error=float(overall_error))
         return figures
 
     def _kept(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -107,36 +106,50 @@ class AveragePrecision:
         self._scores, self._labels, self._num_kept = [], [], 0
 
 
-def _tied(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> tuple[Counts, Counts]:
-    """Counts images, and those with the label, at each score that there is, highest first."""
+def _of_scores(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> float:
+    """Average precision of scores and labels, ``[n]`` each; NaN without a label."""
+    if not labels.any():
+        return float("nan")
     _, rank, images = np.unique(-scores, return_inverse=True, return_counts=True)
-    return images, np.bincount(rank[labels], minlength=len(images))
+    hits = np.bincount(rank[labels], minlength=len(images))
+    found = np.cumsum(hits)
+    return float(np.sum(hits * (found / np.cumsum(images))) / found[-1])
 
 
-def _average_precision(images: Counts, hits: Counts) -> float:
-    """Average precision from the counts of images, and of those with the label, highest score first; NaN of none."""
-    images, hits = images[images > 0], hits[images > 0]
-    found = np.cumsum(hits, dtype=np.int64)
-    if not len(found) or not found[-1]:
-        return float("nan")
-    return float(np.sum(hits * (found / np.cumsum(images, dtype=np.int64))) / found[-1])
+def _of_levels(images: Counts, hits: Counts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Average precision of rounded scores, and how far from it that of the scores before rounding can be.
 
+    Of the ``n`` images of a level, ``p`` are hits; ``N`` images and ``P`` hits are above it. If their order is random,
+    the i-th is a hit with the probability ``p / n``, and then ``P + 1 + (i - 1) (p - 1) / (n - 1)`` hits are expected
+    up to it, of ``N + i`` images. At most, with all hits first, each has the precision ``(P + p) / (N + p)``; at
+    least, with all last, the j-th has ``(P + j) / (N + n - p + j)``. Sums of ``1 / k`` are differences of digamma.
 
-def _rounding_error(images: Counts, hits: Counts) -> float:
-    """How far the average precision can be from that of the scores before rounding; arguments as before.
+    Args:
+        images: of each class (rows) at each level, highest first, ``[classes, levels]``.
+        hits: those of them that have the label.
 
-    Of ``n`` images in a level with ``p`` hits, ``N`` images and ``P`` hits above it: the hits have at most the
-    precision ``(P + p) / (N + p)``, with all of them first; and the j-th has at least ``(P + j) / (N + n - p + j)``,
-    with all of them last. The sum of that over j is bounded by an integral, since ``1 / x`` is convex.
+    Returns:
+        Value and error, ``[classes]`` each; NaN for a class without a hit.
     """
-    occupied = hits > 0
-    before = (np.cumsum(images, dtype=np.int64) - images)[occupied], (np.cumsum(hits, dtype=np.int64) - hits)[occupied]
-    images, hits = images[occupied].astype(np.int64), hits[occupied].astype(np.int64)
-    if not len(hits):
-        return float("nan")
-    images_before, hits_before = before
-    value = hits * (hits_before + hits) / (images_before + images)
-    highest = hits * (hits_before + hits) / (images_before + hits)
-    misses_first = images_before + images - hits
-    lowest = hits - (misses_first - hits_before) * np.log((misses_first + hits + 0.5) / (misses_first + 0.5))
-    return float(max(np.sum(highest - value), np.sum(value - lowest)) / hits.sum())
+    occupied = np.nonzero(hits)
+    n, p = images[occupied].astype(np.float64), hits[occupied].astype(np.float64)
+    images_above = np.cumsum(images, axis=1, dtype=np.int64)[occupied] - n
+    hits_above = np.cumsum(hits, axis=1, dtype=np.int64)[occupied] - p
+    slope = (p - 1) / np.maximum(n - 1, 1)
+    intercept = hits_above + 1 - slope * (images_above + 1)
+    expected = p / n * (intercept * _sum_of_inverses(images_above, n) + slope * n)
+    highest = p * (hits_above + p) / (images_above + p)
+    misses_first = images_above + n - p
+    lowest = p - (misses_first - hits_above) * _sum_of_inverses(misses_first, p)
+
+    def mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        sums, num_hits = (np.bincount(occupied[0], part, minlength=len(images)) for part in (values, p))
+        return np.divide(sums, num_hits, out=np.full(len(images), np.nan), where=num_hits > 0)
+
+    return mean(expected), np.maximum(mean(highest - expected), mean(expected - lowest))
+
+
+def _sum_of_inverses(start: npt.NDArray[np.float64], count: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """``1 / (start + 1) + ... + 1 / (start + count)``."""
+    upper, lower = tf.math.digamma(start + count + 1), tf.math.digamma(start + 1)
+    return (upper - lower).numpy()

@@ -1,5 +1,7 @@
 """Average precision against scikit-learn's: exact while the scores are kept, within its bound beyond."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -72,9 +74,23 @@ def test_rounding_leaves_the_figures_close():
     scores, labels = make_scores(images=20_000, distance=2.5)
     figures = gathered(scores, labels, batch=512, kept_scores=10_000)
     per_class, overall = expected(scores, labels)
-    assert figures["map"] == pytest.approx(per_class.mean(), abs=1e-4)
-    assert figures["global_ap"] == pytest.approx(overall, abs=1e-4)
+    assert figures["map"] == pytest.approx(per_class.mean(), abs=3e-5)
+    assert figures["global_ap"] == pytest.approx(overall, abs=1e-6)
     np.testing.assert_allclose(figures["average_precision"][:-1], per_class, atol=3e-4)
+
+
+def test_a_level_counts_as_the_mean_of_all_orders():
+    """Three images above, a hit among them; five in one level, two of them hits."""
+    labels = np.array([0, 1, 0, 1, 1, 0, 0, 0], bool)
+    scores = np.array([3, 2, 1, *[0.0001 * number for number in range(5)]])
+    figures = gathered(scores[:, None].astype(np.float32), labels[:, None], kept_scores=0)
+    every = [
+        average_precision_score(labels, np.concatenate([scores[:3], order]))
+        for order in itertools.permutations(scores[3:])
+    ]
+    assert figures["map"] == pytest.approx(np.mean(every), rel=1e-9)
+    first = (1 / 2 + 2 * 3 / 5) / 3  # both hits have the precision of the second, as if they were one
+    assert figures["map_error"] == pytest.approx(max(first - np.mean(every), np.mean(every) - min(every)), rel=1e-9)
 
 
 @pytest.mark.parametrize("kept_scores", [10**6, 50])
