@@ -19,8 +19,9 @@ import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import hparams
 from benchmarks.photos import write_photos
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, single_replica, train_input
+from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
 from effnetv2_keras.training.strategy import make_strategy

@@ -30,8 +30,9 @@ MAGNITUDE = 15  # of 30
 def this_package(photos: pathlib.Path, size: int, batch: int, *, magnitude: int = MAGNITUDE) -> MakeBatches:
     import effnetv2_keras.environment  # noqa: F401  before TensorFlow
     from effnetv2_keras.config import DataConfig
-    from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, single_replica, train_input
+    from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
     from effnetv2_keras.data.splits import open_splits
+    from effnetv2_keras.data.unreadable import UnreadableImages
     from effnetv2_keras.progressive import Stage
 
     data = DataConfig(data_dir=str(photos))

@@ -17,11 +17,13 @@ import tensorflow as tf
 
 from effnetv2_keras import plots, specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, eval_input
+from effnetv2_keras.data.pipeline import InputPlan, eval_input
 from effnetv2_keras.data.sources import Source
 from effnetv2_keras.data.splits import Splits, open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE
+from effnetv2_keras.headline import headline_of_best
 from effnetv2_keras.training.checkpoints import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.report import describe_evaluation
@@ -172,8 +174,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates and prints the result, last as one line of JSON.
 
-    Several sizes (``eval.sizes``) give a plot ``eval_sizes.png``; ``eval.per_class`` gives ``confusion.png`` and
-    ``per_class.csv``, of the averaged weights where there are any, at the size with the best top-1.
+    Several sizes (``eval.sizes``) give a plot ``eval_sizes.png``; ``eval.per_class`` gives ``per_class.csv`` and, of
+    one label an image, ``confusion.png``: of the averaged weights where there are any, at the best size. That is the
+    size with the highest top-1 or, of several labels an image, mAP.
 
     Args:
         subject: from ``load_run``, ``load_export`` or ``load_file``.
@@ -183,8 +186,8 @@ def evaluate(
         console: where to print; None is standard output.
 
     Returns:
-        The figures of ``Evaluator.run`` with ``step``, ``image_size`` and ``num_examples``, at the size with the best
-        top-1; of several sizes, all such rows under ``sizes``.
+        The figures of ``Evaluator.run`` with ``step``, ``image_size`` and ``num_examples``, at the best size; of
+        several sizes, all such rows under ``sizes``.
 
     Raises:
         ConfigError, DataError: for settings or data that cannot be used.
@@ -196,33 +199,27 @@ def evaluate(
             f"{subject.name} was trained on the classes {subject.class_names}, but the data has {source.class_names}."
         )
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    if source.multi_label and subject.config.eval.per_class:
-        raise ConfigError("eval.per_class is for images of one label; this data has several.")
     rows: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     for size in subject.config.eval.sizes or (subject.image_size,):
         figures = _evaluate_at(size, subject, strategy, source, console)
-        confusion = figures.pop("confusion_ema", figures.pop("confusion", None))
+        tables = {name: value for name, value in figures.items() if isinstance(value, np.ndarray)}
         row = {"step": subject.step, "image_size": size, "num_examples": source.num_examples, **figures}
-        row = {key: value for key, value in row.items() if value is not None and not isinstance(value, np.ndarray)}
+        row = {name: value for name, value in row.items() if value is not None and name not in tables}
         where = f"{size} px: " if len(subject.config.eval.sizes) > 1 else ""
         console.print(where + describe_evaluation(row, source.num_examples), highlight=False)
         rows.append(row)
-        if not best or _score(row) > _score(best["row"]):
-            best = {"row": row, "confusion": confusion}
+        if not best or row[headline_of_best(row)] > best["row"][headline_of_best(row)]:
+            best = {"row": row, "tables": tables}
     result = {**best["row"], **({"sizes": rows} if len(rows) > 1 else {})}
     if len(rows) > 1:
         path = pathlib.Path(folder, SIZES_PLOT)
         plots.plot_sizes(rows, path)
         console.print(f"Wrote {path}.", highlight=False)
-    if best["confusion"] is not None:
-        _report_classes(best["confusion"], source.class_names, pathlib.Path(folder), console)
+    if best["tables"]:
+        _report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
     console.print(json.dumps(result), highlight=False, soft_wrap=True)
     return result
-
-
-def _score(row: Mapping[str, Any]) -> float:
-    return float(row.get("top1_ema", row["top1"]))
 
 
 def _evaluate_at(
@@ -237,19 +234,43 @@ def _evaluate_at(
         input_fn=eval_input(source, plan, image_size=size),
         num_examples=source.num_examples,
         batch_size=config.eval.batch_size,
-        confusion=config.eval.per_class,
+        loss_type=config.train.loss_type,
+        per_class=config.eval.per_class,
     )
-    with console.status("evaluating") as status:
+    with unreadable.explained(), console.status("evaluating") as status:
         return evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))
 
 
 def _report_classes(
-    confusion: npt.NDArray[np.int64], names: Sequence[str], folder: pathlib.Path, console: rich.console.Console
+    tables: Mapping[str, npt.NDArray[Any]], names: Sequence[str], folder: pathlib.Path, console: rich.console.Console
 ) -> None:
-    """Writes the confusion matrix and each class' accuracy, and prints the worst classes."""
+    """Writes the figures of each class, of one label an image the confusion matrix too; prints the worst classes."""
+    suffix = "_ema" if any(name.endswith("_ema") for name in tables) else ""
+    written = [folder / PER_CLASS_FILE]
+    headings: tuple[str, ...]
+    if f"confusion{suffix}" in tables:
+        confusion = tables[f"confusion{suffix}"]
+        headings, rows = ("top1", "most often taken for", "so many times"), _mistakes(confusion, names)
+        plots.plot_confusion(confusion, names, folder / CONFUSION_PLOT)
+        written.append(folder / CONFUSION_PLOT)
+    else:
+        headings = ("average precision",)
+        rows = list(zip(names, tables[f"num_positive{suffix}"].tolist(), tables[f"average_precision{suffix}"].tolist()))
+    with written[0].open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "images", *headings))
+        writer.writerows(rows)
+    worst = sorted((row for row in rows if row[1]), key=lambda row: row[2])[:_NUM_WORST]
+    listed = ", ".join(f"{name} {share:.3f} of {count}" for name, count, share, *_ in worst)
+    console.print(f"Lowest {headings[0].replace('top1', 'top-1')}: {listed}.", highlight=False, soft_wrap=True)
+    console.print(f"Wrote {' and '.join(map(str, written))}.", highlight=False)
+
+
+def _mistakes(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Of each class its name, images and accuracy, and the class that it is most often taken for, how often."""
     counts, hits = confusion.sum(axis=1), confusion.diagonal()
     wrong = confusion - np.diag(hits)
-    rows = [
+    return [
         (
             name,
             int(count),
@@ -259,12 +280,3 @@ def _report_classes(
         )
         for name, count, hit, errors, mistaken in zip(names, counts, hits, wrong, wrong.argmax(axis=1))
     ]
-    with (folder / PER_CLASS_FILE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "images", "top1", "most often taken for", "so many times"))
-        writer.writerows(rows)
-    plots.plot_confusion(confusion, names, folder / CONFUSION_PLOT)
-    worst = sorted((row for row in rows if row[1]), key=lambda row: row[2])[:_NUM_WORST]
-    listed = ", ".join(f"{name} {share:.3f} of {count}" for name, count, share, *_ in worst)
-    console.print(f"Lowest top-1: {listed}.", highlight=False, soft_wrap=True)
-    console.print(f"Wrote {folder / PER_CLASS_FILE} and {folder / CONFUSION_PLOT}.", highlight=False)

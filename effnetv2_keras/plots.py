@@ -10,13 +10,14 @@ import matplotlib.figure
 import numpy as np
 import numpy.typing as npt
 
+from effnetv2_keras.headline import headline
 from effnetv2_keras.progressive import Stage
 
 _MOST_NAMES = 50
 
 
 def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
-    """Draws loss, top-1 and the stage plan over the training time into a PNG.
+    """Draws loss, top-1 (of several labels an image: mAP) and the stage plan over the training time into a PNG.
 
     Args:
         rows: of ``metrics.jsonl``.
@@ -24,7 +25,7 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
         path: of the PNG.
     """
     figure = matplotlib.figure.Figure(figsize=(9, 8), layout="constrained")
-    loss_axes, top1_axes, plan_axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.4))
+    loss_axes, score_axes, plan_axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.4))
     trained = [row for row in rows if row["kind"] == "train"]
     evaluated = [row for row in rows if row["kind"] == "eval"]
 
@@ -34,11 +35,12 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
     loss_axes.plot(minutes(trained), [row["loss"] for row in trained], color="tab:blue", label="training loss")
     loss_axes.set_ylabel("loss, nats")
     loss_axes.legend(loc="upper right")
-    for key, label, color in (("top1", "top-1", "tab:orange"), ("top1_ema", "top-1, EMA", "tab:red")):
+    score, name = headline(evaluated[0] if evaluated else {})
+    for key, label, color in ((score, name, "tab:orange"), (f"{score}_ema", f"{name}, EMA", "tab:red")):
         known = [row for row in evaluated if key in row]
-        top1_axes.plot(minutes(known), [row[key] for row in known], ".-", color=color, label=label)
-    top1_axes.set_ylabel("evaluation top-1")
-    top1_axes.legend(loc="lower right")
+        score_axes.plot(minutes(known), [row[key] for row in known], ".-", color=color, label=label)
+    score_axes.set_ylabel(f"evaluation {name}")
+    score_axes.legend(loc="lower right")
 
     began = 0.0
     for stage in stages:
@@ -48,7 +50,7 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
         note = f"RA {stage.randaug_magnitude:.3g}\nmixup {stage.mixup_alpha:.2g}\ndropout {stage.dropout_rate:.2g}"
         plan_axes.annotate(note, ((began + ended) / 2, stage.image_size), (0, -4), textcoords="offset points",
                            ha="center", va="top", fontsize=7)  # fmt: skip
-        for axes in (loss_axes, top1_axes, plan_axes):
+        for axes in (loss_axes, score_axes, plan_axes):
             axes.axvspan(began, ended, color="tab:gray", alpha=0.08 if stage.index % 2 else 0.18, linewidth=0)
         began = ended
     plan_axes.set_ylim(0, max(stage.image_size for stage in stages) * 1.15)
@@ -82,7 +84,7 @@ def plot_image_sheet(
 
 
 def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Draws top-1 over the image size into a PNG.
+    """Draws top-1 (of several labels an image: mAP) over the image size into a PNG.
 
     Args:
         rows: of ``evaluate``, one per size.
@@ -91,11 +93,12 @@ def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> 
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     rows = sorted(rows, key=lambda row: row["image_size"])
-    for key, label in (("top1", "top-1"), ("top1_ema", "top-1, EMA")):
+    score, name = headline(rows[0])
+    for key, label in ((score, name), (f"{score}_ema", f"{name}, EMA")):
         if key in rows[0]:
             axes.plot([row["image_size"] for row in rows], [row[key] for row in rows], ".-", label=label)
     axes.set_xlabel("evaluation size, px")
-    axes.set_ylabel("share of images")
+    axes.set_ylabel(name)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

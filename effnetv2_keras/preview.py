@@ -8,8 +8,9 @@ import numpy as np
 
 from effnetv2_keras import plots
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, single_replica, train_input
+from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 
 
 def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int = 8) -> None:
@@ -19,6 +20,9 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
         config: the run.
         path: of the PNG.
         columns: images per stage.
+
+    Raises:
+        ConfigError, DataError: for settings or data that cannot be used.
     """
     source = open_splits(config.data).train
     plan = InputPlan(config.data, columns, None, UnreadableImages(config.data.unreadable))
@@ -26,7 +30,8 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
     rows, titles = [], []
     for stage in config.progressive.plan(config.total_steps(source.num_examples)):
         input_fn = train_input(source, plan, stage=stage, seed=config.train.seed, first_step=stage.first_step)
-        rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
+        with plan.unreadable.explained():
+            rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
         magnitude = f" {stage.randaug_magnitude:.3g}" if augment in ("randaug", "ra_aa") else ""
         titles.append(
             f"stage {stage.index + 1}: {stage.image_size} px\n"

@@ -154,7 +154,7 @@ class EvalConfig(Section):
     batch_size: int = _knob(64, "images per evaluation step, over all replicas", ge=1)
     isize: OptionalInt = _knob(None, "evaluation image side, pixels; None: the variant's own", ge=1)
     sizes: Sizes = _knob((), "--mode=eval: image sides to compare, pixels; none: isize alone")
-    per_class: bool = _knob(False, "--mode=eval: accuracy of each class, and the confusion matrix")
+    per_class: bool = _knob(False, "--mode=eval: top-1 (several labels: average precision) of each class")
     every_epochs: float = _knob(1.0, "epochs between two evaluations (one always closes the run)", gt=0)
 
 

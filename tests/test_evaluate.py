@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rich.console
 import tensorflow as tf
+from sklearn.metrics import average_precision_score
 
 from effnetv2_keras import plots
 from effnetv2_keras.config import Config
@@ -148,6 +149,40 @@ def test_each_class_is_counted(run, splits, tmp_path):
     assert result["top1_ema"] == pytest.approx(hits / COUNT)
     assert (tmp_path / "new" / "confusion.png").stat().st_size > 5000
     assert "Lowest top-1: " in console.file.getvalue()
+
+
+SEVERAL = np.random.default_rng(1).random((COUNT, 6)) < np.linspace(0.1, 0.6, 6)
+SEVERAL[:, 2] = False  # no image of this class
+
+
+def test_each_class_of_several_labels_has_its_average_precision(run, tmp_path):
+    strategy, console = make_strategy("mirrored"), quiet()
+    changes = {"eval.per_class": True, "eval.sizes": "24|40", **EVAL}
+    source = ArraySource(IMAGES, SEVERAL, CLASS_NAMES)
+    result = evaluate(
+        load_run(run, strategy, changes=changes, spec=TINY), strategy, splits=Splits(source, source), folder=tmp_path,
+        console=console,
+    )  # fmt: skip
+    assert result["map_ema"] == max(row["map_ema"] for row in result["sizes"])
+    assert len({row["map_ema"] for row in result["sizes"]}) == 2
+    model = load_trained(run, spec=TINY).model
+    crops = [decode.central_crop(tf.constant(i), image_size=result["image_size"], crop=EVAL_CROP) for i in IMAGES]
+    scores = tf.nn.softmax(model(tf.stack(crops), training=False)).numpy()
+    expected = [average_precision_score(SEVERAL[:, c], scores[:, c]) for c in range(6) if c != 2]
+    with (tmp_path / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list(CLASS_NAMES)
+    assert [int(row["images"]) for row in rows] == SEVERAL.sum(0).tolist()
+    assert rows.pop(2)["average precision"] == "nan"
+    assert [float(row["average precision"]) for row in rows] == pytest.approx(expected, abs=1e-3)
+    assert result["map_ema"] == pytest.approx(np.mean(expected), abs=1e-3)
+    lines = console.file.getvalue().splitlines()
+    assert f"24 px: evaluated {COUNT} of {COUNT} images: mAP {result['sizes'][0]['map']:.4f} global AP " in lines[0]
+    assert f", EMA mAP {result['sizes'][0]['map_ema']:.4f} global AP " in lines[0]
+    assert json.loads(lines[-1]) == result
+    worst = min((row for row in rows), key=lambda row: float(row["average precision"]))
+    assert any(line.startswith(f"Lowest average precision: {worst['class']} ") for line in lines)
+    assert {path.name for path in tmp_path.iterdir()} == {"per_class.csv", "eval_sizes.png"}
 
 
 def test_a_confusion_matrix_of_many_classes_is_drawn_without_their_names(tmp_path):

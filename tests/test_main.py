@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 import main
 from tests.images import write_classes
 from tests.records import fake_metadata
+from tests.training.test_sources_in_training import long_shard
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = (
@@ -101,6 +102,16 @@ def test_plan_of_a_recipe_needs_no_images(tmp_path):
     output, errors = run("--mode=plan", "--dataset_cfg=ImageNet", "--model_name=efficientnetv2-s")
     assert "1,281,167 images to train on, 50,000 to evaluate on, 1000 classes" in output
     assert "The data is not there; planning with the published sizes" in errors
+
+
+def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path):
+    data, path = long_shard(tmp_path / "data", wrong=0)
+    _, problem = run(
+        "--mode=train", "--dataset_cfg=imagenet", f"--data_dir={data['data_dir']}", f"--model_dir={tmp_path / 'run'}",
+        f"--hparam_str={SHORT},data.num_classes=1000,data.shuffle_buffer=400,progressive.stages=1",
+        fails=True,
+    )  # fmt: skip
+    assert f"DataError: Record 299 of {path} has the label 0, but 1000 classes that begin at" in problem
 
 
 @pytest.mark.parametrize(

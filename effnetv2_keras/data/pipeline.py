@@ -10,14 +10,14 @@ import dataclasses
 from typing import Any, Callable
 
 import tensorflow as tf
-from absl import logging
 
 from effnetv2_keras import specs
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data import augmentation, mixing
 from effnetv2_keras.data.framing import FRAMINGS
 from effnetv2_keras.data.labels import label_vector
-from effnetv2_keras.data.sources import DataError, Record, Shard, Source
+from effnetv2_keras.data.sources import Record, Shard, Source
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage
 
@@ -29,56 +29,6 @@ _plain_graph = tf.autograph.experimental.do_not_convert
 
 # Which random stream a seed feeds: drawn apart so that no two uses share numbers.
 _PER_IMAGE, _PER_BATCH = 1, 2
-
-
-class UnreadableImages:
-    """Keeps account of images that cannot be decoded, and stops the run or warns.
-
-    Args:
-        policy: ``"error"`` to stop at the first, ``"skip"`` to warn once per image and leave it out.
-
-    Attributes:
-        names: the images met so far, in order.
-        error: what the run must stop with, if anything.
-    """
-
-    def __init__(self, policy: str) -> None:
-        self._policy = policy
-        self.names: list[str] = []
-        self.error: DataError | None = None
-
-    def report(self, name: bytes) -> bytes:
-        """Notes one unreadable image; called by the input pipeline."""
-        text = name.decode(errors="replace")
-        if self._policy == "error":
-            self.error = DataError(
-                f"Cannot decode {text}: it is not a complete JPEG, PNG, GIF or BMP image. Repair or remove it, or "
-                "leave such images out with --hparam_str=data.unreadable=skip"
-            )
-            raise self.error
-        if text not in self.names:
-            self.names.append(text)
-            logging.warning("Leaving out an image that cannot be decoded (%d so far): %s", len(self.names), text)
-        return name
-
-    def guard(self, load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loads one image, or black in its place: ``(image, readable)`` with a boolean scalar."""
-        if record["image"].dtype != tf.string:  # already decoded: nothing can fail
-            return load(record), tf.constant(True)
-
-        def black(spec: tf.TensorSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-            @_plain_graph
-            def reported(name: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                noted = tf.numpy_function(self.report, [name], tf.string)
-                with tf.control_dependencies([noted]):
-                    return tf.zeros(spec.shape, spec.dtype), tf.constant(False)
-
-            return reported
-
-        readable = _plain_graph(lambda item: (load(item), tf.constant(True)))
-        loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
-        instead = tf.data.Dataset.from_tensors(record["name"]).map(black(loaded.element_spec[0]))
-        return loaded.concatenate(instead).take(1).get_single_element()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +146,8 @@ def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int)
         if data.cutout:
             image = augmentation.noise_cutout(image, arithmetic=data.augment_arithmetic, seed=cutout_seed)
         weight = tf.cast(readable, tf.float32)
-        return {"image": image, "label": label_vector(record["label"], num_classes) * weight, "weight": weight}
+        label = label_vector(plan.unreadable.label(record, source), num_classes)
+        return {"image": image, "label": label * weight, "weight": weight}
 
     return load
 
@@ -222,12 +173,19 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         ``[b, classes]``, a one for each label) and ``weight`` float32 ``[b]``: 1 for an image, 0 for padding that fills
         the last batches and for an unreadable image. Every worker gets equally many batches.
     """
-    load = _load_for_evaluation(source, plan.data, plan.unreadable, image_size)
+    load_image = _evaluation_image(plan.data, plan.unreadable, image_size)
     padding = {
         "image": tf.zeros([image_size, image_size, 3], FRAMINGS[plan.data.pipeline].dtype),
         "label": tf.zeros([len(source.class_names)]) if source.multi_label else tf.zeros([], tf.int64),
         "weight": tf.zeros([], tf.float32),
     }
+
+    @_plain_graph
+    def load(record: Record) -> Batch:
+        image, readable = load_image(record)
+        label = plan.unreadable.label(record, source)
+        label = label_vector(label, len(source.class_names)) if source.multi_label else label
+        return {"image": image, "label": label, "weight": tf.cast(readable, tf.float32)}
 
     @_plain_graph
     def finish(batch: Batch) -> Batch:
@@ -260,25 +218,23 @@ def sample_images(source: Source, data: DataConfig, *, image_size: int, count: i
     """
     count = min(count, source.num_examples)
     records = source.stream(seed=0, batch_size=count, first_step=0, end_step=1, shard=Shard())
-    load = _load_for_evaluation(source, data, UnreadableImages("skip"), image_size)
-    images = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    readable = images.filter(_plain_graph(lambda batch: batch["weight"] > 0))
-    return readable.map(_plain_graph(lambda batch: tf.saturate_cast(tf.round(batch["image"]), tf.uint8)))
+    load_image = _evaluation_image(data, UnreadableImages("skip"), image_size)
+    images = records.map(load_image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    readable = images.filter(_plain_graph(lambda image, readable: readable))
+    return readable.map(_plain_graph(lambda image, readable: tf.saturate_cast(tf.round(image), tf.uint8)))
 
 
-def _load_for_evaluation(
-    source: Source, data: DataConfig, unreadable: UnreadableImages, image_size: int
-) -> Callable[[Record], Batch]:
-    """Makes the function from a record to ``image``, ``label`` and ``weight``, as ``eval_input`` describes them."""
+def _evaluation_image(
+    data: DataConfig, unreadable: UnreadableImages, image_size: int
+) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
+    """Makes the function from a record to the square image that evaluation sees, and whether it could be read."""
     framing = FRAMINGS[data.pipeline]
 
     @_plain_graph
-    def load(record: Record) -> Batch:
-        image, readable = unreadable.guard(
+    def load(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
+        return unreadable.guard(
             lambda item: framing.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record
         )
-        label = label_vector(record["label"], len(source.class_names)) if source.multi_label else record["label"]
-        return {"image": image, "label": label, "weight": tf.cast(readable, tf.float32)}
 
     return load
 

@@ -15,8 +15,8 @@ from effnetv2_keras.errors import UsageError
 
 Record = dict[str, tf.Tensor]
 """``image``: encoded bytes (scalar string) or uint8 ``[H, W, C]``; ``label``: int64 scalar in [0, classes), or, of a
-multi-label source, int64 ``[n]``, the classes that apply, possibly none; ``name``: scalar string that leads a person to
-the image; training adds ``index`` and ``epoch``, int64 scalars."""
+multi-label source, int64 ``[n]``, the classes that apply, possibly none (the pipeline refuses others); ``name``: scalar
+string that leads a person to the image; training adds ``index`` and ``epoch``, int64 scalars."""
 
 
 class DataError(UsageError):
@@ -60,6 +60,14 @@ class Source(abc.ABC):
     def extents(self) -> Sequence[Extent]:
         """Says which records of which files these are, for sources that read files."""
         return ()
+
+    def describe_wrong_label(self, label: int) -> str:
+        """Goes on from "Record 3 of FILE": with its label, which is not in [0, classes), and what to do."""
+        count = len(self.class_names)
+        return (
+            f"has the label {label}, but {count} classes have labels from 0 to {count - 1}. Repair or remove it, or "
+            "name other data."
+        )
 
     @abc.abstractmethod
     def stream(self, *, seed: int, batch_size: int, first_step: int, end_step: int, shard: Shard) -> tf.data.Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import pathlib
 import struct
@@ -44,11 +45,14 @@ class TfRecordLayout:
     first_label: int = 1
     multi_label: bool = False
 
-    @property
-    def allowed(self) -> str:
-        """The labels that records may have, in words."""
+    def describe_wrong_label(self, label: int) -> str:
+        """Says which label a record has, which ones it may have, and what to do."""
         last = self.first_label + len(self.class_names) - 1
-        return f"{len(self.class_names)} classes that begin at data.first_label={self.first_label} end at {last}"
+        return (
+            f"has the label {label}, but {len(self.class_names)} classes that begin at data.first_label="
+            f"{self.first_label} end at {last}. Set data.first_label (0 or 1) and data.num_classes, or repair the "
+            "records."
+        )
 
     def check(self, example: tf.train.Example, where: str) -> None:
         """Makes sure that a record is what the layout says.
@@ -75,10 +79,7 @@ class TfRecordLayout:
             )
         for label in labels:
             if not 0 <= label - self.first_label < len(self.class_names):
-                raise DataError(f"{where} has the label {label}, but {self.allowed}. {_MEND_LABELS}")
-
-
-_MEND_LABELS = "Set data.first_label (0 or 1) and data.num_classes, or repair the records."
+                raise DataError(f"{where} {self.describe_wrong_label(label)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,7 @@ class TfRecordSource(StreamSource):
         self.num_examples = sum(file.num_records for file in files)
         self.shuffle_buffer = shuffle_buffer
         self.files, self._layout = tuple(files), layout
+        self._starts = [0, *itertools.accumulate(file.num_records for file in files)][:-1]
 
     def extents(self) -> Sequence[Extent]:
         """See ``Source.extents``."""
@@ -124,8 +126,7 @@ class TfRecordSource(StreamSource):
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
         """See ``StreamSource.read``; a seed mixes the shards, without one they follow each other."""
         paths = [file.path for file in self.files]
-        starts = [sum(file.num_records for file in self.files[:number]) for number in range(len(paths))]
-        shards = tf.data.Dataset.from_tensor_slices((paths, tf.constant(starts, tf.int64)))
+        shards = tf.data.Dataset.from_tensor_slices((paths, tf.constant(self._starts, tf.int64)))
 
         def records(path: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
             return tf.data.TFRecordDataset(path, buffer_size=1 << 20).enumerate(start)
@@ -138,18 +139,20 @@ class TfRecordSource(StreamSource):
         )
 
     def parse(self, number: tf.Tensor, raw: tf.Tensor) -> Record:
-        """See ``StreamSource.parse``; a label out of range ends the run with a message."""
+        """See ``StreamSource.parse``."""
         layout = self._layout
         kind = tf.io.RaggedFeature(tf.int64) if self.multi_label else tf.io.FixedLenFeature([], tf.int64)
         features = {layout.image_key: tf.io.FixedLenFeature([], tf.string), layout.label_key: kind}
         record = tf.io.parse_single_example(raw, features)
-        label = record[layout.label_key] - layout.first_label
-        in_range = tf.reduce_all((label >= 0) & (label < len(self.class_names)))
-        problem = ["Record ", number, " has the label ", record[layout.label_key], f", but {layout.allowed}."]
-        with tf.control_dependencies([tf.debugging.Assert(in_range, [*problem, _MEND_LABELS])]):
-            label = tf.identity(label)
-        name = f"{pathlib.Path(self.files[0].path).parent}, record " + tf.strings.as_string(number)
-        return {"image": record[layout.image_key], "label": label, "name": name}
+        starts = tf.constant(self._starts, tf.int64)
+        file = tf.searchsorted(starts, [number], side="right")[0] - 1
+        place = tf.strings.as_string(number - tf.gather(starts, file))
+        name = tf.strings.join(["record ", place, " of ", tf.gather([file.path for file in self.files], file)])
+        return {"image": record[layout.image_key], "label": record[layout.label_key] - layout.first_label, "name": name}
+
+    def describe_wrong_label(self, label: int) -> str:
+        """See ``Source.describe_wrong_label``; the label as the record has it."""
+        return self._layout.describe_wrong_label(label + self._layout.first_label)
 
 
 def open_shards(root: pathlib.Path, split: str) -> list[TfRecordFile]:

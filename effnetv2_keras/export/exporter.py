@@ -18,8 +18,9 @@ import rich.console
 import rich.progress
 import tensorflow as tf
 
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages
+from effnetv2_keras.data.pipeline import InputPlan
 from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.training.checkpoints import Trained
 from effnetv2_keras.training.state import build_for

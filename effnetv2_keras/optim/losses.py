@@ -56,6 +56,42 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
 """Loss of each image by the name in ``train.loss_type``: ``(labels, logits, *, label_smoothing) -> [batch]``."""
 
 
+def loss_of_each(loss_type: str, labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float = 0.0) -> tf.Tensor:
+    """Computes the loss of each image by the name of its kind; softmax takes the labels of an image in equal shares.
+
+    Args:
+        loss_type: a key of ``LOSSES``.
+        labels: ``[batch, classes]`` floats in [0, 1]; an image may have several, or none.
+        logits: ``[batch, classes]`` float32.
+        label_smoothing: see the loss.
+
+    Returns:
+        ``[batch]`` float32.
+    """
+    labels = sharing(labels) if loss_type == "softmax" else labels
+    return LOSSES[loss_type](labels, logits, label_smoothing=label_smoothing)
+
+
+def score(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
+    """Gives the logit of each class' probability, by which the images of a class are ranked.
+
+    A network trained with a sigmoid gives it as it is. Of one trained with softmax, logits are only determined up to
+    a constant for each image, so they say nothing across images: it is ``log(p / (1 - p))`` of the softmax, in which
+    all probabilities from 1 - 1e-7 on are the same. (The reference code ranks by the logits for every loss.)
+
+    Args:
+        loss_type: a key of ``LOSSES``.
+        logits: ``[batch, classes]`` float32.
+
+    Returns:
+        ``[batch, classes]`` float32.
+    """
+    if loss_type != "softmax":
+        return logits
+    log_p = tf.minimum(tf.nn.log_softmax(logits), -1e-7)
+    return log_p - tf.math.log(-tf.math.expm1(log_p))
+
+
 def sharing(labels: tf.Tensor) -> tf.Tensor:
     """Divides the labels of an image by their sum, so that it has one in all; an image without any stays without.
 

@@ -70,8 +70,9 @@ class Checkpoints:
         return self._recent.save(checkpoint_number=step)
 
     def save_if_best(self, value: float, metric: str) -> bool:
-        """Keeps the state in ``best/`` if ``value`` is higher than any before; returns whether it was."""
-        if self._best_file.exists() and json.loads(self._best_file.read_text())["value"] >= value:
+        """Keeps the state in ``best/`` if no ``value`` of this metric was as high; returns whether it was kept."""
+        best = json.loads(self._best_file.read_text()) if self._best_file.exists() else {}
+        if best.get("metric") == metric and best["value"] >= value:
             return False
         self._best.save(checkpoint_number=self._state.finished_steps)
         note = {"metric": metric, "value": value, "step": self._state.finished_steps}

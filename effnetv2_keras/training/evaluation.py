@@ -10,6 +10,10 @@ import tensorflow as tf
 
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
 from effnetv2_keras.optim import losses
+from effnetv2_keras.training.average_precision import AveragePrecision
+
+_TOP = (1, 5)
+Outputs = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 
 class Evaluator:
@@ -21,7 +25,8 @@ class Evaluator:
         input_fn: from ``data.pipeline.eval_input``.
         num_examples: images of the split.
         batch_size: images per step over all replicas.
-        confusion: also count, for each class, what its images were taken for.
+        loss_type: a key of ``losses.LOSSES``, the loss that they are trained with.
+        per_class: also give figures of each class.
     """
 
     def __init__(
@@ -32,9 +37,10 @@ class Evaluator:
         input_fn: InputFn,
         num_examples: int,
         batch_size: int,
-        confusion: bool = False,
+        loss_type: str = "softmax",
+        per_class: bool = False,
     ) -> None:
-        self._models, self._strategy, self._confusion = models, strategy, confusion
+        self._models, self._strategy, self._loss_type, self._per_class = models, strategy, loss_type, per_class
         self._steps = num_eval_steps(num_examples, batch_size)
         self._dataset = strategy.distribute_datasets_from_function(input_fn)
         self._function = tf.function(self._step, autograph=False)
@@ -47,43 +53,85 @@ class Evaluator:
 
         Returns:
             ``num_images`` (those evaluated: the split's, less the unreadable ones) and, with each model's suffix,
-            ``top1`` and ``top5`` (shares in [0, 1]), ``eval_loss`` (mean cross-entropy, nats, unsmoothed) and, where
-            asked for, ``confusion``: images by class (rows) and by what they were taken for, int64 ``[classes,
-            classes]``. With several labels an image, each of them is a hit, and the cross-entropy is to all in equal
-            shares.
+            ``top1`` and ``top5`` (shares in [0, 1]) and ``eval_loss`` (mean of the loss that is trained, nats,
+            unsmoothed).
+
+            Where images have several labels, each of them is a hit, and there are, with the suffix:
+            ``precision_at_1``, ``precision_at_5``, the mean share of labels among the k most likely classes (all, of
+            fewer), and ``recall_at_1``, ``recall_at_5``, the mean share of an image's labels that are among these. An
+            image without a label has a precision of 0 and is left out of recall. (The reference code divides the hits
+            of all images by the labels of all for its recall.) ``map`` and ``global_ap``, and errors of these for
+            large splits, are as ``AveragePrecision`` gives them, of ``losses.score``.
+
+            With ``per_class``, there are ``confusion``: images by class (rows) and by what they were taken for, int64
+            ``[classes, classes]``; of several labels an image, ``average_precision`` and ``num_positive`` of each
+            class, ``[classes]``, instead.
         """
         totals: dict[str, Any] = {}
+        rankings: dict[str, AveragePrecision] = {}
+        local = self._strategy.experimental_local_results
         for number, batch in zip(range(self._steps), self._dataset):
-            for name, value in self._function(batch).items():
+            sums, scores = self._function(batch)
+            for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value.numpy().astype(np.float64)
+            for suffix, score in scores.items():
+                ranking = rankings.setdefault(suffix, AveragePrecision(local(score)[0].shape[-1]))
+                for part in zip(*map(local, (score, batch["label"], batch["weight"]))):
+                    ranking.update(*part)
             if on_step:
                 on_step(number + 1, self._steps)
-        count = totals.pop("num_images")
-        means = {name: float(value) / max(count, 1.0) for name, value in totals.items() if value.ndim == 0}
-        tables = {name: value.astype(np.int64) for name, value in totals.items() if value.ndim}
-        return {"num_images": int(count), **means, **tables}
+        figures = _means(totals)
+        for suffix, ranking in rankings.items():
+            for name, value in ranking.result().items():
+                if self._per_class or not isinstance(value, np.ndarray):
+                    figures[f"{name}{suffix}"] = value
+        return figures
 
-    def _step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        sums = self._strategy.run(self._replica_step, args=(batch,))
-        return {
+    def _step(self, batch: dict[str, tf.Tensor]) -> Outputs:
+        sums, scores = self._strategy.run(self._replica_step, args=(batch,))
+        totals = {
             name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for name, value in sums.items()
         }
+        return totals, scores
 
-    def _replica_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _replica_step(self, batch: dict[str, tf.Tensor]) -> Outputs:
+        """One replica's sums and, of several labels an image, its scores by model."""
         label, weight = batch["label"], batch["weight"]
-        sums = {"num_images": tf.reduce_sum(weight)}
+        several = label.shape.rank == 2
+        sums, scores = {"num_images": tf.reduce_sum(weight)}, {}
+        if several:
+            sums["num_labelled"] = tf.reduce_sum(weight * tf.reduce_max(label, axis=-1))
         for suffix, model in self._models.items():
             logits = tf.cast(model(batch["image"], training=False), tf.float32)
-            target = label if label.shape.rank == 2 else tf.one_hot(label, logits.shape[-1])
-            loss = tf.nn.softmax_cross_entropy_with_logits(losses.sharing(target), logits)
-            for k in (1, 5):
+            target = label if several else tf.one_hot(label, logits.shape[-1])
+            labels = tf.reduce_sum(target, axis=-1)
+            figures = {"eval_loss": losses.loss_of_each(self._loss_type, target, logits)}
+            for k in _TOP:
                 likely = tf.math.top_k(logits, k=min(k, logits.shape[-1])).indices
-                hits = tf.reduce_max(tf.gather(target, likely, batch_dims=1), axis=-1)
-                sums[f"top{k}{suffix}"] = tf.reduce_sum(hits * weight)
-            sums[f"eval_loss{suffix}"] = tf.reduce_sum(loss * weight)
-            if self._confusion:
+                hits = tf.gather(target, likely, batch_dims=1)
+                figures[f"top{k}"] = tf.reduce_max(hits, axis=-1)
+                if several:
+                    figures[f"precision_at_{k}"] = tf.reduce_mean(hits, axis=-1)
+                    figures[f"recall_at_{k}"] = tf.math.divide_no_nan(tf.reduce_sum(hits, -1), labels)
+            sums.update({f"{name}{suffix}": tf.reduce_sum(value * weight) for name, value in figures.items()})
+            if several:
+                scores[suffix] = losses.score(self._loss_type, logits)
+            elif self._per_class:
                 taken_for = tf.argmax(logits, axis=-1)
                 sums[f"confusion{suffix}"] = tf.math.confusion_matrix(
                     label, taken_for, num_classes=logits.shape[-1], weights=weight, dtype=tf.float32
                 )
-        return sums
+        return sums, scores
+
+
+def _means(totals: Mapping[str, Any]) -> dict[str, Any]:
+    """Divides sums over the images by their number, those of recall by the number of images with a label."""
+    num_images = totals["num_images"]
+    figures: dict[str, Any] = {"num_images": int(num_images)}
+    for name, value in totals.items():
+        if value.ndim:
+            figures[name] = value.astype(np.int64)
+        elif not name.startswith("num_"):
+            count = totals["num_labelled"] if name.startswith("recall") else num_images
+            figures[name] = float(value) / max(float(count), 1.0)
+    return figures

@@ -11,9 +11,11 @@ import tensorflow as tf
 
 from effnetv2_keras import plots, specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, eval_input, train_input
+from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
 from effnetv2_keras.data.splits import Splits, open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.headline import headline_of_best
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.training.checkpoints import Checkpoints
 from effnetv2_keras.training.evaluation import Evaluator
@@ -119,6 +121,7 @@ class _Run:
             ),
             num_examples=splits.evaluation.num_examples,
             batch_size=config.eval.batch_size,
+            loss_type=config.train.loss_type,
         )
         self._pending: list[Metrics] = []
         self._timed_from, self._timed_steps = self._watch.seconds, 0
@@ -136,13 +139,9 @@ class _Run:
         return iter(self._strategy.distribute_datasets_from_function(input_fn))
 
     def next(self, batches: Any) -> Any:
-        """The next batch; an image that cannot be decoded is reported as such."""
-        try:
+        """The next batch."""
+        with self._unreadable.explained():
             return next(batches)
-        except tf.errors.OpError:
-            if self._unreadable.error:
-                raise self._unreadable.error from None
-            raise
 
     def record(self, stage: Stage, step: int, metrics: Metrics) -> None:
         """Notes the figures of one step, and writes a row every ``log_every`` steps."""
@@ -215,10 +214,11 @@ class _Run:
         self._flush(stage, step)
         row = self._row_head("eval", stage, step)
         with self._watch.paused():
-            row.update(self._evaluator.run(self.progress.evaluating))
+            with self._unreadable.explained():
+                row.update(self._evaluator.run(self.progress.evaluating))
             self._log.add(row)
             self._checkpoints.save()
-            metric = "top1_ema" if "top1_ema" in row else "top1"
+            metric = headline_of_best(row)
             is_best = self._checkpoints.save_if_best(row[metric], metric)
         self.progress.say(describe_evaluation(row, self._splits.evaluation.num_examples, is_best=is_best))
 

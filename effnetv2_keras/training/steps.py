@@ -105,8 +105,9 @@ class TrainStep:
         with tf.GradientTape() as tape:
             with stochastic_scope(seed, dropout_rate=self._stage.dropout_rate):
                 logits = model(batch["image"], training=True)
-            labels = losses.sharing(batch["label"]) if train.loss_type == "softmax" else batch["label"]
-            per_image = losses.LOSSES[train.loss_type](labels, logits, label_smoothing=train.label_smoothing)
+            per_image = losses.loss_of_each(
+                train.loss_type, batch["label"], logits, label_smoothing=train.label_smoothing
+            )
             loss = tf.reduce_sum(per_image * batch["weight"]) / train.batch_size
             if train.weight_decay and self._l2:
                 loss += weight_decay * losses.l2_penalty(self._l2) / self._strategy.num_replicas_in_sync

@@ -10,9 +10,14 @@ import tensorflow as tf
 
 from effnetv2_keras.training.run_folder import RunFolder, write_atomically
 
+_SEVERAL_LABELS = (
+    "map", "global_ap", "precision_at_1", "precision_at_5", "recall_at_1", "recall_at_5",
+    "map_error", "global_ap_error",
+)  # fmt: skip
 FIELDS = (
     "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "gradient_norm",
     "images_per_second", "num_images", "eval_loss", "top5", "eval_loss_ema", "top1_ema", "top5_ema",
+    *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
 )  # fmt: skip
 """Columns. ``kind`` is ``train`` (means over the steps since the last row) or ``eval``; ``seconds`` counts the
 training time of the whole run, interruptions left out."""

@@ -9,7 +9,6 @@ from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.framing import FRAMINGS
 from effnetv2_keras.data.pipeline import (
     InputPlan,
-    UnreadableImages,
     eval_input,
     num_eval_steps,
     sample_images,
@@ -17,6 +16,7 @@ from effnetv2_keras.data.pipeline import (
     train_input,
 )
 from effnetv2_keras.data.sources import ArraySource, DataError, FileSource
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage
 from tests.images import picture, write_classes

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, eval_input, single_replica, train_input
+from effnetv2_keras.data.pipeline import InputPlan, eval_input, sample_images, single_replica, train_input
 from effnetv2_keras.data.sources import DataError, Shard
 from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.progressive import Stage
 from tests.records import example, labels_of_multi, pictures, write_imagenet, write_imagenet21k, write_shards
 
@@ -185,16 +186,38 @@ def test_bad_records_say_what_to_do(tmp_path, damage, message):
         imagenet(tmp_path)
 
 
-def test_a_label_out_of_range_further_on_ends_the_reading(tmp_path):
+def test_records_are_named_by_their_place_in_a_file(root):
+    names = {}
+    for record in imagenet(root).train.ordered(Shard()):
+        names[record["image"].numpy()] = record["name"].numpy().decode()
+    written = pictures(24)
+    for number, (image, _) in enumerate(written):  # they were dealt out over four files
+        assert names[image] == f"record {number // 4} of {root}/train-{number % 4:05d}-of-00004"
+
+
+@pytest.mark.parametrize("wrong", [0, 4, -7])
+@pytest.mark.parametrize("evaluate", [True, False])
+def test_a_wrong_label_further_on_names_its_record(tmp_path, wrong, evaluate):
     write_imagenet(tmp_path)
+    split = "validation" if evaluate else "train"
+    for path in tmp_path.glob(f"{split}-*"):
+        path.unlink()
     image, _ = pictures(1)[0]
-    records = [example(image__encoded=image, image__class__label=1 if number < 7 else 9) for number in range(8)]
-    write_shards(tmp_path, "validation", records, 1)
-    (tmp_path / "validation-00000-of-00002").unlink()
-    (tmp_path / "validation-00001-of-00002").unlink()
-    source = imagenet(tmp_path).evaluation
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Record .*7.* has the label .*9"):
-        list(source.ordered(Shard()))
+    records = [example(image__encoded=image, image__class__label=wrong if number == 15 else 1) for number in range(16)]
+    paths = write_shards(tmp_path, split, records, 2)  # the last record of the second file
+    splits, plan = imagenet(tmp_path), InputPlan(DataConfig(), 8, None, UnreadableImages("skip"))
+    make = (
+        eval_input(splits.evaluation, plan, image_size=16)
+        if evaluate
+        else train_input(splits.train, plan, stage=Stage(0, 0, 2, 16, 0, 0, 0, 0), seed=0, first_step=0)
+    )
+    message = (
+        f"Record 7 of {paths[1]} has the label {wrong}, but 3 classes that begin at data.first_label=1 end at 3. Set"
+    )
+    with pytest.raises(DataError, match=message), plan.unreadable.explained():
+        list(single_replica(make))
+    images = sample_images(splits.evaluation if evaluate else splits.train, DataConfig(), image_size=16, count=16)
+    assert len(list(images)) == 16  # that need no label
 
 
 def test_folder_is_asked_for(tmp_path):

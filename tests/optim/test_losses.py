@@ -115,3 +115,23 @@ def test_labels_are_shared_by_an_image():
 
 def test_every_loss_has_a_name():
     assert set(losses.LOSSES) == set(TrainConfig.model_fields["loss_type"].annotation.__args__)
+
+
+@pytest.mark.parametrize("loss_type", list(losses.LOSSES))
+def test_a_loss_by_its_name_takes_several_labels(loss_type):
+    labels, logits = random_labels()
+    found = losses.loss_of_each(loss_type, labels, tf.constant(logits)).numpy()
+    target = labels / np.maximum(labels.sum(1, keepdims=True), 1) if loss_type == "softmax" else labels
+    np.testing.assert_allclose(found, losses.LOSSES[loss_type](target, tf.constant(logits), label_smoothing=0.0))
+    smoothed = losses.loss_of_each(loss_type, labels, tf.constant(logits), label_smoothing=0.2).numpy()
+    assert np.allclose(found, smoothed) == (loss_type == "custom")
+
+
+def test_softmax_is_ranked_by_its_probability():
+    logits = np.random.default_rng(2).normal(size=(50, 5)).astype(np.float32) * 4
+    shifted = losses.score("softmax", tf.constant(logits + np.arange(50, dtype=np.float32)[:, None] / 4)).numpy()
+    exact = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(1, keepdims=True)
+    np.testing.assert_allclose(shifted, np.log(exact / (1 - exact)), rtol=1e-4, atol=1e-3)
+    assert np.isfinite(losses.score("softmax", tf.constant([[1e4, -1e4, 0.0]])).numpy()).all()
+    for loss_type in ("sigmoid", "custom"):
+        np.testing.assert_array_equal(losses.score(loss_type, tf.constant(logits)), logits)

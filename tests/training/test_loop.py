@@ -1,5 +1,7 @@
+import csv
 import functools
 import io
+import json
 import re
 import shutil
 import signal
@@ -8,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.data.pipeline import UnreadableImages
 from effnetv2_keras.data.sources import ArraySource, DataError
 from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError
 from effnetv2_keras.models import build_model
 from effnetv2_keras.training import loop
@@ -140,6 +142,42 @@ def test_a_run_with_lamb_goes_on_too_and_its_weights_load(tmp_path, monkeypatch)
     assert len(slots) == 2 * len(moved_variables(model, config.train.varsexp))
     report = load_weights(model, str(tmp_path / "run"))
     assert len(report.loaded) == len(model.weights)
+
+
+@pytest.mark.parametrize("loss_type", ["softmax", "sigmoid"])
+def test_several_labels_are_learnt_and_the_best_is_by_map(tmp_path, loss_type):
+    """Red and blue stripes: an image has the labels of the colours that it shows."""
+    shown = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 1], [0, 1, 0]], bool)[np.arange(48) % 4]
+
+    def source(part):
+        images = np.zeros((len(shown[part]), 32, 32, 3), np.uint8)
+        images += np.random.default_rng(0).integers(0, 60, images.shape, np.uint8)
+        for image, colours in zip(images, shown[part]):
+            for number in np.flatnonzero(colours):
+                image[:, :, number] += 150
+        return ArraySource(images, shown[part], ("red", "green", "blue"))
+
+    output = io.StringIO()
+    config = tiny_config(
+        f"train.epochs=20,eval.every_epochs=5,train.loss_type={loss_type},progressive.mixup_alpha.end=0,"
+        "progressive.randaug_magnitude.start=0,progressive.randaug_magnitude.end=0,runtime.tensorboard=true"
+    )
+    splits = Splits(source(slice(32)), source(slice(32, None)))
+    result = train_tiny(config, tmp_path / "run", splits=splits, output=output)
+    evaluations = [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "eval"]
+    assert result["map"] > 0.9
+    assert all({"map", "global_ap_ema", "precision_at_1", "recall_at_5_ema"} <= row.keys() for row in evaluations)
+    best = json.loads((tmp_path / "run" / "best" / "best.json").read_text())
+    assert best["metric"] == "map_ema"
+    assert best["value"] == max(row["map_ema"] for row in evaluations)
+    assert f"mAP {result['map']:.4f} global AP {result['global_ap']:.4f} precision@1" in output.getvalue()
+    assert "EMA mAP │" in output.getvalue() or "EMA mAP ┃" in output.getvalue()
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["map_ema"]) == result["map_ema"]
+    events = next((tmp_path / "run").glob("events.out.tfevents.*"))
+    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value}
+    assert {"eval/map", "eval/map_ema", "eval/recall_at_1"} <= tags
 
 
 def test_a_run_takes_its_least_number_of_steps(tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import psutil
 import pytest
 
-from effnetv2_keras.data.pipeline import InputPlan, UnreadableImages, train_input
+from effnetv2_keras.data.pipeline import InputPlan, train_input
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
 from effnetv2_keras.training.strategy import make_strategy

@@ -89,6 +89,8 @@ def test_best_checkpoint_is_kept_by_its_figure(tmp_path):
     assert json.loads((tmp_path / "best" / "best.json").read_text()) == {"metric": "top1_ema", "value": 0.6, "step": 4}
     assert tf.train.latest_checkpoint(str(tmp_path / "best")).endswith("-4")
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index")) == ["ckpt-4.index", "ckpt-5.index"]
+    assert checkpoints.save_if_best(0.2, "map_ema")  # the first by another metric
+    assert not checkpoints.save_if_best(0.1, "map_ema")
 
 
 def test_checkpoint_of_another_network_is_refused(tmp_path):

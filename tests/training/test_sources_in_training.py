@@ -9,10 +9,22 @@ import rich.console
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from effnetv2_keras.data.sources import DataError
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.evaluate import evaluate, load_run
+from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.strategy import make_strategy
 from tests.data.test_files import write_digits, write_list
-from tests.records import digits, fake_metadata, write_imagenet, write_imagenet21k, write_tfds
+from tests.records import (
+    digits,
+    example,
+    fake_metadata,
+    pictures,
+    write_imagenet,
+    write_imagenet21k,
+    write_shards,
+    write_tfds,
+)
 from tests.short_runs import tiny_config, train_tiny
 from tests.tiny import TINY
 from tests.training.test_loop import assert_equal_runs, stop_at
@@ -76,3 +88,56 @@ def test_random_images_of_a_known_data_set(tmp_path):
         )
         result = train_tiny(config, tmp_path / "run")
     assert result["num_images"] == 24
+
+
+def long_shard(root, *, wrong, several=False, split="train"):
+    """Shards of which one holds 320 images, the 300th with a wrong label: data settings, and that shard's path."""
+    ((image, _),) = pictures(1)
+    paths = {}
+    for name in ("train", "validation"):
+        labels = [[1 + number % 2] for number in range(320 if name == split else 8)]
+        if name == split:
+            labels[299] = [5, wrong] if several else [wrong]
+        records = [example(image__encoded=image, image__class__label=row) for row in labels]
+        (paths[name],) = write_shards(root, name, records, 1)
+    data = {"source": "tfrecord", "data_dir": str(root), "num_classes": 1000, "shuffle_buffer": 7}
+    return {**data, "multi_label": several}, paths[split]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("wrong", [0, 1001])
+def test_a_wrong_label_far_into_a_shard_ends_the_run_with_a_message(tmp_path, wrong, several):
+    data, path = long_shard(tmp_path / "data", wrong=wrong, several=several)
+    config = tiny_config("progressive.stages=1,train.epochs=1", **data)  # 40 steps
+    message = (
+        f"Record 299 of {path} has the label {wrong}, but 1000 classes that begin at data.first_label=1 end at 1000. "
+        r"Set data.first_label \(0 or 1\) and data.num_classes, or repair the records."
+    )
+    with pytest.raises(DataError, match=f"^{message}$"):
+        train_tiny(config, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").metrics()[-1]["step"] > 4  # it trained on what came before
+
+
+def test_a_wrong_label_in_evaluation_ends_the_run_with_a_message(tmp_path):
+    data, path = long_shard(tmp_path / "data", wrong=0, split="validation")
+    message = f"Record 299 of {path} has the label 0, but 1000 classes"
+    config = tiny_config("progressive.stages=1,train.epochs=2,runtime.checkpoint_every=1", **data)  # two steps
+    with pytest.raises(DataError, match=message):
+        train_tiny(config, tmp_path / "run")
+    subject = load_run(str(tmp_path / "run"), make_strategy("cpu"), which="latest", spec=TINY)
+    with pytest.raises(DataError, match=message):
+        evaluate(subject, make_strategy("cpu"), console=rich.console.Console(file=io.StringIO()))
+
+
+def test_tfds_images_without_a_label_are_refused(tmp_path):
+    """TensorFlow Datasets numbers the unknown labels of some test splits -1."""
+    features = {"image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.features.ClassLabel(num_classes=3)}
+    images, _ = digits()
+    examples = [{"image": images[i][..., None], "label": i % 3} for i in range(24)]
+    unknown = [{"image": images[0][..., None], "label": -1}]
+    write_tfds(tmp_path, "secret", features, {"train": examples, "test": unknown})
+    config = tiny_config("train.epochs=1", source="tfds", tfds_name="secret", data_dir=str(tmp_path))
+    with pytest.raises(
+        DataError, match="^Secret test, record 0 has the label -1, but 3 classes have labels from 0 to 2"
+    ):
+        train_tiny(config, tmp_path / "run")
