@@ -5,7 +5,8 @@ crops that keep a quarter or more, on TensorFlow Datasets' ``cifar10``. A folder
 ``test/CLASS`` serves too: ``--data_dir=DIR --hparam_str=data.source=folder``.
 Command: ``python main.py --mode=train --dataset_cfg=cifar10 --model_name=efficientnetv2-b0 --model_dir=RUN``, with
 ``--data_dir`` for the folder of TensorFlow Datasets.
-Result: not measured.
+Result: 8 epochs of B0 with half an epoch of warm-up, seed 0, reach 0.530 top-1 (0.528 averaged) in 27 minutes on two
+CPU cores with other work running; the 100 epochs are not measured.
 """
 
 from __future__ import annotations
