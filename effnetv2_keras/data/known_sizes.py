@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.slices import parse_slice
 from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.tfds_sources import EVAL_SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def known_sizes(data: config_lib.DataConfig) -> Sizes | None:
     known = DATA_SETS.get(data.tfds_name or parse_slice(data.train_split).name)
     if known is None:
         return None
-    evaluation = data.eval_split or next((name for name in ("validation", "test") if name in known.images), None)
+    evaluation = data.eval_split or next((name for name in EVAL_SPLITS if name in known.images), None)
     if evaluation is None:
         return None
     num_classes = data.num_classes or known.num_classes
