@@ -7,6 +7,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Literal
@@ -17,7 +18,7 @@ from absl import app, flags, logging
 import effnetv2_keras.environment  # noqa: F401  before anything that imports TensorFlow
 import hparams
 from effnetv2_keras.config import Config
-from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
+from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError, WorkerLost
 from effnetv2_keras.overrides import nearest, parse_overrides
 
 _MODE = flags.DEFINE_string(
@@ -31,7 +32,13 @@ _HPARAM_STR = flags.DEFINE_string("hparam_str", "", "Overrides: 'a.b=1,c.d=x|y',
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the images, or of TensorFlow Datasets.")
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.")
 _STRATEGY = flags.DEFINE_string("strategy", "auto", "auto, cpu, mirrored, tpu or multiworker.")
-_TPU = flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
+_TPU = flags.DEFINE_string("tpu", "", "Name or address of the TPU; local: this host's.")
+_TPU_ZONE = flags.DEFINE_string("tpu_zone", "", "Google Cloud zone of the TPU. Empty: the environment's.")
+_GCP_PROJECT = flags.DEFINE_string("gcp_project", "", "Google Cloud project of the TPU. Empty: the environment's.")
+_USE_TPU = flags.DEFINE_bool("use_tpu", False, "The same as --strategy=tpu.")
+_WORKERS = flags.DEFINE_list("workers", [], "multiworker: all workers, host:port,... Empty: TF_CONFIG names them.")
+_WORKER_INDEX = flags.DEFINE_integer("worker_index", 0, "multiworker: this one's place in --workers.", lower_bound=0)
+_REJOIN = flags.DEFINE_bool("rejoin", True, "multiworker: when a worker is lost, start again and wait for it.")
 _WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "Of a run: which checkpoint.")
 _USE_EMA = flags.DEFINE_bool("use_ema", True, "Of a run: the moving average of the weights, not the raw ones.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "export: folder to make. None: one in MODEL_DIR.")
@@ -90,20 +97,24 @@ def _data_changes() -> dict[str, Any]:
     return {"data.data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}
 
 
-def _train(console: rich.console.Console, _: Sequence[str]) -> None:
-    from effnetv2_keras.training import loop, strategy
+def _make_strategy() -> Any:
+    from effnetv2_keras.training.strategy import Devices, make_strategy
 
-    loop.train(
-        _config(), _model_dir(), strategy=strategy.make_strategy(_STRATEGY.value, tpu=_TPU.value), console=console
-    )
+    devices = Devices(_TPU.value, _TPU_ZONE.value, _GCP_PROJECT.value, tuple(_WORKERS.value), _WORKER_INDEX.value)
+    return make_strategy("tpu" if _USE_TPU.value else _STRATEGY.value, devices)
+
+
+def _train(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras.training import loop
+
+    loop.train(_config(), _model_dir(), strategy=_make_strategy(), console=console)
 
 
 def _eval(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras import evaluate
     from effnetv2_keras.data.splits import open_splits
-    from effnetv2_keras.training.strategy import make_strategy
 
-    strategy, model_dir, splits = make_strategy(_STRATEGY.value, tpu=_TPU.value), _MODEL_DIR.value, None
+    strategy, model_dir, splits = _make_strategy(), _MODEL_DIR.value, None
     if model_dir is None:
         splits = open_splits(_config().data)
         subject = evaluate.load_file(_config(), strategy, num_classes=len(splits.evaluation.class_names))
@@ -214,6 +225,12 @@ def main(argv: list[str]) -> None:
     except Interrupted as stop:
         logging.warning("%s", stop)
         sys.exit(EXIT_INTERRUPTED)
+    except WorkerLost as loss:
+        logging.warning("%s", loss)
+        if not _REJOIN.value:
+            sys.exit(EXIT_INTERRUPTED)
+        logging.flush()
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # a process can join a cluster only once
     except (UsageError, TrainingDiverged) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

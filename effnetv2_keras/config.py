@@ -82,6 +82,21 @@ class Config(Section):
             )
         return max(1, self.train.min_steps, int(self.train.epochs * num_train / self.train.batch_size))
 
+    def micro_batches(self, stage: int) -> int:
+        """Parts, one after the other, that a replica's batch is computed in, in the stage of this index, from 0."""
+        parts = self.train.accumulation_steps
+        return parts[stage] if len(parts) > 1 else parts[0]
+
+    @pydantic.model_validator(mode="after")
+    def _accumulation_fits_the_stages(self) -> Config:
+        given, stages = len(self.train.accumulation_steps), self.progressive.stages
+        if given not in (1, stages):
+            raise ValueError(
+                f"train.accumulation_steps has {given} numbers, but progressive.stages is {stages}: give one for all, "
+                "or one for each stage"
+            )
+        return self
+
     def override(self, changes: Mapping[str, Any]) -> Config:
         """Returns a copy with dotted fields replaced: ``{"train.epochs": 10}``.
 

@@ -12,7 +12,9 @@ from effnetv2_keras.overrides import check_regex
 
 def _split_bars(value: Any) -> Any:
     """Reads ``"a|b|c"`` as a list, the list syntax of ``--hparam_str``."""
-    return [part for part in value.split("|") if part] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [part for part in value.split("|") if part]
+    return [value] if isinstance(value, (int, float)) else value
 
 
 def _none_word(value: Any) -> Any:
@@ -115,6 +117,9 @@ class TrainConfig(Section):
     epochs: float = _knob(350, "passes over the training images; may be a fraction", gt=0)
     min_steps: int = _knob(0, "steps that the run takes at least, however few its epochs make", ge=0)
     batch_size: int = _knob(4096, "images per step, over all replicas", ge=1)
+    accumulation_steps: Annotated[Sizes, pydantic.Field(min_length=1)] = _knob(
+        (1,), "parts, one after the other, that a batch is computed in to save memory; one for all stages, or 1|1|2|4"
+    )
     optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw", "lamb"] = _knob("rmsprop", "see optim.optimizers")
     lr_base: float = _knob(0.016, "peak learning rate per 256 images", gt=0)
     lr_sched: Literal["exponential", "cosine", "linear", "constant"] = _knob("exponential", "see optim.schedules")
@@ -226,8 +231,18 @@ class DataConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """How the run is carried out. These may change when a run is resumed; they do not change its arithmetic."""
+    """How the run is carried out. These may change when a run is resumed; only a rollback changes the arithmetic."""
 
+    steps_per_loop: int = _knob(1, "steps that the devices take before the host is asked again", ge=1)
+    preflight: bool = _knob(
+        True, "before the first step, try a step of the largest stage (memory) and a batch of each (data)"
+    )
+    nan_policy: Literal["stop", "rollback"] = _knob(
+        "stop", "when loss, gradient or weights are not finite: stop, or go on from the last checkpoint more slowly"
+    )
+    max_rollbacks: int = _knob(3, "how often nan_policy=rollback goes back in a run before it stops", ge=0)
+    rollback_lr_factor: float = _knob(0.5, "of nan_policy=rollback: each one multiplies the learning rate", gt=0, le=1)
+    stall_seconds: float = _knob(120, "seconds without a batch after which a warning says that input is stalled", gt=0)
     log_every: int = _knob(20, "steps between two log lines", ge=1)
     checkpoint_every: int = _knob(1000, "steps between two checkpoints (an evaluation also writes one)", ge=1)
     keep_checkpoint_max: int = _knob(5, "recent checkpoints kept", ge=1)

@@ -16,7 +16,7 @@ _SETTINGS = (
     "progressive.randaug_magnitude.start=5,progressive.randaug_magnitude.end=10,progressive.mixup_alpha.end=0.2,"
     "train.epochs=4,train.batch_size=8,train.optimizer=rmsprop,train.lr_base=0.2,train.lr_sched=cosine,"
     "train.lr_warmup_epoch=1,train.ema_decay=0.9,eval.batch_size=8,eval.isize=24,eval.every_epochs=2,"
-    "runtime.log_every=3,runtime.checkpoint_every=4,runtime.tensorboard=false"
+    "runtime.log_every=3,runtime.checkpoint_every=4,runtime.tensorboard=false,runtime.preflight=false"
 )
 
 

@@ -34,8 +34,8 @@ def update_ema(
 ) -> None:
     """Moves every average towards its source: ``average = decay * average + (1 - decay) * source``.
 
-    Call it outside ``strategy.run``, right after it, in the same ``tf.function``. Statistics that differ from replica
-    to replica, as those of BatchNorm do, enter with their mean over the replicas.
+    Call it outside ``strategy.run``, right after it, in the same ``tf.function``. A copy of the average follows its
+    own replica's source; the train step keeps these alike.
 
     Args:
         strategy: the strategy in whose scope both models were built.
@@ -49,12 +49,10 @@ def update_ema(
     _check_same_architecture(source, average)
     rate = tf.cast(1.0 - decay, tf.float32)
     for new, old in zip(source, average):
-        differs_by_replica = new.synchronization == tf.VariableSynchronization.ON_READ
-        value = new.read_value() if differs_by_replica else new
-        strategy.extended.update(old, _move, args=(value, rate), group=False)
+        strategy.extended.update(old, _move, args=(new, rate), group=False)
 
 
-def _move(average: tf.Variable, value: tf.Tensor | tf.Variable, rate: tf.Tensor) -> None:
+def _move(average: tf.Variable, value: tf.Variable, rate: tf.Tensor) -> None:
     """``average -= rate * (average - value)``, in one pass over the average."""
     tf.raw_ops.ResourceApplyGradientDescent(var=average.handle, alpha=rate, delta=average - value)
 

@@ -80,6 +80,22 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+class ScaledSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule times a number that may change during the run.
+
+    Args:
+        schedule: any schedule.
+        scale: float32 scalar variable, above 0.
+    """
+
+    def __init__(self, schedule: tf.keras.optimizers.schedules.LearningRateSchedule, scale: tf.Variable) -> None:
+        self._schedule, self._scale = schedule, scale
+
+    def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
+        """Learning rate of the step that follows ``step`` finished steps, scalar float32."""
+        return self._schedule(step) * self._scale
+
+
 def _exponential(step: tf.Tensor, schedule: WarmupSchedule) -> tf.Tensor:
     """Staircase: one factor for every whole ``decay_steps``.
 

@@ -31,7 +31,7 @@ class Checkpoints:
         keep: recent checkpoints to keep.
     """
 
-    def __init__(self, state: TrainState, folder: RunFolder, *, keep: int) -> None:
+    def __init__(self, state: TrainState, folder: RunFolder, *, keep: int, is_chief: bool = True) -> None:
         self._state, self._best_file = state, folder / "best" / BEST_METRIC
         parts = {"model": state.model, "optimizer": state.optimizer, "step": state.step}
         self._checkpoint = tf.train.Checkpoint(**parts, **({"ema_model": state.ema_model} if state.ema_model else {}))

@@ -14,10 +14,10 @@ from typing import Any
 class StopRequest:
     """Whether a signal asked for the run's end, and which."""
 
-    signal_name: str = ""
+    name: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.signal_name)
+        return bool(self.name)
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: Any) -> None:
-        request.signal_name = signal.Signals(number).name
+        request.name = signal.Signals(number).name
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:

@@ -81,6 +81,10 @@ class Progress:
                 f"step {row['step']}/{self._stages[-1].end_step} · {note}"
             )
 
+    def trying(self, stage: Stage) -> None:
+        """Shows which stage is tried before the first step."""
+        self._bar.update(self._task, note=f"trying stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px")
+
     def evaluating(self, finished: int, steps: int) -> None:
         """Shows how far an evaluation is."""
         self._bar.update(self._task, note=f"evaluating {finished}/{steps}")

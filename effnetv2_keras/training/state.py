@@ -12,7 +12,7 @@ from effnetv2_keras.config import Config, TrainConfig
 from effnetv2_keras.models.factory import build_model
 from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.optim.optimizers import build, make_optimizer
-from effnetv2_keras.optim.schedules import WarmupSchedule, WeightDecay, make_schedule
+from effnetv2_keras.optim.schedules import ScaledSchedule, WarmupSchedule, WeightDecay, make_schedule
 from effnetv2_keras.training.selection import moved_variables, split_by_decay
 from effnetv2_keras.weights import WeightReport, load_weights
 
@@ -29,6 +29,7 @@ class TrainState:
         decayed: of the model, those with weight decay.
         optimizer: a Keras optimizer, already built for ``variables``; float16 wraps it for loss scaling.
         schedule: learning rate as a function of the step.
+        lr_scale: float32 scalar that it is multiplied by, 1 unless the run had to be rolled back.
         weight_decay: the same for weight decay.
         step: int64 scalar, finished steps.
     """
@@ -38,7 +39,8 @@ class TrainState:
     variables: list[tf.Variable]
     decayed: list[tf.Variable]
     optimizer: Any
-    schedule: WarmupSchedule
+    schedule: ScaledSchedule
+    lr_scale: tf.Variable
     weight_decay: WeightDecay
     step: tf.Variable
 
@@ -46,6 +48,10 @@ class TrainState:
     def finished_steps(self) -> int:
         """The step counter as a number."""
         return int(self.step.numpy())
+
+    def is_finite(self) -> bool:
+        """Whether all weights of the model are numbers."""
+        return all(bool(tf.reduce_all(tf.math.is_finite(weight))) for weight in self.model.weights)
 
     @property
     def models(self) -> dict[str, tf.keras.Model]:
@@ -123,7 +129,10 @@ def create_state(
         ema_model = build_for(config, spec, num_classes) if train.ema_decay else None
         if ema_model:
             ema_model.set_weights(model.get_weights())
-        schedule = schedule_for(train, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        lr_scale = _scalar(1.0, tf.float32)
+        schedule = ScaledSchedule(
+            schedule_for(train, steps_per_epoch=steps_per_epoch, total_steps=total_steps), lr_scale
+        )
         weight_decay = WeightDecay(train.weight_decay, train.weight_decay_inc, total_steps)
         variables = moved_variables(model, train.varsexp)
         decayed, not_decayed = split_by_decay(model, train.weight_decay_exclude)
@@ -133,8 +142,13 @@ def create_state(
         if config.precision.policy == "mixed_float16":
             optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
         build(optimizer, variables)
-        step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-    return TrainState(model, ema_model, variables, decayed, optimizer, schedule, weight_decay, step)
+        step = _scalar(0, tf.int64)
+    return TrainState(model, ema_model, variables, decayed, optimizer, schedule, lr_scale, weight_decay, step)
+
+
+def _scalar(value: float, dtype: tf.DType) -> tf.Variable:
+    """A number that every replica has alike."""
+    return tf.Variable(value, dtype=dtype, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
 
 def initialize(state: TrainState, train: TrainConfig) -> WeightReport | None:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.stochastic import stochastic_scope
 from effnetv2_keras.optim import losses
 from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
 from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
+from effnetv2_keras.optim.replicas import mean_over_replicas, sum_over_replicas
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.state import TrainState
 
 Metrics = dict[str, tf.Tensor]
+Batch = dict[str, tf.Tensor]
+_Sums = tuple[list[tf.Tensor], Metrics]
 
+_METRICS = ("loss", "top1", "gradient_norm", "stops")
 _DROPOUT_STREAM = 3  # 1 and 2 are the input pipeline's
-
-
-def _sum_over_replicas(strategy: tf.distribute.Strategy, *gradients: tf.Tensor) -> list[tf.Tensor]:
-    """What ``ReplicaContext.all_reduce`` does, without registering a gradient that keeps the step's graph for good."""
-    return strategy.extended.batch_reduce_to(
-        tf.distribute.ReduceOp.SUM, [(gradient, gradient) for gradient in gradients]
-    )
 
 
 class TrainStep:
@@ -37,56 +36,97 @@ class TrainStep:
         stage: image size (by its batches) and dropout rate.
 
     Attributes:
+        stage: the stage.
         traces: how often the step was traced, replicas counted singly.
+
+    Raises:
+        UsageError: if a replica's images cannot be divided into the stage's micro-batches.
     """
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
-        self._state, self._strategy, self._train, self._stage = state, strategy, config.train, stage
+        self._state, self._strategy, self._train, self.stage = state, strategy, config.train, stage
+        self._micro_batches = config.micro_batches(stage.index)
+        per_replica = config.train.batch_size // strategy.num_replicas_in_sync
+        if per_replica % self._micro_batches:
+            raise UsageError(
+                f"train.accumulation_steps={self._micro_batches} does not divide the {per_replica} images that each of "
+                f"{strategy.num_replicas_in_sync} replicas gets of a batch of {config.train.batch_size}; choose a "
+                f"divisor of {per_replica}."
+            )
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
         self._loss_scaling = config.precision.policy == "mixed_float16"
+        self._statistics = [
+            weight for weight in state.model.weights if weight.synchronization == tf.VariableSynchronization.ON_READ
+        ]
         self._gradients = (
-            tf.function(functools.partial(self._compute), autograph=False, jit_compile=True)
+            tf.function(functools.partial(self._accumulate), autograph=False, jit_compile=True)
             if config.precision.jit_compile
-            else self._compute
+            else self._accumulate
         )
         # A partial, so that TensorFlow counts the traces of this object and not, with a warning, those of the method.
         self._function = tf.function(functools.partial(self._step), autograph=False)
+        self._loop = tf.function(functools.partial(self._steps), autograph=False)
         self.traces = 0
 
-    def __call__(self, batch: dict[str, tf.Tensor]) -> Metrics:
+    def __call__(self, batch: Batch, stop: bool = False) -> Metrics:
         """Takes one step.
 
         Args:
             batch: per replica ``image`` ``[b, S, S, 3]``, ``label`` float32 ``[b, classes]`` and ``weight`` float32
                 ``[b]``, 0 for an image that is to count nothing.
+            stop: whether this worker was asked to end the run, which it tells the others.
 
         Returns:
             Float32 scalars over the global batch: ``loss`` (what is minimised), ``top1`` (share of images whose most
-            likely class is the label's largest), ``gradient_norm`` (of all variables that move, before clipping).
+            likely class is the label's largest), ``gradient_norm`` (of all variables that move, before clipping) and
+            ``stops`` (replicas whose worker was asked to end the run).
         """
-        return self._function(batch)
+        return self._function(batch, tf.constant(stop, tf.float32))
 
-    def _step(self, batch: dict[str, tf.Tensor]) -> Metrics:
+    def several(self, batches: Any, count: int, stop: bool = False) -> Metrics:
+        """Takes ``count`` steps without asking the host in between.
+
+        Args:
+            batches: a distributed iterator over what ``__call__`` takes.
+            count: steps, at least 1.
+            stop: as for ``__call__``.
+
+        Returns:
+            As ``__call__``, each of shape ``[count]``.
+        """
+        return self._loop(batches, tf.constant(count), tf.constant(stop, tf.float32))
+
+    def _steps(self, batches: Any, count: tf.Tensor, stop: tf.Tensor) -> Metrics:
+        def step(number: tf.Tensor, rows: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            metrics = self._step(next(batches), stop)
+            return number + 1, rows.write(number, tf.stack([metrics[name] for name in _METRICS]))
+
+        rows = tf.TensorArray(tf.float32, size=count, element_shape=[len(_METRICS)])
+        _, rows = tf.while_loop(lambda number, _: number < count, step, (tf.constant(0), rows), parallel_iterations=1)
+        return dict(zip(_METRICS, tf.unstack(rows.stack(), axis=1)))
+
+    def _step(self, batch: Batch, stop: tf.Tensor) -> Metrics:
         state = self._state
-        per_replica = self._strategy.run(self._replica_step, args=(batch,))
+        per_replica = self._strategy.run(self._replica_step, args=(batch, stop))
         if state.ema_model:
             decay = ema_decay_at(state.step + 1, self._train.ema_decay)
             update_ema(self._strategy, source=state.model.weights, average=state.ema_model.weights, decay=decay)
         metrics = {
-            name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
-            for name, value in per_replica.items()
+            name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica[name], axis=None) for name in _METRICS
         }
         state.step.assign_add(1)
         return metrics
 
-    def _replica_step(self, batch: dict[str, tf.Tensor]) -> Metrics:
+    def _replica_step(self, batch: Batch, stop: tf.Tensor) -> Metrics:
         self.traces += 1
         state, context = self._state, tf.distribute.get_replica_context()
         seed = tf.constant([self._train.seed, _DROPOUT_STREAM], tf.int32)
         seed = tf.random.experimental.stateless_fold_in(seed, state.step)
         seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
         gradients, metrics = self._gradients(batch, seed, state.weight_decay(state.step))
-        gradients = context.merge_call(_sum_over_replicas, args=gradients)
+        gradients = sum_over_replicas(gradients)
+        # What a checkpoint holds of them, so that a run that goes on from it does not differ, not even in rounding.
+        mean_over_replicas(self._statistics)
         if self._loss_scaling:
             gradients = state.optimizer.get_unscaled_gradients(gradients)
         norm = tf.linalg.global_norm(gradients)
@@ -95,22 +135,46 @@ class TrainStep:
         # The one name of this argument that all optimizers know, legacy ones and those with loss scaling too.
         state.optimizer.apply_gradients(zip(gradients, state.variables), experimental_aggregate_gradients=False)
         # Metrics are summed over the replicas; the norm is already the same on each.
-        return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync}
+        return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync, "stops": tf.identity(stop)}
 
-    def _compute(
-        self, batch: dict[str, tf.Tensor], seed: tf.Tensor, weight_decay: tf.Tensor
-    ) -> tuple[list[tf.Tensor], Metrics]:
-        """One replica's share of the gradients and metrics: sums over its images, divided by the global batch."""
+    def _accumulate(self, batch: Batch, seed: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
+        """One replica's share of the gradients and metrics, summed over its micro-batches, one after the other."""
+        if self._micro_batches == 1:
+            return self._compute(batch, seed, weight_decay)
+        micro_batches = {
+            name: tf.reshape(value, [self._micro_batches, value.shape[0] // self._micro_batches, *value.shape[1:]])
+            for name, value in batch.items()
+        }
+
+        def add(number: tf.Tensor, sums: _Sums) -> tuple[tf.Tensor, _Sums]:
+            one = {name: tf.gather(value, number) for name, value in micro_batches.items()}
+            own_seed = tf.random.experimental.stateless_fold_in(seed, number)
+            return number + 1, tf.nest.map_structure(tf.add, sums, self._compute(one, own_seed, weight_decay))
+
+        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self._state.variables]
+        nothing = (zeros, {"loss": tf.zeros([]), "top1": tf.zeros([])})
+        _, sums = tf.while_loop(
+            lambda number, _: number < self._micro_batches,
+            add,
+            (tf.constant(0), nothing),
+            parallel_iterations=1,
+            maximum_iterations=self._micro_batches,
+        )
+        return sums
+
+    def _compute(self, batch: Batch, seed: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
+        """A micro-batch's share of gradients and metrics: sums over its images, divided by the global batch."""
         train, model = self._train, self._state.model
         with tf.GradientTape() as tape:
-            with stochastic_scope(seed, dropout_rate=self._stage.dropout_rate):
+            with stochastic_scope(seed, dropout_rate=self.stage.dropout_rate):
                 logits = model(batch["image"], training=True)
             per_image = losses.loss_of_each(
                 train.loss_type, batch["label"], logits, label_smoothing=train.label_smoothing
             )
             loss = tf.reduce_sum(per_image * batch["weight"]) / train.batch_size
             if train.weight_decay and self._l2:
-                loss += weight_decay * losses.l2_penalty(self._l2) / self._strategy.num_replicas_in_sync
+                shares = self._strategy.num_replicas_in_sync * self._micro_batches
+                loss += weight_decay * losses.l2_penalty(self._l2) / shares
             objective = self._state.optimizer.get_scaled_loss(loss) if self._loss_scaling else loss
         gradients = tape.gradient(objective, self._state.variables)
         likeliest = tf.gather(batch["label"], tf.argmax(logits, axis=-1), batch_dims=1)

@@ -15,7 +15,7 @@ _SEVERAL_LABELS = (
     "map_error", "global_ap_error",
 )  # fmt: skip
 FIELDS = (
-    "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "gradient_norm",
+    "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "lr_scale", "gradient_norm",
     "images_per_second", "num_images", "eval_loss", "top5", "eval_loss_ema", "top1_ema", "top5_ema",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
 )  # fmt: skip
@@ -30,17 +30,30 @@ class MetricsLog:
         folder: the run's.
         step: finished steps.
         tensorboard: also write event files.
+        write: False to keep the rows in memory only, where another worker writes them.
     """
 
-    def __init__(self, folder: RunFolder, *, step: int, tensorboard: bool) -> None:
-        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
+    def __init__(self, folder: RunFolder, *, step: int, tensorboard: bool, write: bool = True) -> None:
+        self._jsonl, self._csv, self._write = folder / "metrics.jsonl", folder / "metrics.csv", write
         self._writer: Any | None = tf.summary.create_file_writer(str(folder.path)) if tensorboard else None
         self.rows = folder.metrics(up_to_step=step)
+        if not write:
+            return
         write_atomically(self._jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
         with self._csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows(self.rows)
+
+    @property
+    def rollbacks(self) -> int:
+        """How often the run went back to a checkpoint because it had diverged."""
+        return sum(row["kind"] == "rollback" for row in self.rows)
+
+    @property
+    def lr_scale(self) -> float:
+        """What the learning rate is multiplied by since the last time."""
+        return next((row["lr_scale"] for row in reversed(self.rows) if row["kind"] == "rollback"), 1.0)
 
     @property
     def seconds(self) -> float:
@@ -50,6 +63,8 @@ class MetricsLog:
     def add(self, row: dict[str, Any]) -> None:
         """Appends one row, whose keys are among ``FIELDS``."""
         self.rows.append(row)
+        if not self._write:
+            return
         with self._jsonl.open("a") as file:
             file.write(json.dumps(row) + "\n")
         with self._csv.open("a", newline="") as file:

@@ -19,7 +19,7 @@ from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.interruption import stop_on_signal
 from effnetv2_keras.training.run_folder import RunFolder, RunFolderError, write_atomically
 from effnetv2_keras.training.state import create_state
-from effnetv2_keras.training.strategy import STRATEGIES, StrategyError, make_strategy
+from effnetv2_keras.training.strategy import STRATEGIES, Devices, StrategyError, make_strategy
 from effnetv2_keras.training.summaries import FIELDS, MetricsLog
 from tests.data.test_pipeline import make_plan
 from tests.runs import make_run
@@ -37,11 +37,30 @@ def test_strategies():
     assert make_strategy("auto").num_replicas_in_sync == 1
     with pytest.raises(StrategyError, match="Unknown strategy 'gpu'; use one of: auto, cpu, mirrored, tpu"):
         make_strategy("gpu")
-    with pytest.raises(StrategyError, match="multiworker is not available in this version"):
-        make_strategy("multiworker")
-    with pytest.raises(StrategyError, match="no TPU answers at ''. Name one with --tpu"):
-        make_strategy("tpu")
+    with pytest.raises(StrategyError, match=r"no TPU answers at '' \(zone z, project .*Name one with --tpu"):
+        make_strategy("tpu", Devices(tpu_zone="z"))
     assert set(STRATEGIES) == {"auto", "cpu", "mirrored", "tpu", "multiworker"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "message"),
+    [
+        ("", Devices(), "knows no workers. Describe the workers in the environment variable TF_CONFIG"),
+        ("{", Devices(), r"Cannot read TF_CONFIG='\{'"),
+        ('{"cluster": {"worker": ["a:1"]}}', Devices(), "Cannot read TF_CONFIG=.*KeyError"),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+            Devices(),
+            r"\('worker', 1\), which is not among \[\('worker', 0\)\]",
+        ),
+        ("", Devices(workers=("a:1", "b:2"), worker_index=2), "--worker_index=2 is not the place of one of the 2"),
+        ("", Devices(workers=("a:1", "b")), "--workers has 'b'; write addresses as host:port"),
+    ],
+)
+def test_workers_that_cannot_be_found(monkeypatch, environment, devices, message):
+    monkeypatch.setenv("TF_CONFIG", environment)
+    with pytest.raises(StrategyError, match=message):
+        make_strategy("multiworker", devices)
 
 
 @pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
@@ -185,7 +204,7 @@ def test_first_signal_is_a_request_the_second_acts():
     with stop_on_signal() as stop:
         assert not stop
         signal.raise_signal(signal.SIGINT)
-        assert stop.signal_name == "SIGINT"
+        assert stop.name == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,43 @@
+"""Finds out before the first step what would end a run at its last stage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.progressive import Stage
+
+
+class MemoryShortageError(UsageError):
+    """A step that needs more memory than the device has."""
+
+
+def largest_stage(stages: Sequence[Stage], config: Config) -> Stage:
+    """The stage whose step needs most memory: by the pixels of a micro-batch; the later of two alike."""
+    return max(reversed(stages), key=lambda stage: stage.image_size**2 / config.micro_batches(stage.index))
+
+
+@contextlib.contextmanager
+def explained_shortage(config: Config, stage: Stage, replicas: int) -> Iterator[None]:
+    """Says what to change where a step of ``stage`` runs out of device memory.
+
+    Raises:
+        MemoryShortageError: in place of TensorFlow's own error.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        parts = config.micro_batches(stage.index)
+        images = config.train.batch_size // replicas // parts
+        raise MemoryShortageError(
+            f"Stage {stage.index + 1} does not fit in memory: {images} images of {stage.image_size} px at a time on "
+            f"each of {replicas} replicas, in {config.precision.policy}. Compute a batch in more parts, with the same "
+            f"result but for BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the "
+            f"{config.progressive.stages} stages, as 1|...|{2 * parts}; or use a smaller train.batch_size, "
+            "runtime.rematerialize=true, precision.policy=mixed_bfloat16, more replicas, or a smaller "
+            f"progressive.image_size.end. ({str(error).splitlines()[0]})"
+        ) from error

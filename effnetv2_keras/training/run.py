@@ -1,0 +1,333 @@
+"""The parts of a run, and what is done with them between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import rich.console
+import tensorflow as tf
+
+from effnetv2_keras import plots, specs
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
+from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.headline import headline_of_best
+from effnetv2_keras.progressive import Stage, remaining
+from effnetv2_keras.training.checkpoints import Checkpoints
+from effnetv2_keras.training.evaluation import Evaluator
+from effnetv2_keras.training.interruption import StopRequest
+from effnetv2_keras.training.preflight import explained_shortage, largest_stage
+from effnetv2_keras.training.progress import Progress, Stopwatch
+from effnetv2_keras.training.report import describe_evaluation, stage_report
+from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.state import create_state, initialize
+from effnetv2_keras.training.steps import Metrics, TrainStep
+from effnetv2_keras.training.strategy import worker_of
+from effnetv2_keras.training.summaries import MetricsLog
+from effnetv2_keras.training.watchdog import Watchdog
+
+
+class Run:
+    """A run in its folder, new or gone on with; see ``loop.train`` for arguments and errors."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        strategy: tf.distribute.Strategy,
+        splits: Splits,
+        spec: specs.ModelSpec | None,
+        console: rich.console.Console,
+    ) -> None:
+        num_train = splits.train.num_examples
+        total_steps = config.total_steps(num_train)
+        self.stages = config.progressive.plan(total_steps)
+        self._worker = worker_of(strategy)
+        folder.check(config, splits)
+        self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
+        self._steps_per_epoch = num_train / config.train.batch_size
+        self._unreadable = UnreadableImages(config.data.unreadable)
+        spec = spec or config.spec
+        self._normalization = None if config.model.include_preprocessing else spec.normalization
+        self.state = create_state(
+            config,
+            strategy,
+            num_classes=len(splits.train.class_names),
+            steps_per_epoch=self._steps_per_epoch,
+            total_steps=total_steps,
+            spec=spec,
+        )
+        self._checkpoints = Checkpoints(
+            self.state, folder, keep=config.runtime.keep_checkpoint_max, is_chief=self._worker.is_chief
+        )
+        initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
+        if self._worker.is_chief:  # not before: initial weights that do not fit leave the folder free
+            folder.claim(config, splits)
+        self._log = self._restore()
+        self._progress = Progress(self.stages, console)
+        if initialized:
+            self._progress.say(initialized.describe())
+        self._watch = Stopwatch(self._log.seconds)
+        self._watchdog = Watchdog(config.runtime.stall_seconds)
+        self._evaluator = Evaluator(
+            self.state.models,
+            strategy,
+            input_fn=eval_input(
+                splits.evaluation, self._input_plan(config.eval.batch_size), image_size=config.eval_size
+            ),
+            num_examples=splits.evaluation.num_examples,
+            batch_size=config.eval.batch_size,
+            loss_type=config.train.loss_type,
+        )
+        self._tried: TrainStep | None = None
+        self._pending: list[tuple[int, Metrics]] = []
+        self._stops: Any = None
+        self._timed_from, self._timed_steps = self._watch.seconds, 0
+
+    def _restore(self) -> MetricsLog:
+        """Goes back to the newest good checkpoint, and the log and learning rate that belong to it."""
+        step = self._checkpoints.restore_latest()
+        tensorboard = self._config.runtime.tensorboard and self._worker.is_chief
+        log = MetricsLog(self._folder, step=step, tensorboard=tensorboard, write=self._worker.is_chief)
+        self.state.lr_scale.assign(log.lr_scale)
+        return log
+
+    def _input_plan(self, batch_size: int) -> InputPlan:
+        return InputPlan(self._config.data, batch_size, self._normalization, self._unreadable)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Shows progress and watches the input while the context lasts."""
+        with self._progress.shown(), self._watchdog:
+            yield
+
+    def prepare(self, stop: StopRequest) -> None:
+        """Finds out what would end the run later, and does the evaluation that an interruption left out."""
+        step = self.state.finished_steps
+        if step == 0:
+            self._checkpoints.save()  # to go back to, and to see that it can be written
+        left = list(remaining(self.stages, step=step))
+        if self._config.runtime.preflight and left:
+            self._preflight([(stage, steps.start) for stage, steps in left])
+        evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self._log.rows)
+        if step and self.evaluation_due(step) and not evaluated:
+            self.evaluate(next(stage for stage in self.stages if step <= stage.end_step), stop)
+
+    def _preflight(self, left: list[tuple[Stage, int]]) -> None:
+        """Draws a batch of each stage that is left and takes a step of the largest, then forgets that step."""
+        largest = largest_stage([stage for stage, _ in left], self._config)
+        with self._watch.paused():
+            for stage, first_step in left:
+                self._progress.trying(stage)
+                batch = self._next(self._input(stage, first_step), stage, first_step)
+                if stage is largest:
+                    self._tried = self._make_step(stage)
+                    with explained_shortage(self._config, stage, self._strategy.num_replicas_in_sync):
+                        float(self._tried(batch)["loss"])
+            self._log = self._restore()
+
+    def _make_step(self, stage: Stage) -> TrainStep:
+        return TrainStep(self.state, self._strategy, config=self._config, stage=stage)
+
+    def _input(self, stage: Stage, first_step: int) -> Any:
+        """The stage's batches from ``first_step`` on."""
+        plan = self._input_plan(self._config.train.batch_size)
+        input_fn = train_input(
+            self._splits.train, plan, stage=stage, seed=self._config.train.seed, first_step=first_step
+        )
+        return iter(self._strategy.distribute_datasets_from_function(input_fn))
+
+    def _next(self, batches: Any, stage: Stage, step: int) -> Any:
+        with self._watching(stage, step):
+            return next(batches)
+
+    @contextlib.contextmanager
+    def _watching(self, stage: Stage, step: int) -> Iterator[None]:
+        awaited = f"the batch of step {step + 1} (stage {stage.index + 1}, {stage.image_size} px)"
+        with self._watchdog.waiting_for(awaited), self._unreadable.explained():
+            yield
+
+    def enter(self, stage: Stage, step: int) -> None:
+        """Makes input and step of a stage ready, to go on after ``step`` finished steps of the run."""
+        self._progress.advance(stage, step)
+        self._batches = self._input(stage, step)
+        tried, self._tried = self._tried, None
+        self._step = tried if tried and tried.stage is stage else self._make_step(stage)
+        self._tried = None if tried is self._step else tried
+        self._first_of_stage = step
+
+    def steps_until_due(self, stage: Stage, step: int) -> int:
+        """Steps that can be taken after ``step`` finished ones without a look at them, ``steps_per_loop`` at most."""
+        count, most = 1, min(self._config.runtime.steps_per_loop, stage.end_step - step)
+        while count < most and not self._due(stage, step + count):
+            count += 1
+        return count
+
+    def _due(self, stage: Stage, finished: int) -> bool:
+        return (
+            finished % self._config.runtime.log_every == 0
+            or self.evaluation_due(finished)
+            or self.checkpoint_due(stage, finished)
+        )
+
+    def evaluation_due(self, finished: int) -> bool:
+        """Whether an evaluation follows step number ``finished``: every so many epochs, and at the end."""
+        period = self._config.eval.every_epochs * self._steps_per_epoch
+        return finished == self.stages[-1].end_step or int(finished / period) > int((finished - 1) / period)
+
+    def checkpoint_due(self, stage: Stage, finished: int) -> bool:
+        """Whether a checkpoint follows step number ``finished``: every so many steps, and after each stage."""
+        return finished == stage.end_step or finished % self._config.runtime.checkpoint_every == 0
+
+    def train(self, stage: Stage, step: int, count: int, stop: StopRequest) -> bool:
+        """Takes ``count`` steps after ``step`` finished ones; returns whether the run is to end here.
+
+        Raises:
+            DataError: for data that cannot be used; what was trained is saved first.
+        """
+        try:
+            with explained_shortage(self._config, stage, self._strategy.num_replicas_in_sync):
+                if self._config.runtime.steps_per_loop == 1:
+                    metrics = self._step(self._next(self._batches, stage, step), bool(stop))
+                else:
+                    with self._watching(stage, step):
+                        metrics = self._step.several(self._batches, count, bool(stop))
+        except DataError as error:
+            raise type(error)(f"{error} {self._saved_before_an_error()}") from error
+        self._record(stage, step, count, metrics)
+        if self._worker.count == 1:
+            return bool(stop)
+        # What the steps before told, so that nobody waits for these; all workers hear it at the same time.
+        heard, self._stops = self._stops, metrics["stops"]
+        return heard is not None and float(tf.reduce_max(heard)) > 0
+
+    def _saved_before_an_error(self) -> str:
+        if self._worker.count > 1:  # the others cannot be asked to join in
+            return f"The last checkpoint is {self._checkpoints.latest}; the same command goes on from there."
+        return f"Saved {self.save()}; after the repair, the same command goes on from there."
+
+    def _record(self, stage: Stage, step: int, count: int, metrics: Metrics) -> None:
+        """Notes the figures of steps, and writes a row every ``log_every`` steps."""
+        self._pending.append((step, metrics))
+        if step == self._first_of_stage:  # its time was spent on tracing
+            self._timed_from, self._timed_steps = self._watch.seconds, 0
+        else:
+            self._timed_steps += count
+        self._progress.advance(stage, step + count)
+        if (step + count) % self._config.runtime.log_every == 0 or step + count == stage.end_step:
+            self._flush(stage)
+
+    def _flush(self, stage: Stage) -> None:
+        """Writes the mean of the figures since the last row, after making sure that they are finite."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        first = pending[0][0]
+        figures = {
+            name: np.concatenate([np.atleast_1d(metrics[name].numpy()) for _, metrics in pending])
+            for name in pending[0][1]
+            if name != "stops"
+        }
+        for number, (loss, norm) in enumerate(zip(figures["loss"], figures["gradient_norm"])):
+            if not math.isfinite(loss):
+                self._diverged(stage, first + number, f"The loss is {loss}")
+            if not math.isfinite(norm) and self._config.precision.policy != "mixed_float16":  # there, it is skipped
+                self._diverged(stage, first + number, f"The norm of the gradient is {norm}")
+        seconds = self._watch.seconds
+        per_step = (seconds - self._timed_from) / max(self._timed_steps, 1)
+        finished = first + len(figures["loss"])
+        row = {
+            **self._row_head("train", stage, finished),
+            **{name: float(values.mean(dtype=np.float64)) for name, values in figures.items()},
+            "lr": float(self.state.schedule(finished - 1)),
+            "images_per_second": self._config.train.batch_size / max(per_step, 1e-9) if self._timed_steps else 0.0,
+        }
+        self._log.add(row)
+        self._progress.train_row(stage, row, per_step)
+        self._timed_from, self._timed_steps = seconds, 0
+
+    def _row_head(self, kind: str, stage: Stage, finished: int) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "step": finished,
+            "epoch": round(finished / self._steps_per_epoch, 4),
+            "stage": stage.index,
+            "image_size": stage.image_size,
+            "seconds": round(self._watch.seconds, 3),
+        }
+
+    def _diverged(self, stage: Stage, step: int, what: str) -> None:
+        raise TrainingDiverged(
+            f"{what} at step {step + 1} (stage {stage.index + 1} of {len(self.stages)}, {stage.image_size} "
+            f"px, learning rate {float(self.state.schedule(step)):.4g}). The last good checkpoint is "
+            f"{self._checkpoints.latest}. Go on from it with a lower learning rate by runtime.nan_policy=rollback; or "
+            "lower train.lr_base, lengthen train.lr_warmup_epoch, set train.gclip, or use precision.policy=float32, in "
+            "a new --model_dir."
+        )
+
+    def roll_back(self, error: TrainingDiverged) -> None:
+        """Goes back to the last good checkpoint, with a lower learning rate from there on.
+
+        Raises:
+            TrainingDiverged: ``error``, if that is not wanted, or was done as often as it may be.
+        """
+        runtime, done = self._config.runtime, self._log.rollbacks
+        if runtime.nan_policy == "stop" or done >= runtime.max_rollbacks:
+            raise error
+        self._pending, self._batches = [], None
+        self._log = self._restore()
+        step = self.state.finished_steps
+        stage = next(stage for stage in self.stages if step <= stage.end_step)
+        self.state.lr_scale.assign(runtime.rollback_lr_factor ** (done + 1))
+        scale = float(self.state.lr_scale)
+        self._log.add({**self._row_head("rollback", stage, step), "lr_scale": scale})
+        self._progress.say(
+            f"{error} Going back to step {step} with {scale:.3g} times the learning rate "
+            f"({done + 1} of at most {runtime.max_rollbacks} times)."
+        )
+
+    def save(self) -> str:
+        """Saves a checkpoint of a state that is known to be good."""
+        step = self.state.finished_steps
+        stage = next(stage for stage in self.stages if step <= stage.end_step)
+        self._flush(stage)
+        with self._watch.paused():
+            if not self.state.is_finite():
+                self._diverged(stage, step - 1, "A weight is not finite")
+            return self._checkpoints.save()
+
+    def evaluate(self, stage: Stage, stop: StopRequest) -> None:
+        """Saves, evaluates and notes the figures.
+
+        Raises:
+            Interrupted: if a signal asks the run to end: the evaluation is then the first thing of the next start.
+        """
+        saved = self.save()
+
+        def on_step(finished: int, steps: int) -> None:
+            self._progress.evaluating(finished, steps)
+            if stop and self._worker.count == 1:  # several workers finish it together
+                raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command goes on with it.")
+
+        row = self._row_head("eval", stage, self.state.finished_steps)
+        with self._watch.paused():
+            with self._unreadable.explained():
+                row.update(self._evaluator.run(on_step))
+            metric = headline_of_best(row)
+            is_best = self._checkpoints.save_if_best(row[metric], metric)
+            self._log.add(row)  # last, so that a run that was killed before evaluates again
+        self._progress.say(describe_evaluation(row, self._splits.evaluation.num_examples, is_best=is_best))
+
+    def finish(self) -> dict[str, Any]:
+        """Draws the plot and prints the table of stages; returns the last evaluation."""
+        if self._worker.is_chief:
+            plots.plot_training(self._log.rows, self.stages, self._folder / "training.png")
+        self._progress.print_table(stage_report(self.stages, self._log.rows))
+        return self._log.last_evaluation()
