@@ -11,7 +11,7 @@ from effnetv2_keras.overrides import parse_overrides
 from effnetv2_keras.training.loop import train
 from tests.tiny import TINY
 
-_SETTINGS = (
+SETTINGS = (
     "progressive.image_size.start=16,progressive.image_size.end=24,progressive.stages=2,"
     "progressive.randaug_magnitude.start=5,progressive.randaug_magnitude.end=10,progressive.mixup_alpha.end=0.2,"
     "train.epochs=4,train.batch_size=8,train.optimizer=rmsprop,train.lr_base=0.2,train.lr_sched=cosine,"
@@ -22,7 +22,7 @@ _SETTINGS = (
 
 def tiny_config(changes="", **data):
     """A run of 12 steps in two stages on 24 training images."""
-    config = Config().override(parse_overrides(_SETTINGS))
+    config = Config().override(parse_overrides(SETTINGS))
     return config.override({**{f"data.{key}": value for key, value in data.items()}, **parse_overrides(changes)})
 
 

@@ -126,7 +126,7 @@ class Run:
         with self._watch.paused():
             for stage, first_step in left:
                 self._progress.trying(stage)
-                batch = self._next(self._input(stage, first_step), stage, first_step)
+                batch = self._next(self.make_input(stage, first_step), stage, first_step)
                 if stage is largest:
                     self._tried = self._make_step(stage)
                     with explained_shortage(self._config, stage, self._strategy.num_replicas_in_sync):
@@ -136,7 +136,7 @@ class Run:
     def _make_step(self, stage: Stage) -> TrainStep:
         return TrainStep(self.state, self._strategy, config=self._config, stage=stage)
 
-    def _input(self, stage: Stage, first_step: int) -> Any:
+    def make_input(self, stage: Stage, first_step: int) -> Any:
         """The stage's batches from ``first_step`` on."""
         plan = self._input_plan(self._config.train.batch_size)
         input_fn = train_input(
@@ -157,7 +157,7 @@ class Run:
     def enter(self, stage: Stage, step: int) -> None:
         """Makes input and step of a stage ready, to go on after ``step`` finished steps of the run."""
         self._progress.advance(stage, step)
-        self._batches = self._input(stage, step)
+        self._batches = self.make_input(stage, step)
         tried, self._tried = self._tried, None
         self._step = tried if tried and tried.stage is stage else self._make_step(stage)
         self._tried = None if tried is self._step else tried

@@ -103,6 +103,100 @@ def test_two_replicas_equal_one(optimizer, rate, more):
         np.testing.assert_allclose(single.numpy(), mirrored.numpy(), rtol=1e-4, atol=1e-6)
 
 
+PLAIN = (
+    f"{NO_RANDOMNESS},train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=3,train.weight_decay=0.01,"
+    "train.weight_decay_inc=5"
+)
+
+
+@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_equals_whole(strategy, parts):
+    """Two replicas of four images each, at most four parts: the same loss, gradients and weights."""
+    whole = Run("cpu", PLAIN, freeze_bn=True)
+    divided = Run(strategy, f"{PLAIN},train.accumulation_steps={parts}|1", freeze_bn=True)
+    before = whole.weights()
+    for seed in range(3):
+        assert whole(make_batch(seed)) == pytest.approx(divided(make_batch(seed)), rel=1e-5)
+    for expected, value in zip(whole.weights(), divided.weights()):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    moved = [np.abs(after - start).max() for start, after in zip(before, whole.weights())]
+    assert sum(change > 1e-3 for change in moved) > len(whole.state.model.trainable_variables) / 2
+    for expected, value in zip(whole.state.ema_model.weights, divided.state.ema_model.weights):
+        np.testing.assert_allclose(value.numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_micro_batches_are_really_smaller():
+    """BatchNorm, not frozen, sees parts of two images: its statistics differ from those of all eight."""
+    whole, divided = Run("cpu", PLAIN), Run("cpu", f"{PLAIN},train.accumulation_steps=4")
+    losses = [run(make_batch())["loss"] for run in (whole, divided)]
+    assert abs(losses[0] - losses[1]) > 1e-3
+
+
+def test_each_micro_batch_draws_its_own_masks():
+    run = Run(
+        "cpu", "model.survival_prob=1,progressive.dropout_rate.start=0.5,train.accumulation_steps=2", freeze_bn=True
+    )
+    same = {name: tf.concat([value[:4], value[:4]], 0) for name, value in make_batch().items()}
+    drawn = []
+    compute = run.step._compute
+
+    def spy(batch, seed, weight_decay):
+        sums = compute(batch, seed, weight_decay)
+        tf.py_function(lambda loss: drawn.append(float(loss)), [sums[1]["loss"]], [])
+        return sums
+
+    run.step._compute = spy
+    run(same)
+    assert len(drawn) == 2
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
+def test_accumulation_that_does_not_divide_is_refused(strategy):
+    with pytest.raises(UsageError, match="accumulation_steps=3 does not divide the . images that each of . replicas"):
+        Run(strategy, "train.accumulation_steps=3")
+
+
+@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
+def test_several_steps_on_the_device_equal_single_ones(strategy):
+    single, looped = Run(strategy), Run(strategy)
+    batches = [make_batch(seed) for seed in range(5)]
+    rows = [single(batch) for batch in batches]
+
+    def input_fn(context):
+        dataset = tf.data.Dataset.from_tensor_slices(
+            {name: tf.stack([b[name] for b in batches]) for name in batches[0]}
+        )
+        return dataset.unbatch().batch(BATCH // context.num_replicas_in_sync, drop_remainder=True)
+
+    iterator = iter(looped.strategy.distribute_datasets_from_function(input_fn))
+    metrics = [looped.step.several(iterator, count) for count in (3, 2)]
+    for name in rows[0]:
+        np.testing.assert_array_equal(
+            np.concatenate([part[name].numpy() for part in metrics]), np.float32([row[name] for row in rows])
+        )
+    np.testing.assert_equal(looped.weights(), single.weights())
+    assert looped.state.finished_steps == 5
+    assert looped.step.traces == looped.strategy.num_replicas_in_sync
+
+
+def test_replicas_keep_the_same_statistics():
+    run = Run("mirrored")
+    for seed in range(2):
+        run(make_batch(seed))
+    for model in run.state.models.values():
+        for weight in model.weights:
+            first, second = (copy.numpy() for copy in run.strategy.experimental_local_results(weight))
+            np.testing.assert_array_equal(first, second, err_msg=weight.name)
+
+
+def test_every_replica_hears_of_a_stop():
+    run = Run("mirrored")
+    stops = [float(run.step(distributed(run.strategy, make_batch()), stop)["stops"]) for stop in (False, True)]
+    assert stops == [0.0, 2.0]
+
+
 def test_replicas_draw_different_dropout_masks():
     """Both replicas get the same images, so only the masks can make their logits differ."""
     run = Run("mirrored", "model.survival_prob=1,progressive.dropout_rate.start=0.5", freeze_bn=True)
@@ -345,6 +439,32 @@ def test_restored_equals_uninterrupted_bit_for_bit(optimizer, policy, tmp_path):
     for mine, other in zip(restored.state.ema_model.weights, whole.state.ema_model.weights):
         np.testing.assert_array_equal(mine, other, err_msg=mine.name)
     assert not np.array_equal(middle[0], restored.weights()[0])
+
+
+NOT_FOR_TPUS = {
+    "PyFunc", "PyFuncStateless", "EagerPyFunc", "Where", "Unique", "UniqueV2", "DynamicPartition", "ListDiff",
+}  # fmt: skip
+"""Operations in Python, and those whose result's shape depends on values."""
+
+
+@pytest.mark.slow
+def test_every_stage_compiles_with_xla_on_every_replica():
+    """TPUs compile the same step: it has static shapes and no Python in it, in micro-batches too."""
+    run = Run("mirrored", "precision.jit_compile=true,progressive.stages=3,train.accumulation_steps=1|2|4")
+    config = tiny_config("precision.jit_compile=true,progressive.stages=3,train.accumulation_steps=1|2|4")
+    for stage in config.progressive.plan(12):
+        step = TrainStep(run.state, run.strategy, config=config, stage=stage)
+        rng = np.random.default_rng(stage.index)
+        images = rng.integers(0, 256, (BATCH, stage.image_size, stage.image_size, 3)).astype(np.uint8)
+        batch = distributed(run.strategy, {**make_batch(), "image": tf.constant(images)})
+        losses = [float(step(batch)["loss"]) for _ in range(2)]
+        assert np.isfinite(losses).all()
+        assert step.traces == 2
+        definition = step._function.get_concrete_function(batch, tf.constant(False, tf.float32)).graph.as_graph_def()
+        functions = [definition.node, *(function.node_def for function in definition.library.function)]
+        found = {node.op for nodes in functions for node in nodes}
+        assert "Conv2D" in found
+        assert not found & NOT_FOR_TPUS
 
 
 def test_step_compiles_with_xla():

@@ -1,0 +1,82 @@
+"""What a run costs beyond its steps: logging, guards, moving average, progress and clocks, against a bare loop.
+
+The bare loop takes batches of the same input and calls the step of a network without a moving average; the run does
+all that it does in training. They take turns, so that a noisy machine disturbs both alike. The figure is the ratio of
+the median times of a chunk of steps.
+
+    python benchmarks/overheads.py --image_size 128 --batch 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+
+import rich.console
+
+import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import hparams
+from benchmarks.photos import write_photos
+from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.training.interruption import StopRequest
+from effnetv2_keras.training.run import Run
+from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.state import create_state
+from effnetv2_keras.training.steps import TrainStep
+from effnetv2_keras.training.strategy import make_strategy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name", default="efficientnetv2-b0")
+    parser.add_argument("--image_size", type=int, default=128, help="image side, px")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=10, help="steps of a chunk")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config = hparams.load("folder", arguments.model_name).override(
+            {
+                "data.data_dir": str(write_photos(pathlib.Path(folder) / "photos")),
+                "train.batch_size": arguments.batch,
+                "train.min_steps": 100_000,
+                "progressive.stages": 1,
+                "progressive.image_size.end": arguments.image_size,
+                "runtime.preflight": False,
+            }
+        )
+        strategy, splits = make_strategy("cpu"), open_splits(config.data)
+        run = Run(config, RunFolder(pathlib.Path(folder) / "run"), strategy, splits, None, rich.console.Console())
+        (stage,) = run.stages
+        run.enter(stage, 0)
+        bare = config.override({"train.ema_decay": 0})
+        state = create_state(bare, strategy, num_classes=2, steps_per_epoch=100, total_steps=100_000)
+        step, batches = TrainStep(state, strategy, config=bare, stage=stage), run.make_input(stage, 0)
+        finished, stop = 0, StopRequest()
+        seconds: dict[str, list[float]] = {"bare": [], "run": []}
+        for number in range(arguments.rounds + 1):
+            start = time.perf_counter()
+            for _ in range(arguments.steps):
+                metrics = step(next(batches))
+            float(metrics["loss"])
+            middle = time.perf_counter()
+            for _ in range(arguments.steps):
+                run.train(stage, finished, 1, stop)
+                finished += 1
+            end = time.perf_counter()
+            if number:  # the first chunk traces
+                seconds["bare"].append(middle - start)
+                seconds["run"].append(end - middle)
+    medians = {name: statistics.median(own) / arguments.steps for name, own in seconds.items()}
+    ratio = medians["run"] / medians["bare"]
+    print(f"bare {medians['bare'] * 1000:.1f} ms, run {medians['run'] * 1000:.1f} ms a step")
+    print(f"A run takes {ratio:.3f} of the time of its steps alone")
+    print(json.dumps({"ratio": ratio, "step_seconds": medians, **vars(arguments)}))
+
+
+if __name__ == "__main__":
+    main()

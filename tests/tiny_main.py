@@ -1,0 +1,59 @@
+"""The command line, with the tiny network among its models: ``python -m tests.tiny_main --model_name=tiny ...``.
+
+The environment variable KILL, such as ``evaluation:SIGTERM``, sends the process that signal at a chosen moment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+from effnetv2_keras import specs
+from tests.tiny import TINY
+
+MOMENTS = ("warm_up", "mid_stage", "checkpoint", "border", "evaluation")
+
+
+def _kill_at(moment: str, number: signal.Signals) -> None:
+    import tensorflow as tf
+
+    from effnetv2_keras.training.evaluation import Evaluator
+    from effnetv2_keras.training.steps import TrainStep
+
+    calls = {"step": 0, "write": 0, "evaluation": 0}
+
+    def die_in(owner, method, what, count, *, after):
+        original = getattr(owner, method)
+
+        def dying(self, *arguments, **keywords):
+            calls[what] += 1
+            result = original(self, *arguments, **keywords) if after else None
+            if calls[what] == count:
+                os.kill(os.getpid(), number)
+            return result if after else original(self, *arguments, **keywords)
+
+        setattr(owner, method, dying)
+
+    if moment == "warm_up":
+        die_in(TrainStep, "__call__", "step", 2, after=False)
+    elif moment == "mid_stage":
+        die_in(TrainStep, "__call__", "step", 5, after=False)
+    elif moment == "border":
+        die_in(TrainStep, "__call__", "step", 6, after=True)
+    elif moment == "checkpoint":  # the third: after those of steps 0 and 4, before its files have their names
+        die_in(tf.train.Checkpoint, "write", "write", 3, after=True)
+    else:
+        die_in(Evaluator, "_step", "evaluation", 1, after=True)  # while it is traced: before the first result
+
+
+if __name__ == "__main__":
+    specs.MODELS["tiny"] = TINY
+    moment, _, name = os.environ.pop("KILL", "").partition(":")
+    if moment:
+        _kill_at(moment, signal.Signals[name])
+    from absl import app
+
+    import main
+
+    app.run(main.main)

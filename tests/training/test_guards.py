@@ -1,0 +1,224 @@
+"""What a run finds out before it starts, and what it does when something goes wrong in it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training.preflight import MemoryShortageError, largest_stage
+from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.steps import TrainStep
+from effnetv2_keras.training.watchdog import Watchdog
+from tests.images import write_classes
+from tests.short_runs import tiny_config, train_tiny
+from tests.training.test_loop import array_splits, assert_equal_runs, final_weights, stop_at
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    train_tiny(tiny_config(), folder, splits=array_splits())
+    return folder
+
+
+def poison(monkeypatch, *steps, where):
+    """Makes the loss of the run's calls of these numbers NaN, through the batch or through the weights."""
+    call, count = TrainStep.__call__, [0]
+
+    def poisoned(self, batch, *rest):
+        count[0] += 1
+        if count[0] in steps and where == "data":
+            batch = {**batch, "weight": batch["weight"] * float("nan")}
+        if count[0] in steps and where == "weights":
+            variable = self._state.model.trainable_variables[-1]
+            variable.assign(variable * float("nan"))
+        return call(self, batch, *rest)
+
+    monkeypatch.setattr(TrainStep, "__call__", poisoned)
+
+
+def test_preflight_changes_nothing_but_finds_out(plain, tmp_path):
+    output = io.StringIO()
+    train_tiny(tiny_config("runtime.preflight=true"), tmp_path / "run", splits=array_splits(), output=output)
+    assert_equal_runs(plain, tmp_path / "run")
+
+
+def test_preflight_tries_the_largest_stage_and_the_data_of_each(tmp_path, monkeypatch):
+    """Before a single step of the first stage: here its 24 px do not fit, there an image of it is broken."""
+    sizes = []
+    call = TrainStep.__call__
+
+    def small_device(self, batch, *rest):
+        sizes.append(self.stage.image_size)
+        if self.stage.image_size > 16:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return call(self, batch, *rest)
+
+    monkeypatch.setattr(TrainStep, "__call__", small_device)
+    changes = "runtime.preflight=true,precision.policy=mixed_bfloat16"
+    with pytest.raises(
+        MemoryShortageError, match="Stage 2 does not fit in memory: 8 images of 24 px at a time on each "
+    ):
+        train_tiny(tiny_config(changes), tmp_path / "run", splits=array_splits())
+    assert sizes == [24]
+    with pytest.raises(MemoryShortageError, match="train.accumulation_steps=2, or one number for each of the 2 stages"):
+        train_tiny(tiny_config("runtime.preflight=false"), tmp_path / "late", splits=array_splits())
+    assert sizes == [24, *[16] * 6, 24]
+    assert tf.train.latest_checkpoint(str(tmp_path / "late" / "checkpoints")).endswith("ckpt-6")
+
+
+def test_the_largest_stage_is_that_with_most_pixels_at_a_time():
+    stages = [Stage(0, 0, 5, 64, 0, 0, 0, 0), Stage(1, 5, 9, 128, 0, 0, 0, 0), Stage(2, 9, 12, 256, 0, 0, 0, 0)]
+    config = tiny_config("progressive.stages=3")
+    assert largest_stage(stages, config) is stages[2]
+    assert largest_stage(stages, config.override({"train.accumulation_steps": "1|1|8"})) is stages[1]
+    assert largest_stage(stages, config.override({"train.accumulation_steps": "1|4|16"})) is stages[2]
+
+
+REAL_SHORTAGE = """
+import resource, psutil
+import tensorflow as tf
+from effnetv2_keras.training.preflight import explained_shortage
+from effnetv2_keras.progressive import Stage
+from tests.short_runs import tiny_config
+tf.reduce_sum(tf.zeros([100]))
+limit = psutil.Process().memory_info().vms + 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+with explained_shortage(tiny_config(), Stage(1, 6, 12, 24, 0, 0, 0, 0), 1):
+    tf.zeros([2**30])
+"""
+
+
+def test_a_real_shortage_of_memory_is_explained():
+    result = subprocess.run([sys.executable, "-c", REAL_SHORTAGE], capture_output=True, text=True, check=False)
+    assert "MemoryShortageError: Stage 2 does not fit in memory: 8 images of 24 px at a time" in result.stderr
+
+
+@pytest.mark.parametrize("where", ["data", "weights"])
+def test_not_a_number_stops_the_run(tmp_path, monkeypatch, where):
+    poison(monkeypatch, 7, where=where)
+    with pytest.raises(TrainingDiverged, match="loss is nan at step 7 .*last good checkpoint is .*ckpt-6.*=rollback"):
+        train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+    assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-6")
+    assert all(np.isfinite(value).all() for value in final_weights(tmp_path / "run").values())
+
+
+def test_a_gradient_that_is_not_finite_counts_too(tmp_path, monkeypatch):
+    """The loss of that step is still a number, and the weights that come of it must not be saved."""
+    step = TrainStep._step
+
+    def steep(self, batch, stop):
+        metrics = step(self, batch, stop)
+        return {**metrics, "gradient_norm": tf.where(self._state.step == 4, float("inf"), metrics["gradient_norm"])}
+
+    monkeypatch.setattr(TrainStep, "_step", steep)
+    with pytest.raises(TrainingDiverged, match="norm of the gradient is inf at step 4"):
+        train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+    assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-0")
+
+
+@pytest.mark.parametrize("where", ["data", "weights"])
+def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(tmp_path, monkeypatch, where):
+    config = tiny_config("runtime.nan_policy=rollback,runtime.rollback_lr_factor=0.25,runtime.log_every=1")
+    output = io.StringIO()
+    with monkeypatch.context() as patch:
+        poison(patch, 8, where=where)
+        train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
+    assert "The loss is nan at step 8" in output.getvalue()
+    assert "Going back to step 6 with 0.25 times the learning rate (1 of at most 3 times)" in output.getvalue()
+    rows = RunFolder(tmp_path / "run").metrics()
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
+    (rollback,) = (row for row in rows if row["kind"] == "rollback")
+    assert (rollback["step"], rollback["lr_scale"]) == (6, 0.25)
+    train_tiny(config, tmp_path / "whole", splits=array_splits())
+    rates = [
+        [row["lr"] for row in RunFolder(tmp_path / name).metrics() if row["kind"] == "train"]
+        for name in ("run", "whole")
+    ]
+    assert rates[0] == pytest.approx([rate * (1 if step < 6 else 0.25) for step, rate in enumerate(rates[1])])
+
+
+def test_an_interrupted_run_remembers_its_rollbacks(tmp_path, monkeypatch):
+    config = tiny_config("runtime.nan_policy=rollback,runtime.max_rollbacks=2")
+    poison(monkeypatch, 8, where="data")
+    train_tiny(config, tmp_path / "whole", splits=array_splits())
+    monkeypatch.undo()
+    poison(monkeypatch, 8, where="data")
+    stop_at(monkeypatch, 11, lambda: signal.raise_signal(signal.SIGTERM))  # the third step after going back
+    with pytest.raises(Interrupted):
+        train_tiny(config, tmp_path / "run", splits=array_splits())
+    monkeypatch.undo()
+    train_tiny(config, tmp_path / "run", splits=array_splits())
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_too_many_rollbacks_stop_the_run(tmp_path, monkeypatch):
+    poison(monkeypatch, *range(8, 100), where="data")
+    config = tiny_config("runtime.nan_policy=rollback,runtime.max_rollbacks=2")
+    output = io.StringIO()
+    with pytest.raises(TrainingDiverged, match="loss is nan at step 7"):
+        train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
+    assert output.getvalue().count("Going back to step 6") == 2
+    assert "0.25 times the learning rate (2 of at most 2 times)" in output.getvalue()
+
+
+def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
+    """An image that is cut short in the middle of an epoch; the run goes on once it is whole again."""
+    paths = write_classes(tmp_path / "images" / "train", {"red": 8, "green": 8, "blue": 8})
+    write_classes(tmp_path / "images" / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
+    config = tiny_config(data_dir=str(tmp_path / "images"))
+    train_tiny(config, tmp_path / "whole")
+    whole, steps = {path: path.read_bytes() for path in paths}, []
+    call = TrainStep.__call__
+
+    def cut_short(self, *arguments):
+        steps.append(1)
+        if len(steps) == 2:
+            for path, content in whole.items():
+                path.write_bytes(content[: len(content) // 2])
+        return call(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", cut_short)
+        with pytest.raises(DataError, match=r"Cannot decode .*\. Saved .*ckpt-\d+; after the repair, the same command"):
+            train_tiny(config, tmp_path / "run")
+    saved = int(final_weights(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"])
+    assert saved == len(steps) >= 2
+    for path, content in whole.items():
+        path.write_bytes(content)
+    train_tiny(config, tmp_path / "run")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_steps_per_loop_changes_nothing_but_the_pace(plain, tmp_path):
+    train_tiny(tiny_config("runtime.steps_per_loop=4"), tmp_path / "run", splits=array_splits())
+    assert_equal_runs(plain, tmp_path / "run")
+    rows = [
+        [{**row, "seconds": 0, "images_per_second": 0} for row in RunFolder(folder).metrics()]
+        for folder in (plain, tmp_path / "run")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_stalled_input_is_reported(caplog):
+    with caplog.at_level(logging.WARNING), Watchdog(0.2) as watchdog:
+        with watchdog.waiting_for("the batch of step 1"):
+            time.sleep(0.7)
+        reported = len(caplog.records)
+        with watchdog.waiting_for("the batch of step 2"):
+            time.sleep(0.05)
+        time.sleep(0.4)
+    assert 2 <= reported <= 4
+    assert len(caplog.records) == reported
+    assert "input is stalled: waiting for the batch of step 1 for 0 s" in caplog.text

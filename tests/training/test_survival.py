@@ -1,0 +1,151 @@
+"""Real training processes, killed at chosen moments and started again: the end is as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.training.run_folder import RunFolder
+from main import EXIT_INTERRUPTED
+from tests.images import write_classes
+from tests.short_runs import SETTINGS
+from tests.tiny_main import MOMENTS
+from tests.training.test_loop import assert_equal_runs, final_weights
+
+KILLS = [(moment, name) for moment in MOMENTS for name in ("SIGKILL", "SIGTERM")]
+FAST = [("mid_stage", "SIGKILL"), ("evaluation", "SIGTERM")]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_classes(root / "train", {"red": 8, "green": 8, "blue": 8})
+    write_classes(root / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
+    return root
+
+
+def start(images, model_dir, *flags, kill="", changes=""):
+    command = [
+        sys.executable, "-m", "tests.tiny_main", "--model_name=tiny", f"--data_dir={images}",
+        f"--model_dir={model_dir}", f"--hparam_str={SETTINGS}{changes}", *flags,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": ".", "KILL": kill, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def end(process):
+    output, _ = process.communicate(timeout=400)
+    return process.returncode, output
+
+
+def run(*arguments, **keywords):
+    return end(start(*arguments, **keywords))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    status, output = run(images, folder)
+    assert status == 0, output
+    return folder
+
+
+def evaluations(folder):
+    rows = [row for row in RunFolder(folder).metrics() if row["kind"] == "eval"]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def assert_same_end(left, right):
+    assert_equal_runs(left, right)
+    assert evaluations(left) == evaluations(right)
+    assert [row["step"] for row in evaluations(left)] == [6, 12]
+    assert json.loads((left / "best" / "best.json").read_text()) == json.loads(
+        (right / "best" / "best.json").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("moment", "name"), [pytest.param(*kill, marks=[] if kill in FAST else [pytest.mark.slow]) for kill in KILLS]
+)
+def test_a_killed_run_goes_on_bit_for_bit(images, uninterrupted, tmp_path, moment, name):
+    status, output = run(images, tmp_path / "run", kill=f"{moment}:{name}")
+    assert status == (-signal.SIGKILL if name == "SIGKILL" else EXIT_INTERRUPTED), output
+    latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
+    if name == "SIGKILL":
+        expected = {"warm_up": 0, "mid_stage": 4, "checkpoint": 6, "border": 4, "evaluation": 6}
+    else:
+        assert "The same command goes on" in output
+        expected = {"warm_up": 2, "mid_stage": 5, "checkpoint": 7, "border": 6, "evaluation": 6}
+    assert latest.endswith(f"ckpt-{expected[moment]}")
+    status, output = run(images, tmp_path / "run")
+    assert status == 0, output
+    assert_same_end(uninterrupted, tmp_path / "run")
+    before, after = (tf.train.load_checkpoint(path) for path in (latest, str(tmp_path / "run" / "checkpoints")))
+    assert (
+        before.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") < 12 == after.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE")
+    )
+
+
+def two_addresses():
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("localhost", 0))
+        return ",".join(f"localhost:{one.getsockname()[1]}" for one in (first, second))
+
+
+def start_workers(images, folder, *flags, kill="", **keywords):
+    """Two workers, of which the second is killed."""
+    flags = ("--strategy=multiworker", f"--workers={two_addresses()}", *flags)
+    return [
+        start(images, folder, *flags, f"--worker_index={index}", kill=kill if index else "", **keywords)
+        for index in (0, 1)
+    ]
+
+
+def test_two_workers_equal_two_replicas(images, tmp_path):
+    """The weights after all steps, with synchronous updates and BatchNorm of its own on each."""
+    workers = [end(process) for process in start_workers(images, tmp_path / "two")]
+    assert [status for status, _ in workers] == [0, 0], workers
+    assert "evaluated 13 of 13 images" in workers[0][1]
+    assert "evaluated" not in workers[1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rejoin", ["--rejoin", "--norejoin"])
+def test_a_killed_worker_comes_back(images, tmp_path, rejoin):
+    whole = [end(process) for process in start_workers(images, tmp_path / "whole")]
+    assert [status for status, _ in whole] == [0, 0], whole
+    first, second = start_workers(images, tmp_path / "run", rejoin, kill="mid_stage:SIGKILL")
+    assert end(second)[0] == -signal.SIGKILL
+    if rejoin == "--norejoin":
+        status, output = end(first)
+        assert status == EXIT_INTERRUPTED, output
+        assert "Another of the 2 workers is gone" in output
+        first, second = start_workers(images, tmp_path / "run")
+    else:
+        time.sleep(5)
+        second = subprocess.Popen(second.args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert [end(process)[0] for process in (first, second)] == [0, 0]
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_stops_all_at_one_step(images, tmp_path):
+    whole = [end(process) for process in start_workers(images, tmp_path / "whole")]
+    assert [status for status, _ in whole] == [0, 0], whole
+    stopped = [end(process) for process in start_workers(images, tmp_path / "run", kill="mid_stage:SIGTERM")]
+    assert [status for status, _ in stopped] == [EXIT_INTERRUPTED] * 2, stopped
+    assert pathlib.Path(tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))).name in ("ckpt-5", "ckpt-6")
+    again = [end(process) for process in start_workers(images, tmp_path / "run")]
+    assert [status for status, _ in again] == [0, 0], again
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+    assert final_weights(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"] == 12
