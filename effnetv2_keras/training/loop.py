@@ -58,7 +58,13 @@ def train(
         Interrupted: if a signal asked the run to end; its state was saved first.
     """
     strategy = strategy or make_strategy()
-    run = _Run(config, RunFolder(model_dir), strategy, splits or open_splits(config.data), spec, console)
+    splits = splits or open_splits(config.data)
+    with RunFolder(model_dir).lock() as folder:
+        return _train(_Run(config, folder, strategy, splits, spec, console), config, strategy)
+
+
+def _train(run: _Run, config: Config, strategy: tf.distribute.Strategy) -> dict[str, Any]:
+    """Takes the steps that are left, with checkpoints and evaluations between them."""
     with run.progress.shown(), stop_on_signal() as stop:
         for stage, steps in remaining(run.stages, step=run.first_step):
             train_step = TrainStep(run.state, strategy, config=config, stage=stage)
@@ -217,9 +223,9 @@ class _Run:
             with self._unreadable.explained():
                 row.update(self._evaluator.run(self.progress.evaluating))
             self._log.add(row)
-            self._checkpoints.save()
             metric = headline_of_best(row)
             is_best = self._checkpoints.save_if_best(row[metric], metric)
+            self._checkpoints.save()
         self.progress.say(describe_evaluation(row, self._splits.evaluation.num_examples, is_best=is_best))
 
     def finish(self) -> dict[str, Any]:
