@@ -55,12 +55,13 @@ class CheckpointFiles:
             Its step, or None; and what is wrong with each newer one.
         """
         damages: dict[int, str] = {}
-        while left := [step for step in self.steps if step not in damages]:  # looks again: a run may be adding some
+        while left := [step for step in self.steps if step not in damages]:  # anew, since a run may be at work
             damage = find_damage(self.prefix(left[0]))
             if damage is None:
-                return left[0], damages
+                break
             damages[left[0]] = damage
-        return None, damages
+        still_there = {step: damages[step] for step in self.steps if step in damages}
+        return (left[0] if left else None), still_there
 
     def write(self, checkpoint: tf.train.Checkpoint, step: int) -> str:
         """Writes a checkpoint and returns its prefix; if that fails, all files are as they were."""

@@ -87,6 +87,7 @@ class Checkpoints:
         if self._is_chief:
             for damaged in self._recent.steps[: self._recent.steps.index(step)]:
                 self._recent.move_aside(damaged)
+            self._recent.prune()
             self._recent.update_state_file()
         self._saved_step = step
         logging.info("Going on from %s, after step %d.", path, step)
@@ -143,7 +144,8 @@ class Checkpoints:
             files.write(self._checkpoint, self._state.finished_steps)
         except Exception as error:
             if is_out_of_room(error):
-                raise self._no_room(self._bytes, "Free some room, then the same command goes on from there") from error
+                advice = "Free some room or lower runtime.keep_checkpoint_max; the same command then goes on from there"
+                raise self._no_room(self._bytes, advice) from error
             raise
 
     def check_room(self) -> None:

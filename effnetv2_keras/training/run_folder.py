@@ -1,7 +1,8 @@
 """A run's folder: whose run it is, with which settings and which data. Refuses to mix two runs.
 
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
-``best/``, ``metrics.jsonl``, ``metrics.csv``, ``training.png`` and TensorBoard's event files.
+``best/``, ``metrics.jsonl``, ``metrics.csv``, ``training.png`` and TensorBoard's event files; while it is trained, also
+``.lock`` and ``.lock_holder.json``. A checkpoint that could not be read is kept as ``*.damaged``.
 """
 
 from __future__ import annotations
