@@ -1,4 +1,4 @@
-"""The loop's parts, each on its own: strategies, run folder, checkpoints, progress, evaluation."""
+"""The loop's parts, each on its own: strategies, evaluation, metrics, progress, signals."""
 
 import io
 import json

@@ -136,7 +136,7 @@ assert fails({"kind": "x" * 100_000, "step": 21})  # the first page of it fits
 assert (folder / "metrics.jsonl").read_bytes() == before
 while not fails({"kind": "train", "step": (step := step + 1)}):
     pass
-assert (folder / "metrics.csv").read_bytes().endswith(b",\r\n")
+assert (folder / "metrics.csv").read_bytes().endswith(b",\\r\\n")
 remount("size=1m")
 log = MetricsLog(RunFolder(folder), step=10, tensorboard=False)
 log.add({"kind": "train", "step": 11})
