@@ -200,6 +200,7 @@ def test_a_lost_best_is_followed_by_the_next(saved, state, caplog, damage, name)
     checkpoints = Checkpoints(state, RunFolder(saved.parent), keep=9)
     checkpoints.restore_latest()
     assert "the next evaluation" in caplog.text
+    assert any(kept.endswith(".damaged") for kept in names(saved.parent / "best")) == (damage is not garble)
     advance(state, 12)
     assert checkpoints.save_if_best(-6, "top1")
     assert tf.train.latest_checkpoint(str(saved.parent / "best")).endswith("ckpt-12")

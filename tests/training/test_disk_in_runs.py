@@ -1,6 +1,7 @@
 """Whole runs on disks that fail: they go on to the same end, bit for bit."""
 
 import functools
+import json
 import re
 import shutil
 import signal
@@ -8,7 +9,7 @@ import subprocess
 
 import pytest
 
-from effnetv2_keras.training.checkpoints import load_trained
+from effnetv2_keras.training.checkpoints import Checkpoints, load_trained
 from effnetv2_keras.training.run_folder import RunFolderError
 from tests.filesystems import environment, python, run_in_tmpfs
 from tests.short_runs import tiny_config, train_tiny
@@ -47,6 +48,32 @@ def test_a_run_goes_on_before_the_damage(runs, tmp_path, caplog):
     train_arrays(run)
     assert_equal_runs(runs / "whole", run)
     assert load_trained(run, spec=TINY).step == 12
+
+
+def test_a_run_killed_before_its_second_save_keeps_its_best(runs, tmp_path, monkeypatch):
+    """After the last evaluation, between the best checkpoint and the latest."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "crashed", run)
+    (run / "best" / "best.json").write_text('{"metric": "top1_ema", "value": -1, "step": 6}')
+    calls = []
+
+    def dies_second(method):
+        def call(self, *arguments):
+            calls.append(method)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return method(self, *arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("save", "save_if_best"):
+            patch.setattr(Checkpoints, name, dies_second(getattr(Checkpoints, name)))
+        with pytest.raises(KeyboardInterrupt):
+            train_arrays(run)
+    train_arrays(run)
+    assert_equal_runs(runs / "whole", run)
+    assert json.loads((run / "best" / "best.json").read_text())["step"] == 12
 
 
 def test_a_run_killed_between_two_renames_goes_on(runs, tmp_path):
