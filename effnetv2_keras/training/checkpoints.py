@@ -5,14 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Literal
+import tempfile
+from typing import Any, Literal
 
 import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras import specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.training.run_folder import RunFolder, RunFolderError, write_atomically
+from effnetv2_keras.training.checkpoint_files import CheckpointFiles, checkpoint_bytes
+from effnetv2_keras.training.disk import (
+    NoRoomError,
+    RunFolderError,
+    free_bytes,
+    full_disk_explained,
+    is_out_of_room,
+    megabytes,
+    write_atomically,
+)
+from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.state import TrainState, build_for
 
 BEST_METRIC = "best.json"
@@ -22,62 +33,176 @@ Which = Literal["best", "latest"]
 class Checkpoints:
     """Saves and restores a ``TrainState`` in a run's folder.
 
-    TensorFlow writes a checkpoint's data aside, renames it and only then names it in the ``checkpoint`` file, so an
-    interrupted save leaves the one before as the latest.
+    An interrupted or failed save leaves the checkpoint before as the latest; a damaged one is set aside and the one
+    before it taken. ``CheckpointFiles`` says how.
 
     Args:
         state: what is saved and restored.
         folder: the run's.
         keep: recent checkpoints to keep.
+        is_chief: whether this process writes to the folder. Where several share a run, each must call the same
+            methods, since reading some variables takes all of them; what the others write is thrown away.
     """
 
     def __init__(self, state: TrainState, folder: RunFolder, *, keep: int, is_chief: bool = True) -> None:
-        self._state, self._best_file = state, folder / "best" / BEST_METRIC
+        self._state, self._folder, self._keep, self._is_chief = state, folder, keep, is_chief
         parts = {"model": state.model, "optimizer": state.optimizer, "step": state.step}
         self._checkpoint = tf.train.Checkpoint(**parts, **({"ema_model": state.ema_model} if state.ema_model else {}))
-        self._recent = tf.train.CheckpointManager(self._checkpoint, str(folder / "checkpoints"), max_to_keep=keep)
-        self._best = tf.train.CheckpointManager(self._checkpoint, str(folder / "best"), max_to_keep=1)
+        _ = self._checkpoint.save_counter  # made now, since a checkpoint is only complete with it
+        self._recent = CheckpointFiles(folder / "checkpoints", keep=keep)
+        self._best = CheckpointFiles(folder / "best")
+        self._best_file = folder / "best" / BEST_METRIC
+        # What is there is read here only: where several processes share a run, all must decide alike.
+        self._best_note = _read_note(self._best_file)
+        self._saved_step: int | None = None
 
     @property
     def latest(self) -> str | None:
         """Path prefix of the newest checkpoint, or None."""
-        return self._recent.latest_checkpoint
+        return self._recent.prefix(self._recent.steps[0]) if self._recent.steps else None
 
     def restore_latest(self) -> int:
-        """Restores the newest checkpoint, if there is one.
+        """Restores the newest intact checkpoint, if there is any, and tidies up after a crash.
+
+        Damaged newer ones are renamed to ``*.damaged`` and a warning says so.
 
         Returns:
             Finished steps; 0 for a new run.
 
         Raises:
-            RunFolderError: if the checkpoint does not match the state, variable by variable.
+            RunFolderError: if the checkpoint does not match the state, variable by variable, or all are damaged.
         """
-        if not self.latest:
+        if self._is_chief:
+            self._recent.remove_leftovers()
+            self._best.remove_leftovers()
+        step = _newest_intact(self._recent, self._folder)
+        if step is None:
             return 0
+        path = self._recent.prefix(step)
         try:
-            self._checkpoint.restore(self.latest).assert_consumed()
+            self._checkpoint.restore(path).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            raise RunFolderError(f"The checkpoint {self.latest} does not fit this run: {error}") from error
-        step = self._state.finished_steps
-        logging.info("Going on from %s, after step %d.", self.latest, step)
-        return step
+            raise RunFolderError(f"The checkpoint {path} does not fit this run: {error}") from error
+        self._forget_damaged_best()
+        if self._is_chief:
+            for damaged in self._recent.steps[: self._recent.steps.index(step)]:
+                self._recent.move_aside(damaged)
+            self._recent.prune()
+            self._recent.update_state_file()
+        self._saved_step = step
+        logging.info("Going on from %s, after step %d.", path, step)
+        return self._state.finished_steps
+
+    def _forget_damaged_best(self) -> None:
+        """Lets the next evaluation count as the best if the checkpoint of the best so far cannot be read."""
+        step, damages = self._best.newest_intact()
+        if damages or (self._best_note and step is None):
+            logging.warning("The best checkpoint of %s is lost; the next evaluation starts anew.", self._folder.path)
+            self._best_note = {}
+            for damaged in damages if self._is_chief else ():
+                self._best.move_aside(damaged)
 
     def save(self) -> str:
-        """Saves the state under its step, unless that is done already; returns the path prefix."""
+        """Saves the state under its step, unless that is done already; returns the path prefix.
+
+        Raises:
+            NoRoomError: if the disk is full; the checkpoints before are kept.
+        """
         step = self._state.finished_steps
-        if self.latest and self.latest.endswith(f"-{step}"):
-            return self.latest
-        return self._recent.save(checkpoint_number=step)
+        if self._saved_step != step:
+            self._write(self._recent)
+            self._saved_step = step
+            if self._is_chief:
+                self._recent.prune()
+        return self._recent.prefix(step)
 
     def save_if_best(self, value: float, metric: str) -> bool:
-        """Keeps the state in ``best/`` if no ``value`` of this metric was as high; returns whether it was kept."""
-        best = json.loads(self._best_file.read_text()) if self._best_file.exists() else {}
-        if best.get("metric") == metric and best["value"] >= value:
+        """Keeps the state in ``best/`` if no ``value`` of this metric was as high; returns whether it was kept.
+
+        Raises:
+            NoRoomError: if the disk is full; the best checkpoint before is kept.
+        """
+        if self._best_note.get("metric") == metric and self._best_note["value"] >= value:
             return False
-        self._best.save(checkpoint_number=self._state.finished_steps)
         note = {"metric": metric, "value": value, "step": self._state.finished_steps}
-        write_atomically(self._best_file, json.dumps(note))
+        self._write(self._best)
+        if self._is_chief:
+            with full_disk_explained(self._best_file):
+                write_atomically(self._best_file, json.dumps(note))
+            self._best.prune()
+        self._best_note = note
         return True
+
+    def _write(self, files: CheckpointFiles) -> None:
+        if not self._is_chief:
+            with tempfile.TemporaryDirectory() as scratch:
+                self._checkpoint.write(str(pathlib.Path(scratch) / "ckpt"))
+            return
+        try:
+            files.write(self._checkpoint, self._state.finished_steps)
+        except Exception as error:
+            if is_out_of_room(error):
+                advice = "Free some room or lower runtime.keep_checkpoint_max; the same command then goes on from there"
+                raise self._no_room(self._bytes, advice) from error
+            raise
+
+    def check_room(self) -> None:
+        """Makes sure that the checkpoints of a whole run will fit on the disk; changes nothing.
+
+        They are the recent ones, the best one, and the one that is being written.
+
+        Raises:
+            NoRoomError: if they will not.
+        """
+        needed = max((self._keep + 2) * self._bytes - self._recent.size - self._best.size, self._bytes)
+        if self._is_chief and free_bytes(self._folder.path) < needed:
+            advice = "Free some room, lower runtime.keep_checkpoint_max, or choose a --model_dir on another disk"
+            raise self._no_room(needed, advice)
+
+    @property
+    def _bytes(self) -> int:
+        models = self._state.models.values()
+        variables = [variable for model in models for variable in model.variables]
+        return checkpoint_bytes([*variables, *self._state.optimizer.variables()])
+
+    def _no_room(self, needed: int, advice: str) -> NoRoomError:
+        """What to raise when there is less room than needed."""
+        steps = self._recent.steps
+        kept = f"The run is kept at step {steps[0]}" if steps else "No checkpoint is there yet"
+        return NoRoomError(
+            f"No room for checkpoints in {self._folder.path}, which keeps {self._keep} recent ones and the best: "
+            f"{megabytes(needed)} are needed ({megabytes(self._bytes)} each) and "
+            f"{megabytes(free_bytes(self._folder.path))} are free. {kept}. {advice}."
+        )
+
+
+def _read_note(path: pathlib.Path) -> dict[str, Any]:
+    """What a run notes of its best checkpoint, or nothing."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        logging.warning("%s cannot be read (%s); the next evaluation counts as the best.", path, error)
+        return {}
+
+
+def _newest_intact(files: CheckpointFiles, folder: RunFolder) -> int | None:
+    """Finds the step of the newest intact checkpoint, saying which ones are not; None if there is none at all.
+
+    Raises:
+        RunFolderError: if all are damaged.
+    """
+    step, damages = files.newest_intact()
+    listed = "; ".join(f"{files.prefix(number)}: {damage}" for number, damage in damages.items())
+    if damages and step is None:
+        raise RunFolderError(
+            f"No checkpoint of {folder.path} can be read: {listed}. Put an intact copy back in their place, or remove "
+            f"{folder / 'checkpoints'} to train from the start."
+        )
+    if damages and step is not None:
+        logging.warning("Damaged: %s. Taking %s instead.", listed, files.prefix(step))
+    return step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +240,11 @@ def load_trained(
         spec: a network other than the one that the configuration names.
 
     Raises:
-        RunFolderError: if there is no run, or it has no checkpoint yet.
+        RunFolderError: if there is no run, or it has no checkpoint yet, or the best one is damaged, or all are.
     """
     folder = RunFolder(model_dir)
     config, class_names = folder.config(), folder.class_names()
-    places = ("best", "checkpoints") if which == "best" else ("checkpoints",)
-    path = next(filter(None, (tf.train.latest_checkpoint(str(folder / place)) for place in places)), None)
-    if path is None:
-        raise RunFolderError(
-            f"{folder.path} has no checkpoint yet; train first: --mode=train --model_dir={folder.path}"
-        )
+    path = _path_of(folder, which)
     spec = spec or config.spec
     model = build_for(config, spec, len(class_names))
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -132,3 +252,26 @@ def load_trained(
     status = tf.train.Checkpoint(**{role: model, "step": step}).restore(path)
     status.assert_existing_objects_matched().expect_partial()
     return Trained(model, config, class_names, int(step.numpy()), spec)
+
+
+def _path_of(folder: RunFolder, which: Which) -> str:
+    """The prefix of the checkpoint to load.
+
+    Raises:
+        RunFolderError: if there is none, or it is damaged. Of the latest, the one before is taken then.
+    """
+    best, recent = CheckpointFiles(folder / "best"), CheckpointFiles(folder / "checkpoints")
+    if which == "best" and (best.steps or (folder / "best" / BEST_METRIC).exists()):
+        step, damages = best.newest_intact()
+        if damages or step is None:
+            reason = "; ".join(damages.values()) or "its files are gone"
+            raise RunFolderError(
+                f"The best checkpoint of {folder.path} cannot be read: {reason}. Take the latest one: --weights=latest"
+            )
+        return best.prefix(step)
+    step = _newest_intact(recent, folder)
+    if step is None:
+        raise RunFolderError(
+            f"{folder.path} has no checkpoint yet; train first: --mode=train --model_dir={folder.path}"
+        )
+    return recent.prefix(step)

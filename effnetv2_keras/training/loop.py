@@ -55,6 +55,8 @@ def train(
     worker, folder = worker_of(strategy), RunFolder(model_dir)
     console = (console or rich.console.Console()) if worker.is_chief else rich.console.Console(quiet=True)
     with explained_losses(worker), contextlib.ExitStack() as stack:
+        if worker.is_chief:
+            stack.enter_context(folder.lock())
         run = Run(config, folder, strategy, splits or open_splits(config.data), spec, console)
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(run.shown())

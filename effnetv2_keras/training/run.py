@@ -29,7 +29,7 @@ from effnetv2_keras.training.report import describe_evaluation, stage_report
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
-from effnetv2_keras.training.strategy import worker_of
+from effnetv2_keras.training.strategy import wait_for_all, worker_of
 from effnetv2_keras.training.summaries import MetricsLog
 from effnetv2_keras.training.watchdog import Watchdog
 
@@ -112,7 +112,8 @@ class Run:
         """Finds out what would end the run later, and does the evaluation that an interruption left out."""
         step = self.state.finished_steps
         if step == 0:
-            self._checkpoints.save()  # to go back to, and to see that it can be written
+            self._checkpoints.check_room()
+            self.save()  # to go back to, and to see that it can be written
         left = list(remaining(self.stages, step=step))
         if self._config.runtime.preflight and left:
             self._preflight([(stage, steps.start) for stage, steps in left])
@@ -200,7 +201,7 @@ class Run:
                     with self._watching(stage, step):
                         metrics = self._step.several(self._batches, count, bool(stop))
         except DataError as error:
-            raise type(error)(f"{error} {self._saved_before_an_error()}") from error
+            raise type(error)(f"{error}\n{self._saved_before_an_error()}") from error
         self._record(stage, step, count, metrics)
         if self._worker.count == 1:
             return bool(stop)
@@ -301,7 +302,9 @@ class Run:
         with self._watch.paused():
             if not self.state.is_finite():
                 self._diverged(stage, step - 1, "A weight is not finite")
-            return self._checkpoints.save()
+            saved = self._checkpoints.save()
+            wait_for_all(self._strategy)  # so that the file is there for all of them
+            return saved
 
     def evaluate(self, stage: Stage, stop: StopRequest) -> None:
         """Saves, evaluates and notes the figures.

@@ -1,35 +1,28 @@
 """A run's folder: whose run it is, with which settings and which data. Refuses to mix two runs.
 
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
-``best/``, ``metrics.jsonl``, ``metrics.csv``, ``training.png`` and TensorBoard's event files.
+``best/``, ``metrics.jsonl``, ``metrics.csv``, ``training.png`` and TensorBoard's event files; while it is trained, also
+``.lock`` and ``.lock_holder.json``. A checkpoint that could not be read is kept as ``*.damaged``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
-import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.splits import Splits
-from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.training.disk import RunFolderError, full_disk_explained, remove_partial_files, write_atomically
+from effnetv2_keras.training.folder_lock import LOCK_FILES, locked
+
+__all__ = ["DATA_FILE", "RunFolder", "RunFolderError", "write_atomically"]
 
 DATA_FILE = "data.json"
-
-
-class RunFolderError(UsageError):
-    """A folder that does not hold the run it should."""
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a text file so that a reader, or a crash, never meets half of it."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
 
 
 def _data_of(splits: Splits) -> dict[str, Any]:
@@ -39,6 +32,11 @@ def _data_of(splits: Splits) -> dict[str, Any]:
         "num_train": splits.train.num_examples,
         "num_eval": splits.evaluation.num_examples,
     }
+
+
+def _is_no_content(name: str) -> bool:
+    """Whether a file is one that a run leaves which did not get to its first configuration."""
+    return name == DATA_FILE or name in LOCK_FILES or name.endswith(".partial")
 
 
 class RunFolder:
@@ -58,12 +56,38 @@ class RunFolder:
         """Makes the folder this run's, or checks that it already is.
 
         Raises:
-            RunFolderError: as ``check`` does.
+            RunFolderError: as ``check`` does, or if the folder cannot be written.
         """
         self.check(config, splits)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self / DATA_FILE, json.dumps(_data_of(splits), indent=1))
-        write_atomically(self / CONFIG_FILE, config.to_yaml())
+        with self._writable():
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_partial_files(self.path)
+            write_atomically(self / DATA_FILE, json.dumps(_data_of(splits), indent=1))
+            write_atomically(self / CONFIG_FILE, config.to_yaml())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[RunFolder]:
+        """Holds the folder for this process; one that is killed leaves it free.
+
+        Raises:
+            RunFolderError: if another process holds the folder, or it cannot be written.
+        """
+        with contextlib.ExitStack() as held:
+            with self._writable():
+                held.enter_context(locked(self.path))
+            yield self
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Explains why the folder cannot be written."""
+        try:
+            with full_disk_explained(self.path):
+                yield
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written: {error.strerror}. Make it a folder that this user may write to, or "
+                "choose another --model_dir."
+            ) from error
 
     def check(self, config: Config, splits: Splits) -> None:
         """Makes sure that the folder is this run's or free, and changes nothing.
@@ -84,7 +108,7 @@ class RunFolder:
                     f"{self.path} holds another run: {listed}. Use the same settings to go on with it, or another "
                     "--model_dir for a new run."
                 )
-        elif self.path.exists() and any(path.name != DATA_FILE for path in self.path.iterdir()):
+        elif self.path.is_dir() and any(not _is_no_content(path.name) for path in self.path.iterdir()):
             raise RunFolderError(
                 f"{self.path} is not empty and holds no {CONFIG_FILE}, so it is not a run of this program. "
                 "Choose another --model_dir."

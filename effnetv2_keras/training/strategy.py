@@ -65,6 +65,13 @@ def worker_of(strategy: tf.distribute.Strategy) -> Worker:
     return Worker(tasks.index((resolver.task_type, resolver.task_id)), len(tasks)) if tasks else Worker()
 
 
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns once all workers have called it."""
+    if worker_of(strategy).count > 1:
+        ones = strategy.run(lambda: tf.constant(1.0))
+        float(strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None))
+
+
 @contextlib.contextmanager
 def explained_losses(worker: Worker) -> Iterator[None]:
     """Says so where another worker is gone, with which this one wanted to exchange gradients.

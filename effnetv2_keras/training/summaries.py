@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras.training.run_folder import RunFolder, write_atomically
+from effnetv2_keras.training.disk import append_whole, full_disk_explained, write_atomically
+from effnetv2_keras.training.run_folder import RunFolder
 
 _SEVERAL_LABELS = (
     "map", "global_ap", "precision_at_1", "precision_at_5", "recall_at_1", "recall_at_5",
@@ -39,11 +41,9 @@ class MetricsLog:
         self.rows = folder.metrics(up_to_step=step)
         if not write:
             return
-        write_atomically(self._jsonl, "".join(json.dumps(row) + "\n" for row in self.rows))
-        with self._csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        with full_disk_explained(self._jsonl):
+            write_atomically(self._jsonl, "".join(map(_as_json, self.rows)))
+            write_atomically(self._csv, ",".join(FIELDS) + "\r\n" + "".join(map(_as_csv, self.rows)))
 
     @property
     def rollbacks(self) -> int:
@@ -61,21 +61,34 @@ class MetricsLog:
         return self.rows[-1]["seconds"] if self.rows else 0.0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Appends one row, whose keys are among ``FIELDS``."""
+        """Appends one row, whose keys are among ``FIELDS``.
+
+        Raises:
+            NoRoomError: if the disk is full; no part of a row is left then.
+        """
         self.rows.append(row)
         if not self._write:
             return
-        with self._jsonl.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        with self._csv.open("a", newline="") as file:
-            csv.DictWriter(file, FIELDS).writerow(row)
-        if self._writer:
-            with self._writer.as_default():
-                for name, value in row.items():
-                    if name not in ("kind", "step"):
-                        tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
-            self._writer.flush()
+        with full_disk_explained(self._jsonl):
+            append_whole(self._jsonl, _as_json(row))
+            append_whole(self._csv, _as_csv(row))
+            if self._writer:
+                with self._writer.as_default():
+                    for name, value in row.items():
+                        if name not in ("kind", "step"):
+                            tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
+                self._writer.flush()
 
     def last_evaluation(self) -> dict[str, Any]:
         """The newest ``eval`` row, or an empty one."""
         return next((row for row in reversed(self.rows) if row["kind"] == "eval"), {})
+
+
+def _as_json(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _as_csv(row: dict[str, Any]) -> str:
+    line = io.StringIO()
+    csv.DictWriter(line, FIELDS).writerow(row)
+    return line.getvalue()

@@ -191,7 +191,7 @@ def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainStep, "__call__", cut_short)
-        with pytest.raises(DataError, match=r"Cannot decode .*\. Saved .*ckpt-\d+; after the repair, the same command"):
+        with pytest.raises(DataError, match=r"Cannot decode .*\nSaved .*ckpt-\d+; after the repair, the same command"):
             train_tiny(config, tmp_path / "run")
     saved = int(final_weights(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"])
     assert saved == len(steps) >= 2

@@ -1,4 +1,4 @@
-"""The loop's parts, each on its own: strategies, run folder, checkpoints, progress, evaluation."""
+"""The loop's parts, each on its own: strategies, evaluation, metrics, progress, signals."""
 
 import io
 import json
@@ -14,17 +14,13 @@ from effnetv2_keras.data.pipeline import eval_input
 from effnetv2_keras.data.sources import ArraySource
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training import progress
-from effnetv2_keras.training.checkpoints import Checkpoints, load_trained
+from effnetv2_keras.training.checkpoints import load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.interruption import stop_on_signal
 from effnetv2_keras.training.run_folder import RunFolder, RunFolderError, write_atomically
-from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.strategy import STRATEGIES, Devices, StrategyError, make_strategy
 from effnetv2_keras.training.summaries import FIELDS, MetricsLog
 from tests.data.test_pipeline import make_plan
-from tests.runs import make_run
-from tests.short_runs import tiny_config
-from tests.tiny import TINY
 
 
 def make_stages():
@@ -95,44 +91,6 @@ def test_evaluator_counts_and_scores(strategy_name):
     assert seen[-1] == (4, 4)
 
 
-def test_best_checkpoint_is_kept_by_its_figure(tmp_path):
-    folder = RunFolder(tmp_path)
-    state = create_state(
-        tiny_config(), make_strategy("cpu"), num_classes=3, steps_per_epoch=3, total_steps=12, spec=TINY
-    )
-    checkpoints = Checkpoints(state, folder, keep=2)
-    for step, value, better in [(1, 0.5, True), (2, 0.4, False), (3, 0.5, False), (4, 0.6, True), (5, 0.1, False)]:
-        state.step.assign(step)
-        checkpoints.save()
-        assert checkpoints.save_if_best(value, "top1_ema") == better
-    assert json.loads((tmp_path / "best" / "best.json").read_text()) == {"metric": "top1_ema", "value": 0.6, "step": 4}
-    assert tf.train.latest_checkpoint(str(tmp_path / "best")).endswith("-4")
-    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index")) == ["ckpt-4.index", "ckpt-5.index"]
-    assert checkpoints.save_if_best(0.2, "map_ema")  # the first by another metric
-    assert not checkpoints.save_if_best(0.1, "map_ema")
-
-
-def test_checkpoint_of_another_network_is_refused(tmp_path):
-    folder = RunFolder(tmp_path)
-    make = {"num_classes": 3, "steps_per_epoch": 3, "total_steps": 12, "spec": TINY}
-    state = create_state(tiny_config(), make_strategy("cpu"), **make)
-    state.step.assign(3)
-    Checkpoints(state, folder, keep=1).save()
-    other = create_state(tiny_config(), make_strategy("cpu"), **{**make, "num_classes": 4})
-    with pytest.raises(RunFolderError, match="does not fit this run"):
-        Checkpoints(other, folder, keep=1).restore_latest()
-
-
-def test_load_trained_takes_raw_or_averaged_weights(tmp_path):
-    folder = make_run(tmp_path / "run")
-    raw, average = (load_trained(folder, spec=TINY, use_ema=use) for use in (False, True))
-    assert raw.class_names == average.class_names
-    differing = [
-        not np.array_equal(one.numpy(), two.numpy()) for one, two in zip(raw.model.weights, average.model.weights)
-    ]
-    assert sum(differing) > len(differing) / 2
-
-
 def test_folder_without_a_run_says_so(tmp_path):
     with pytest.raises(RunFolderError, match="holds no run: there is no config.yaml"):
         load_trained(tmp_path)
@@ -162,13 +120,6 @@ def test_metrics_of_steps_to_be_repeated_are_dropped(tmp_path):
     header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert header.split(",") == list(FIELDS)
     assert [line.split(",")[:2] for line in lines] == [["train", "5"], ["train", "10"], ["eval", "12"]]
-
-
-def test_write_atomically_leaves_nothing_behind(tmp_path):
-    write_atomically(tmp_path / "note", "old")
-    write_atomically(tmp_path / "note", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["note"]
-    assert (tmp_path / "note").read_text() == "new"
 
 
 def test_time_left_counts_the_larger_images_of_later_stages():
