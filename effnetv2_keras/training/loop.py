@@ -15,11 +15,12 @@ from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
-from effnetv2_keras.headline import headline_of_best
+from effnetv2_keras.headline import ema_gap, headline_of_best
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.training.checkpoints import Checkpoints
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.interruption import stop_on_signal
+from effnetv2_keras.training.observation import StepClock
 from effnetv2_keras.training.progress import Progress, Stopwatch
 from effnetv2_keras.training.report import describe_evaluation, stage_report
 from effnetv2_keras.training.run_folder import RunFolder
@@ -64,7 +65,12 @@ def train(
             train_step = TrainStep(run.state, strategy, config=config, stage=stage)
             batches = run.batches(stage, steps.start)
             for step in steps:
-                run.record(stage, step, train_step(run.next(batches)))
+                batch = run.next(batches)
+                with run.clock.stepping(first=step == steps.start):
+                    metrics = train_step(batch)
+                    if step == steps.start:
+                        float(metrics["loss"])  # waits for the step to end
+                run.record(stage, step, metrics)
                 if stop:
                     saved = run.save()
                     raise Interrupted(f"{stop.signal_name}: saved {saved}. The same command goes on from there.")
@@ -113,6 +119,7 @@ class _Run:
         if initialized:
             self.progress.say(initialized.describe())
         self._watch = Stopwatch(self._log.seconds)
+        self.clock = StepClock(lambda: self._watch.seconds, devices=strategy.extended.worker_devices)
         self._evaluator = Evaluator(
             self.state.models,
             strategy,
@@ -140,7 +147,7 @@ class _Run:
 
     def next(self, batches: Any) -> Any:
         """The next batch."""
-        with self._unreadable.explained():
+        with self._unreadable.explained(), self.clock.waiting():
             return next(batches)
 
     def record(self, stage: Stage, step: int, metrics: Metrics) -> None:
@@ -172,6 +179,7 @@ class _Run:
             **means,
             "lr": float(self.state.schedule(finished - 1)),
             "images_per_second": self._config.train.batch_size / max(per_step, 1e-9) if self._timed_steps else 0.0,
+            **self.clock.row(),
         }
         self._log.add(row)
         self.progress.train_row(stage, row, per_step)
@@ -216,6 +224,7 @@ class _Run:
         with self._watch.paused():
             with self._unreadable.explained():
                 row.update(self._evaluator.run(self.progress.evaluating))
+            row.update(ema_gap(row))
             self._log.add(row)
             self._checkpoints.save()
             metric = headline_of_best(row)

@@ -16,11 +16,12 @@ _SEVERAL_LABELS = (
 )  # fmt: skip
 FIELDS = (
     "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "gradient_norm",
-    "images_per_second", "num_images", "eval_loss", "top5", "eval_loss_ema", "top1_ema", "top5_ema",
+    "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss", "top5", "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
 )  # fmt: skip
 """Columns. ``kind`` is ``train`` (means over the steps since the last row) or ``eval``; ``seconds`` counts the
-training time of the whole run, interruptions left out."""
+training time of the whole run, interruptions left out; of ``compile_seconds``, ``input_wait`` and ``memory_mb``, see
+``observation.StepClock``; ``ema_gap`` is by how much the averaged weights are ahead of the raw ones."""
 
 
 class MetricsLog:
