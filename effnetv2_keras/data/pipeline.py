@@ -67,6 +67,13 @@ class InputPlan:
         mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
         return (tf.cast(images, tf.float32) - tf.constant(mean)) / tf.constant(deviation)
 
+    def pixels(self, images: tf.Tensor) -> tf.Tensor:
+        """Gives back, of what ``normalize`` gives, the levels 0..255."""
+        if self.normalization is None:
+            return images
+        mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
+        return images * tf.constant(deviation) + tf.constant(mean)
+
 
 def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, first_step: int) -> InputFn:
     """Builds the training input of one stage.

@@ -28,6 +28,7 @@ from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
 from effnetv2_keras.training.strategy import make_strategy
 from effnetv2_keras.training.summaries import MetricsLog
+from effnetv2_keras.training.trackers import Trackers, check_libraries
 
 
 def train(
@@ -60,12 +61,14 @@ def train(
     """
     strategy = strategy or make_strategy()
     run = _Run(config, RunFolder(model_dir), strategy, splits or open_splits(config.data), spec, console)
-    with run.progress.shown(), stop_on_signal() as stop:
+    with run.trackers, run.progress.shown(), stop_on_signal() as stop:
         for stage, steps in remaining(run.stages, step=run.first_step):
             train_step = TrainStep(run.state, strategy, config=config, stage=stage)
             batches = run.batches(stage, steps.start)
             for step in steps:
                 batch = run.next(batches)
+                if step == steps.start:
+                    run.show(stage, step, batch)
                 with run.clock.stepping(first=step == steps.start):
                     metrics = train_step(batch)
                     if step == steps.start:
@@ -93,6 +96,7 @@ class _Run:
         spec: specs.ModelSpec | None,
         console: rich.console.Console | None,
     ) -> None:
+        check_libraries(config.runtime.trackers)
         num_train = splits.train.num_examples
         total_steps = config.total_steps(num_train)
         self.stages = config.progressive.plan(total_steps)
@@ -114,7 +118,10 @@ class _Run:
         initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
         folder.claim(config, splits)  # not before: initial weights that do not fit leave the folder free
         self.first_step = self._checkpoints.restore_latest()
-        self._log = MetricsLog(folder, step=self.first_step, tensorboard=config.runtime.tensorboard)
+        self.trackers = Trackers(config.runtime.trackers, folder, config)
+        self._log = MetricsLog(
+            folder, step=self.first_step, tensorboard=config.runtime.tensorboard, trackers=self.trackers
+        )
         self.progress = Progress(self.stages, console or rich.console.Console())
         if initialized:
             self.progress.say(initialized.describe())
@@ -149,6 +156,14 @@ class _Run:
         """The next batch."""
         with self._unreadable.explained(), self.clock.waiting():
             return next(batches)
+
+    def show(self, stage: Stage, step: int, batch: Any) -> None:
+        """Draws a batch for TensorBoard, if that is on: what the network is shown in this stage."""
+        if self._config.runtime.tensorboard:
+            images = self._strategy.experimental_local_results(batch["image"])[0]
+            pixels = self._input_plan(self._config.train.batch_size).pixels(images).numpy()
+            with self._watch.paused():
+                self._log.add_sheet(pixels, plots.stage_title(stage, self._config.data.augment), step=step)
 
     def record(self, stage: Stage, step: int, metrics: Metrics) -> None:
         """Notes the figures of one step, and writes a row every ``log_every`` steps."""

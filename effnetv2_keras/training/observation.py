@@ -73,8 +73,8 @@ def memory_mb(devices: Sequence[str] = ()) -> float:
     """Measures memory, in MiB.
 
     Returns:
-        The most that any of the devices held since ``reset_peak``; where none of them tells, as CPUs do not (or tell 0), what this
-        process holds now.
+        The most that any of the devices held since ``reset_peak``; where none of them tells, or tells 0 as CPUs do,
+        what this process holds now.
     """
     peaks = [0]
     for device in devices:
