@@ -19,11 +19,14 @@ from effnetv2_keras.headline import ema_gap, headline_of_best
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.training.checkpoints import Checkpoints
 from effnetv2_keras.training.evaluation import Evaluator
+from effnetv2_keras.training.html_report import write_report
 from effnetv2_keras.training.interruption import stop_on_signal
 from effnetv2_keras.training.observation import StepClock
 from effnetv2_keras.training.progress import Progress, Stopwatch
+from effnetv2_keras.training.provenance import note_provenance
 from effnetv2_keras.training.report import describe_evaluation, stage_report
 from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.samples import describe_network, draw_samples
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
 from effnetv2_keras.training.strategy import make_strategy
@@ -117,6 +120,7 @@ class _Run:
         self._checkpoints = Checkpoints(self.state, folder, keep=config.runtime.keep_checkpoint_max)
         initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
         folder.claim(config, splits)  # not before: initial weights that do not fit leave the folder free
+        note_provenance(folder, strategy)
         self.first_step = self._checkpoints.restore_latest()
         self.trackers = Trackers(config.runtime.trackers, folder, config)
         self._log = MetricsLog(
@@ -247,7 +251,13 @@ class _Run:
         self.progress.say(describe_evaluation(row, self._splits.evaluation.num_examples, is_best=is_best))
 
     def finish(self) -> dict[str, Any]:
-        """Draws the plot and prints the table of stages; returns the last evaluation."""
+        """Draws the plot, writes the report and prints the table of stages; returns the last evaluation."""
         plots.plot_training(self._log.rows, self.stages, self._folder / "training.png")
+        *_, model = self.state.models.values()  # the averaged one, if there is one
+        note = describe_network(self._config, self.state.finished_steps)
+        samples = draw_samples(
+            model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
+        )
+        self.progress.say(f"Wrote {write_report(self._folder, samples)}.")
         self.progress.print_table(stage_report(self.stages, self._log.rows))
         return self._log.last_evaluation()

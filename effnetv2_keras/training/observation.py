@@ -73,11 +73,11 @@ def memory_mb(devices: Sequence[str] = ()) -> float:
     """Measures memory, in MiB.
 
     Returns:
-        The most that any of the devices held since ``reset_peak``; where none of them tells, or tells 0 as CPUs do,
-        what this process holds now.
+        The most that any of the devices held since ``reset_peak``. Of CPUs, and of devices that do not tell, what this
+        process holds now.
     """
     peaks = [0]
-    for device in devices:
+    for device in _accelerators(devices):
         with contextlib.suppress(ValueError, tf.errors.OpError):
             peaks.append(tf.config.experimental.get_memory_info(device)["peak"])
     return (max(peaks) or psutil.Process().memory_info().rss) / 2**20
@@ -85,6 +85,11 @@ def memory_mb(devices: Sequence[str] = ()) -> float:
 
 def reset_peak(devices: Sequence[str]) -> None:
     """Forgets the most that the devices held so far, where they tell it."""
-    for device in devices:
+    for device in _accelerators(devices):
         with contextlib.suppress(ValueError, tf.errors.OpError):
             tf.config.experimental.reset_memory_stats(device)
+
+
+def _accelerators(devices: Sequence[str]) -> list[str]:
+    """Leaves out CPUs: of these, TensorFlow tells but a small part of what it holds."""
+    return [device for device in devices if "CPU:" not in device]

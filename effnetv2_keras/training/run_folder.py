@@ -1,7 +1,8 @@
 """A run's folder: whose run it is, with which settings and which data. Refuses to mix two runs.
 
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
-``best/``, ``metrics.jsonl``, ``metrics.csv``, ``training.png`` and TensorBoard's event files.
+``best/``, ``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's
+event files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class RunFolderError(UsageError):
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a text file so that a reader, or a crash, never meets half of it."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -106,6 +109,11 @@ class RunFolder:
     def class_names(self) -> tuple[str, ...]:
         """The classes, in label order."""
         return tuple(self._data()["class_names"])
+
+    def num_images(self) -> tuple[int, int]:
+        """Images to train on and to evaluate on."""
+        data = self._data()
+        return data["num_train"], data["num_eval"]
 
     def _data(self) -> dict[str, Any]:
         return json.loads((self / DATA_FILE).read_text())
