@@ -71,7 +71,7 @@ def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple
         "learning rate": (Curve("train", "lr", "", _BLUE),),
         "gradient norm": (Curve("train", "gradient_norm", "", _BLUE),),
         "images per second": (Curve("train", "images_per_second", "", _BLUE),),
-        f"EMA gap: {name} of the averaged weights minus raw": (Curve("eval", "ema_gap", "", _GREEN),),
+        f"EMA gap, {name}": (Curve("eval", "ema_gap", "", _GREEN),),
     }
     return tuple(
         Plot(title, _draw(title, rows, stages, known))
@@ -87,9 +87,9 @@ def _belongs(row: dict[str, Any], curve: Curve) -> bool:
 
 def _draw(title: str, rows: Sequence[dict[str, Any]], stages: Sequence[Stage], curves: Sequence[Curve]) -> str:
     ink = {f"{part}.color": _INK for part in ("text", "xtick", "ytick")}
-    settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 9, "axes.edgecolor": _INK, **ink}
+    settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10, "axes.edgecolor": _INK, **ink}
     with matplotlib.rc_context({**settings, "axes.labelcolor": _INK}):
-        figure = matplotlib.figure.Figure(figsize=(5.2, 2.7), layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=(4.4, 2.5), layout="constrained")
         axes = figure.subplots()
         for curve in curves:
             mine = [row for row in rows if _belongs(row, curve)]
@@ -103,8 +103,8 @@ def _draw(title: str, rows: Sequence[dict[str, Any]], stages: Sequence[Stage], c
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
-            axes.legend(frameon=False, fontsize=8)
-        return _as_html(figure)
+            axes.legend(frameon=False, fontsize=9)
+        return _as_html(figure, title)
 
 
 def _thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -116,13 +116,16 @@ def _thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], l
     return means[0], means[1]
 
 
-def _as_html(figure: matplotlib.figure.Figure) -> str:
+def _as_html(figure: matplotlib.figure.Figure, title: str) -> str:
     """The figure as an SVG element: no XML prologue, no ids but those referred to, the page's font and text colour."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{title}">', svg, count=1
+    )
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # would hold for the whole page
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = svg.replace('xlink:href="', 'href="')
     return re.sub(r"font: (\d[\w.]*) [^;\"]*", r"font-size: \1", svg)

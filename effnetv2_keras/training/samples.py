@@ -17,9 +17,10 @@ from effnetv2_keras.data.pipeline import InputPlan, sample_records
 from effnetv2_keras.data.sources import DataError, Source
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.optim import losses
 from effnetv2_keras.training.checkpoints import Which, load_trained
-from effnetv2_keras.training.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.training.run_folder import RunFolder
 
 _MOST = 24
 
@@ -133,7 +134,7 @@ def samples_of_run(
             normalization=None if config.model.include_preprocessing else trained.spec.normalization,
             note=describe_network(config, trained.step, use_ema=use_ema),
         )
-    except (DataError, RunFolderError) as error:
+    except UsageError as error:
         return Samples((), f"There are no samples. {error}")
 
 
