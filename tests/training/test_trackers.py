@@ -1,9 +1,12 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.data.sources import ArraySource
+from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.overrides import parse_overrides
 from effnetv2_keras.training import trackers
@@ -81,8 +84,9 @@ def test_training_tells_its_trackers_every_row(tmp_path, monkeypatch):
 
     monkeypatch.setitem(TRACKERS, "mlflow", Notebook)
     monkeypatch.setitem(sys.modules, "mlflow", json)
-    config = tiny_config("train.epochs=1,runtime.trackers=mlflow,progressive.stages=1", source="digits")
-    train_tiny(config.override({"train.batch_size": 1024, "train.min_steps": 2}), tmp_path / "run")
+    source = ArraySource(np.zeros((8, 16, 16, 3), np.uint8), np.arange(8) % 2, ("even", "odd"))
+    config = tiny_config("train.epochs=2,runtime.trackers=mlflow,progressive.stages=1")
+    train_tiny(config, tmp_path / "run", splits=Splits(source, source))
     assert told == [*RunFolder(tmp_path / "run").metrics(), True]
     assert [row["kind"] for row in told[:-1]] == ["train", "eval"]
 
