@@ -129,7 +129,7 @@ def test_the_page_is_sound_and_needs_nothing_else(tmp_path):
     assert page.text.count(NASTY) >= 12 + 1  # of the samples and the configuration
     assert page.text.count("✗ green") == 12
     assert "is " + NASTY in page.text
-    assert "87.6 %" in page.text
+    assert "87.6\xa0%" in page.text
 
 
 def test_the_page_tells_the_figures(tmp_path):
