@@ -13,7 +13,7 @@ demo: .venv/runtime
 	$(BIN)/python main.py --mode=predict --model_dir=$(DEMO) $(DEMO)/held_out
 	$(BIN)/python main.py --mode=export --model_dir=$(DEMO) --overwrite
 	$(BIN)/python main.py --mode=preview --dataset_cfg=demo --preview_file=$(DEMO)/preview.png
-	@echo "See $(DEMO)/training.png, $(DEMO)/preview.png and the SavedModel in $(DEMO)/saved_model."
+	@echo "See $(DEMO)/report.html, $(DEMO)/preview.png and the SavedModel in $(DEMO)/saved_model."
 
 test: .venv/dev
 	$(BIN)/python -m pytest

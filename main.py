@@ -22,7 +22,7 @@ from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, Us
 from effnetv2_keras.overrides import nearest, parse_overrides
 
 _MODE = flags.DEFINE_string(
-    "mode", "train", "train (or traineval), eval, predict, export, benchmark, plan, preview or summary."
+    "mode", "train", "train (or traineval), eval, predict, export, benchmark, report, plan, preview or summary."
 )
 _MODEL_NAME = flags.DEFINE_string(
     "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2."
@@ -180,6 +180,16 @@ def _benchmark(console: rich.console.Console, _: Sequence[str]) -> None:
     benchmark.print_benchmark(result, console)
 
 
+def _report(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras.training.html_report import write_report
+    from effnetv2_keras.training.run_folder import RunFolder
+    from effnetv2_keras.training.samples import samples_of_run
+
+    samples = samples_of_run(_model_dir(), which=_which(), use_ema=_USE_EMA.value, changes=_data_changes())
+    path = write_report(RunFolder(_model_dir()), samples)
+    console.print(f"Wrote {path}. {'' if samples.samples else samples.note}", highlight=False, soft_wrap=True)
+
+
 def _plan(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras import overview
 
@@ -206,6 +216,7 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
     "predict": _predict,
     "export": _export,
     "benchmark": _benchmark,
+    "report": _report,
     "plan": _plan,
     "preview": _preview,
     "summary": _summary,

@@ -19,3 +19,13 @@ def headline_of_best(row: Mapping[str, Any]) -> str:
     """The key of that figure of the averaged weights, or of the raw ones where there is no average."""
     key, _ = headline(row)
     return f"{key}_ema" if f"{key}_ema" in row else key
+
+
+def ema_gap(row: Mapping[str, Any]) -> dict[str, float]:
+    """How far the averaged weights are ahead of the raw ones, by that figure.
+
+    Returns:
+        ``ema_gap``; nothing where there is no average.
+    """
+    key, _ = headline(row)
+    return {"ema_gap": row[f"{key}_ema"] - row[key]} if f"{key}_ema" in row else {}

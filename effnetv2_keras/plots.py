@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib.figure
 import numpy as np
@@ -60,14 +60,14 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
 
 
 def plot_image_sheet(
-    images: Sequence[npt.NDArray[Any]], row_titles: Sequence[str], path: str | os.PathLike[str]
+    images: Sequence[npt.NDArray[Any]], row_titles: Sequence[str], path: str | os.PathLike[str] | BinaryIO
 ) -> None:
     """Draws a sheet of images into a PNG: one row per entry.
 
     Args:
         images: for each row, an array ``[columns, H, W, 3]`` of values 0..255; sizes may differ between rows.
         row_titles: one per row.
-        path: of the PNG.
+        path: of the PNG, or where to write it.
     """
     columns = max(len(row) for row in images)
     figure = matplotlib.figure.Figure(figsize=(1.5 * columns, 1.7 * len(images)), layout="constrained")
@@ -81,6 +81,16 @@ def plot_image_sheet(
                 axes.imshow(np.clip(pictures[column], 0, 255).astype(np.uint8))
         grid[row][0].set_ylabel(title, fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def stage_title(stage: Stage, augment: str) -> str:
+    """Says in three lines how the images of a stage are made, augmented by ``augment``, as in ``data.augment``."""
+    magnitude = f" {stage.randaug_magnitude:.3g}" if augment in ("randaug", "ra_aa") else ""
+    return (
+        f"stage {stage.index + 1}: {stage.image_size} px\n"
+        f"{augment}{magnitude}\n"
+        f"mixup {stage.mixup_alpha:.2g} CutMix {stage.cutmix_alpha:.2g}"
+    )
 
 
 def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:

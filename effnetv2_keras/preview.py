@@ -26,16 +26,10 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
     """
     source = open_splits(config.data).train
     plan = InputPlan(config.data, columns, None, UnreadableImages(config.data.unreadable))
-    augment = config.data.augment
     rows, titles = [], []
     for stage in config.progressive.plan(config.total_steps(source.num_examples)):
         input_fn = train_input(source, plan, stage=stage, seed=config.train.seed, first_step=stage.first_step)
         with plan.unreadable.explained():
             rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
-        magnitude = f" {stage.randaug_magnitude:.3g}" if augment in ("randaug", "ra_aa") else ""
-        titles.append(
-            f"stage {stage.index + 1}: {stage.image_size} px\n"
-            f"{augment}{magnitude}\n"
-            f"mixup {stage.mixup_alpha:.2g} CutMix {stage.cutmix_alpha:.2g}"
-        )
+        titles.append(plots.stage_title(stage, config.data.augment))
     plots.plot_image_sheet(rows, titles, path)

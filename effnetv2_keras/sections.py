@@ -37,6 +37,9 @@ def _knob(default: Any, description: str, **limits: Any) -> Any:
     return pydantic.Field(default, description=description, **limits)
 
 
+Trackers = Annotated[tuple[Literal["wandb", "mlflow"], ...], pydantic.BeforeValidator(_split_bars)]
+
+
 class Section(pydantic.BaseModel):
     """Frozen; unknown fields are refused."""
 
@@ -247,6 +250,7 @@ class RuntimeConfig(Section):
     checkpoint_every: int = _knob(1000, "steps between two checkpoints (an evaluation also writes one)", ge=1)
     keep_checkpoint_max: int = _knob(5, "recent checkpoints kept", ge=1)
     tensorboard: bool = _knob(True, "write TensorBoard event files")
+    trackers: Trackers = _knob((), "services that are told the figures: wandb, mlflow or wandb|mlflow")
 
 
 class PrecisionConfig(Section):

@@ -56,6 +56,10 @@ def test_train_eval_predict_export(images, tmp_path):
     assert (result["step"], result["num_images"]) == (2, 2)
     assert [row["image_size"] for row in result["sizes"]] == [32, 40]
     assert {"eval_sizes.png", "confusion.png", "per_class.csv"} <= {path.name for path in model_dir.iterdir()}
+    (model_dir / "report.html").unlink()
+    output, _ = run("--mode=report", f"--model_dir={model_dir}")
+    assert output.strip() == f"Wrote {model_dir / 'report.html'}."
+    assert (model_dir / "report.html").read_text().count("data:image/jpeg") == 2  # the evaluation images
     output, _ = run("--mode=predict", f"--model_dir={model_dir}", "--format=json", images / "red")
     assert len(json.loads(output)) == 9
     output, _ = run("--mode=export", f"--model_dir={model_dir}")

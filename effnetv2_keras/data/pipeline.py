@@ -67,6 +67,13 @@ class InputPlan:
         mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
         return (tf.cast(images, tf.float32) - tf.constant(mean)) / tf.constant(deviation)
 
+    def pixels(self, images: tf.Tensor) -> tf.Tensor:
+        """Gives back, of what ``normalize`` gives, the levels 0..255."""
+        if self.normalization is None:
+            return images
+        mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
+        return images * tf.constant(deviation) + tf.constant(mean)
+
 
 def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, first_step: int) -> InputFn:
     """Builds the training input of one stage.
@@ -216,12 +223,31 @@ def sample_images(source: Source, data: DataConfig, *, image_size: int, count: i
     Returns:
         A dataset of uint8 ``[S, S, 3]``; levels that are no whole numbers are rounded.
     """
+    samples = sample_records(source, data, UnreadableImages("skip"), image_size=image_size, count=count)
+    return samples.map(_plain_graph(lambda sample: sample["image"]))
+
+
+def sample_records(
+    source: Source, data: DataConfig, unreadable: UnreadableImages, *, image_size: int, count: int
+) -> tf.data.Dataset:
+    """Draws the same images as ``sample_images``, with labels; ``unreadable`` should skip images.
+
+    Returns:
+        A dataset of ``image``, uint8 ``[S, S, 3]``, and ``label``, float32 ``[classes]``, a one for each label.
+    """
     count = min(count, source.num_examples)
     records = source.stream(seed=0, batch_size=count, first_step=0, end_step=1, shard=Shard())
-    load_image = _evaluation_image(data, UnreadableImages("skip"), image_size)
-    images = records.map(load_image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    readable = images.filter(_plain_graph(lambda image, readable: readable))
-    return readable.map(_plain_graph(lambda image, readable: tf.saturate_cast(tf.round(image), tf.uint8)))
+    load_image = _evaluation_image(data, unreadable, image_size)
+
+    @_plain_graph
+    def load(record: Record) -> Batch:
+        image, readable = load_image(record)
+        label = label_vector(unreadable.label(record, source), len(source.class_names))
+        return {"image": tf.saturate_cast(tf.round(image), tf.uint8), "label": label, "readable": readable}
+
+    samples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    readable = samples.filter(_plain_graph(lambda sample: sample["readable"]))
+    return readable.map(_plain_graph(lambda sample: {name: sample[name] for name in ("image", "label")}))
 
 
 def _evaluation_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -29,6 +29,11 @@ def format_seconds(seconds: float) -> str:
     """Writes a duration as ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def is_input_bound(row: Mapping[str, Any]) -> bool:
+    """Whether a row of figures tells that the devices waited for images for more than a fifth of the time."""
+    return row.get("input_wait", 0.0) > 0.2
 
 
 class Progress:
@@ -74,6 +79,8 @@ class Progress:
             f"{row['images_per_second']:.0f} images/s · loss {row['loss']:.3f} · lr {row['lr']:.4g} · "
             f"{format_seconds(left)} left"
         )
+        if is_input_bound(row):
+            note += f" · input-bound ({row['input_wait'] * 100:.0f} % of the time waiting for images)"
         self._bar.update(self._task, note=note)
         if not self._live:
             self.say(

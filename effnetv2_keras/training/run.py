@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras import plots, specs
+from effnetv2_keras import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
 from effnetv2_keras.data.sources import DataError
@@ -24,13 +23,13 @@ from effnetv2_keras.training.checkpoints import Checkpoints
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
-from effnetv2_keras.training.progress import Progress, Stopwatch
-from effnetv2_keras.training.report import describe_evaluation, stage_report
+from effnetv2_keras.training.recorder import Recorder
 from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.samples import describe_network, draw_samples
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
 from effnetv2_keras.training.strategy import wait_for_all, worker_of
-from effnetv2_keras.training.summaries import MetricsLog
+from effnetv2_keras.training.trackers import check_libraries
 from effnetv2_keras.training.watchdog import Watchdog
 
 
@@ -46,6 +45,7 @@ class Run:
         spec: specs.ModelSpec | None,
         console: rich.console.Console,
     ) -> None:
+        check_libraries(config.runtime.trackers)
         num_train = splits.train.num_examples
         total_steps = config.total_steps(num_train)
         self.stages = config.progressive.plan(total_steps)
@@ -70,11 +70,18 @@ class Run:
         initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
         if self._worker.is_chief:  # not before: initial weights that do not fit leave the folder free
             folder.claim(config, splits)
-        self._log = self._restore()
-        self._progress = Progress(self.stages, console)
+        self.recorder = Recorder(
+            config,
+            folder,
+            self.stages,
+            strategy,
+            steps_per_epoch=self._steps_per_epoch,
+            lr=self.state.schedule,
+            console=console,
+        )
         if initialized:
-            self._progress.say(initialized.describe())
-        self._watch = Stopwatch(self._log.seconds)
+            self.recorder.progress.say(initialized.describe())
+        self._restore()
         self._watchdog = Watchdog(config.runtime.stall_seconds)
         self._evaluator = Evaluator(
             self.state.models,
@@ -86,18 +93,13 @@ class Run:
             batch_size=config.eval.batch_size,
             loss_type=config.train.loss_type,
         )
-        self._tried: TrainStep | None = None
-        self._pending: list[tuple[int, Metrics]] = []
+        self._tried: tuple[TrainStep, float] | None = None
         self._stops: Any = None
-        self._timed_from, self._timed_steps = self._watch.seconds, 0
 
-    def _restore(self) -> MetricsLog:
-        """Goes back to the newest good checkpoint, and the log and learning rate that belong to it."""
-        step = self._checkpoints.restore_latest()
-        tensorboard = self._config.runtime.tensorboard and self._worker.is_chief
-        log = MetricsLog(self._folder, step=step, tensorboard=tensorboard, write=self._worker.is_chief)
-        self.state.lr_scale.assign(log.lr_scale)
-        return log
+    def _restore(self) -> None:
+        """Goes back to the newest good checkpoint, and to the log and learning rate that belong to it."""
+        self.recorder.go_on_from(self._checkpoints.restore_latest())
+        self.state.lr_scale.assign(self.recorder.log.lr_scale)
 
     def _input_plan(self, batch_size: int) -> InputPlan:
         return InputPlan(self._config.data, batch_size, self._normalization, self._unreadable)
@@ -105,7 +107,7 @@ class Run:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """Shows progress and watches the input while the context lasts."""
-        with self._progress.shown(), self._watchdog:
+        with self.recorder.shown(), self._watchdog:
             yield
 
     def prepare(self, stop: StopRequest) -> None:
@@ -117,22 +119,23 @@ class Run:
         left = list(remaining(self.stages, step=step))
         if self._config.runtime.preflight and left:
             self._preflight([(stage, steps.start) for stage, steps in left])
-        evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self._log.rows)
+        evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self.recorder.log.rows)
         if step and self.evaluation_due(step) and not evaluated:
-            self.evaluate(next(stage for stage in self.stages if step <= stage.end_step), stop)
+            self.evaluate(self._stage_at_hand(), stop)
 
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
         """Draws a batch of each stage that is left and takes a step of the largest, then forgets that step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
-        with self._watch.paused():
+        with self.recorder.paused():
             for stage, first_step in left:
-                self._progress.trying(stage)
+                self.recorder.progress.trying(stage)
                 batch = self._next(self.make_input(stage, first_step), stage, first_step)
                 if stage is largest:
-                    self._tried = self._make_step(stage)
+                    step, start = self._make_step(stage), time.perf_counter()
                     with explained_shortage(self._config, stage, self._strategy.num_replicas_in_sync):
-                        float(self._tried(batch)["loss"])
-            self._log = self._restore()
+                        float(step(batch)["loss"])
+                    self._tried = (step, time.perf_counter() - start)
+            self._restore()
 
     def _make_step(self, stage: Stage) -> TrainStep:
         return TrainStep(self.state, self._strategy, config=self._config, stage=stage)
@@ -146,7 +149,7 @@ class Run:
         return iter(self._strategy.distribute_datasets_from_function(input_fn))
 
     def _next(self, batches: Any, stage: Stage, step: int) -> Any:
-        with self._watching(stage, step):
+        with self._watching(stage, step), self.recorder.clock.waiting():
             return next(batches)
 
     @contextlib.contextmanager
@@ -157,12 +160,14 @@ class Run:
 
     def enter(self, stage: Stage, step: int) -> None:
         """Makes input and step of a stage ready, to go on after ``step`` finished steps of the run."""
-        self._progress.advance(stage, step)
+        self.recorder.enter(stage, step)
         self._batches = self.make_input(stage, step)
-        tried, self._tried = self._tried, None
-        self._step = tried if tried and tried.stage is stage else self._make_step(stage)
-        self._tried = None if tried is self._step else tried
-        self._first_of_stage = step
+        if self._tried and self._tried[0].stage is stage:
+            self._step, seconds = self._tried
+            self._tried = None
+            self.recorder.clock.note_compiling(seconds)
+        else:
+            self._step = self._make_step(stage)
 
     def steps_until_due(self, stage: Stage, step: int) -> int:
         """Steps that can be taken after ``step`` finished ones without a look at them, ``steps_per_loop`` at most."""
@@ -193,85 +198,44 @@ class Run:
         Raises:
             DataError: for data that cannot be used; what was trained is saved first.
         """
+        first = self.recorder.is_first(step)
         try:
             with explained_shortage(self._config, stage, self._strategy.num_replicas_in_sync):
                 if self._config.runtime.steps_per_loop == 1:
-                    metrics = self._step(self._next(self._batches, stage, step), bool(stop))
+                    metrics = self._take_one(stage, step, bool(stop), first=first)
                 else:
-                    with self._watching(stage, step):
+                    with self._watching(stage, step), self.recorder.clock.stepping(first=first):
                         metrics = self._step.several(self._batches, count, bool(stop))
+                        self._await(metrics, first)
         except DataError as error:
             raise type(error)(f"{error}\n{self._saved_before_an_error()}") from error
-        self._record(stage, step, count, metrics)
+        self.recorder.record(stage, step, count, metrics)
         if self._worker.count == 1:
             return bool(stop)
         # What the steps before told, so that nobody waits for these; all workers hear it at the same time.
         heard, self._stops = self._stops, metrics["stops"]
         return heard is not None and float(tf.reduce_max(heard)) > 0
 
+    def _take_one(self, stage: Stage, step: int, stop: bool, *, first: bool) -> Metrics:
+        batch = self._next(self._batches, stage, step)
+        if first:
+            images = self._strategy.experimental_local_results(batch["image"])[0]
+            self.recorder.show(stage, step, lambda: self._input_plan(1).pixels(images).numpy())
+        with self.recorder.clock.stepping(first=first):
+            metrics = self._step(batch, stop)
+            self._await(metrics, first)
+        return metrics
+
+    @staticmethod
+    def _await(metrics: Metrics, first: bool) -> None:
+        """Waits for a stage's first step to end, so that its time is known."""
+        if first:
+            tf.reduce_sum(metrics["loss"]).numpy()
+
     def _saved_before_an_error(self) -> str:
         if self._worker.count > 1:  # the others cannot be asked to join in
             return f"The last checkpoint is {self._checkpoints.latest}; the same command goes on from there."
         return f"Saved {self.save()}; after the repair, the same command goes on from there."
-
-    def _record(self, stage: Stage, step: int, count: int, metrics: Metrics) -> None:
-        """Notes the figures of steps, and writes a row every ``log_every`` steps."""
-        self._pending.append((step, metrics))
-        if step == self._first_of_stage:  # its time was spent on tracing
-            self._timed_from, self._timed_steps = self._watch.seconds, 0
-        else:
-            self._timed_steps += count
-        self._progress.advance(stage, step + count)
-        if (step + count) % self._config.runtime.log_every == 0 or step + count == stage.end_step:
-            self._flush(stage)
-
-    def _flush(self, stage: Stage) -> None:
-        """Writes the mean of the figures since the last row, after making sure that they are finite."""
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        first = pending[0][0]
-        figures = {
-            name: np.concatenate([np.atleast_1d(metrics[name].numpy()) for _, metrics in pending])
-            for name in pending[0][1]
-            if name != "stops"
-        }
-        for number, (loss, norm) in enumerate(zip(figures["loss"], figures["gradient_norm"])):
-            if not math.isfinite(loss):
-                self._diverged(stage, first + number, f"The loss is {loss}")
-            if not math.isfinite(norm) and self._config.precision.policy != "mixed_float16":  # there, it is skipped
-                self._diverged(stage, first + number, f"The norm of the gradient is {norm}")
-        seconds = self._watch.seconds
-        per_step = (seconds - self._timed_from) / max(self._timed_steps, 1)
-        finished = first + len(figures["loss"])
-        row = {
-            **self._row_head("train", stage, finished),
-            **{name: float(values.mean(dtype=np.float64)) for name, values in figures.items()},
-            "lr": float(self.state.schedule(finished - 1)),
-            "images_per_second": self._config.train.batch_size / max(per_step, 1e-9) if self._timed_steps else 0.0,
-        }
-        self._log.add(row)
-        self._progress.train_row(stage, row, per_step)
-        self._timed_from, self._timed_steps = seconds, 0
-
-    def _row_head(self, kind: str, stage: Stage, finished: int) -> dict[str, Any]:
-        return {
-            "kind": kind,
-            "step": finished,
-            "epoch": round(finished / self._steps_per_epoch, 4),
-            "stage": stage.index,
-            "image_size": stage.image_size,
-            "seconds": round(self._watch.seconds, 3),
-        }
-
-    def _diverged(self, stage: Stage, step: int, what: str) -> None:
-        raise TrainingDiverged(
-            f"{what} at step {step + 1} (stage {stage.index + 1} of {len(self.stages)}, {stage.image_size} "
-            f"px, learning rate {float(self.state.schedule(step)):.4g}). The last good checkpoint is "
-            f"{self._checkpoints.latest}. Go on from it with a lower learning rate by runtime.nan_policy=rollback; or "
-            "lower train.lr_base, lengthen train.lr_warmup_epoch, set train.gclip, or use precision.policy=float32, in "
-            "a new --model_dir."
-        )
 
     def roll_back(self, error: TrainingDiverged) -> None:
         """Goes back to the last good checkpoint, with a lower learning rate from there on.
@@ -279,29 +243,33 @@ class Run:
         Raises:
             TrainingDiverged: ``error``, if that is not wanted, or was done as often as it may be.
         """
-        runtime, done = self._config.runtime, self._log.rollbacks
+        runtime, done = self._config.runtime, self.recorder.log.rollbacks
         if runtime.nan_policy == "stop" or done >= runtime.max_rollbacks:
-            raise error
-        self._pending, self._batches = [], None
-        self._log = self._restore()
-        step = self.state.finished_steps
-        stage = next(stage for stage in self.stages if step <= stage.end_step)
+            raise TrainingDiverged(
+                f"{error} The last good checkpoint is {self._checkpoints.latest}. Go on from it more slowly with "
+                "runtime.nan_policy=rollback; or lower train.lr_base, lengthen train.lr_warmup_epoch, set train.gclip, "
+                "or use precision.policy=float32, in a new --model_dir."
+            ) from error
+        self._batches = None
+        self._restore()
         self.state.lr_scale.assign(runtime.rollback_lr_factor ** (done + 1))
-        scale = float(self.state.lr_scale)
-        self._log.add({**self._row_head("rollback", stage, step), "lr_scale": scale})
-        self._progress.say(
-            f"{error} Going back to step {step} with {scale:.3g} times the learning rate "
-            f"({done + 1} of at most {runtime.max_rollbacks} times)."
+        self.recorder.rolled_back(self._stage_at_hand(), self.state.finished_steps, float(self.state.lr_scale))
+        self.recorder.progress.say(
+            f"{error} Going back to step {self.state.finished_steps} with {float(self.state.lr_scale):.3g} times the "
+            f"learning rate ({done + 1} of at most {runtime.max_rollbacks} times)."
         )
+
+    def _stage_at_hand(self) -> Stage:
+        """The stage of the step that was finished last."""
+        return next(stage for stage in self.stages if self.state.finished_steps <= stage.end_step)
 
     def save(self) -> str:
         """Saves a checkpoint of a state that is known to be good."""
-        step = self.state.finished_steps
-        stage = next(stage for stage in self.stages if step <= stage.end_step)
-        self._flush(stage)
-        with self._watch.paused():
+        stage, step = self._stage_at_hand(), self.state.finished_steps
+        self.recorder.flush(stage)
+        with self.recorder.paused():
             if not self.state.is_finite():
-                self._diverged(stage, step - 1, "A weight is not finite")
+                self.recorder.diverged(stage, step - 1, "A weight is not finite")
             saved = self._checkpoints.save()
             wait_for_all(self._strategy)  # so that the file is there for all of them
             return saved
@@ -315,22 +283,27 @@ class Run:
         saved = self.save()
 
         def on_step(finished: int, steps: int) -> None:
-            self._progress.evaluating(finished, steps)
+            self.recorder.progress.evaluating(finished, steps)
             if stop and self._worker.count == 1:  # several workers finish it together
                 raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command goes on with it.")
 
-        row = self._row_head("eval", stage, self.state.finished_steps)
-        with self._watch.paused():
+        with self.recorder.paused():
             with self._unreadable.explained():
-                row.update(self._evaluator.run(on_step))
-            metric = headline_of_best(row)
-            is_best = self._checkpoints.save_if_best(row[metric], metric)
-            self._log.add(row)  # last, so that a run that was killed before evaluates again
-        self._progress.say(describe_evaluation(row, self._splits.evaluation.num_examples, is_best=is_best))
+                figures = self._evaluator.run(on_step)
+            metric = headline_of_best(figures)
+            is_best = self._checkpoints.save_if_best(figures[metric], metric)
+        # Last, so that a run that was killed before evaluates again.
+        self.recorder.evaluated(
+            stage, self.state.finished_steps, figures, self._splits.evaluation.num_examples, is_best=is_best
+        )
 
     def finish(self) -> dict[str, Any]:
-        """Draws the plot and prints the table of stages; returns the last evaluation."""
+        """Draws the plot, writes the report and prints the table of stages; returns the last evaluation."""
         if self._worker.is_chief:
-            plots.plot_training(self._log.rows, self.stages, self._folder / "training.png")
-        self._progress.print_table(stage_report(self.stages, self._log.rows))
-        return self._log.last_evaluation()
+            *_, model = self.state.models.values()  # the averaged one, if there is one
+            note = describe_network(self._config, self.state.finished_steps)
+            samples = draw_samples(
+                model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
+            )
+            self.recorder.finish(samples)
+        return self.recorder.log.last_evaluation()

@@ -1,8 +1,9 @@
 """A run's folder: whose run it is, with which settings and which data. Refuses to mix two runs.
 
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
-``best/``, ``metrics.jsonl``, ``metrics.csv``, ``training.png`` and TensorBoard's event files; while it is trained, also
-``.lock`` and ``.lock_holder.json``. A checkpoint that could not be read is kept as ``*.damaged``.
+``best/``, ``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's
+event files; while it is trained, also ``.lock`` and ``.lock_holder.json``. A checkpoint that could not be read is kept
+as ``*.damaged``.
 """
 
 from __future__ import annotations
@@ -130,6 +131,11 @@ class RunFolder:
     def class_names(self) -> tuple[str, ...]:
         """The classes, in label order."""
         return tuple(self._data()["class_names"])
+
+    def num_images(self) -> tuple[int, int]:
+        """Images to train on and to evaluate on."""
+        data = self._data()
+        return data["num_train"], data["num_eval"]
 
     def _data(self) -> dict[str, Any]:
         return json.loads((self / DATA_FILE).read_text())

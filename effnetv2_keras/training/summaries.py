@@ -7,10 +7,15 @@ import io
 import json
 from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
 
+from effnetv2_keras import plots
 from effnetv2_keras.training.disk import append_whole, full_disk_explained, write_atomically
 from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.trackers import Trackers
+
+_SHEET_COLUMNS = 8
 
 _SEVERAL_LABELS = (
     "map", "global_ap", "precision_at_1", "precision_at_5", "recall_at_1", "recall_at_5",
@@ -18,11 +23,13 @@ _SEVERAL_LABELS = (
 )  # fmt: skip
 FIELDS = (
     "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "lr_scale", "gradient_norm",
-    "images_per_second", "num_images", "eval_loss", "top5", "eval_loss_ema", "top1_ema", "top5_ema",
+    "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss", "top5",
+    "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
 )  # fmt: skip
 """Columns. ``kind`` is ``train`` (means over the steps since the last row) or ``eval``; ``seconds`` counts the
-training time of the whole run, interruptions left out."""
+training time of the whole run, interruptions left out; of ``compile_seconds``, ``input_wait`` and ``memory_mb``, see
+``observation.StepClock``; ``ema_gap`` is by how much the averaged weights are ahead of the raw ones."""
 
 
 class MetricsLog:
@@ -33,10 +40,20 @@ class MetricsLog:
         step: finished steps.
         tensorboard: also write event files.
         write: False to keep the rows in memory only, where another worker writes them.
+        trackers: are told each row too.
     """
 
-    def __init__(self, folder: RunFolder, *, step: int, tensorboard: bool, write: bool = True) -> None:
-        self._jsonl, self._csv, self._write = folder / "metrics.jsonl", folder / "metrics.csv", write
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        step: int,
+        tensorboard: bool,
+        write: bool = True,
+        trackers: Trackers | None = None,
+    ) -> None:
+        self._trackers, self._write = trackers, write
+        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self._writer: Any | None = tf.summary.create_file_writer(str(folder.path)) if tensorboard else None
         self.rows = folder.metrics(up_to_step=step)
         if not write:
@@ -78,6 +95,25 @@ class MetricsLog:
                         if name not in ("kind", "step"):
                             tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
                 self._writer.flush()
+        if self._trackers:
+            self._trackers.log(row)
+
+    def add_sheet(self, images: npt.NDArray[Any], title: str, *, step: int) -> None:
+        """Shows in TensorBoard, if it is on, what the network is shown.
+
+        Args:
+            images: ``[N, S, S, 3]`` of values 0..255; the first 16 are drawn.
+            title: what they are.
+            step: of the batch.
+        """
+        if self._writer is None:
+            return
+        sheet = io.BytesIO()
+        rows = [images[start : start + _SHEET_COLUMNS] for start in (0, _SHEET_COLUMNS) if start < len(images)]
+        plots.plot_image_sheet(rows, [title, ""], sheet)
+        with self._writer.as_default():
+            tf.summary.image("train/images", tf.image.decode_png(sheet.getvalue(), channels=3)[tf.newaxis], step=step)
+        self._writer.flush()
 
     def last_evaluation(self) -> dict[str, Any]:
         """The newest ``eval`` row, or an empty one."""

@@ -175,6 +175,7 @@ def test_normalization_outside_the_model():
     raw = batches(source)[0]["image"]
     for name, (mean, deviation) in specs.PIXEL_STATISTICS.items():
         normal = batches(source, plan=make_plan(normalization=name))[0]["image"]
+        np.testing.assert_allclose(make_plan(normalization=name).pixels(normal), raw, atol=1e-3)
         assert normal.dtype == np.float32
         np.testing.assert_allclose(normal, (raw - np.array(mean)) / np.array(deviation), rtol=1e-5, atol=1e-5)
 

@@ -91,7 +91,16 @@ def uninterrupted(tmp_path_factory, image_folder):
 def test_a_run_leaves_what_a_person_needs(uninterrupted):
     run = uninterrupted / "arrays"
     names = {path.name for path in run.iterdir()}
-    assert {"config.yaml", "data.json", "metrics.jsonl", "metrics.csv", "training.png", "checkpoints", "best"} <= names
+    assert {
+        "config.yaml",
+        "data.json",
+        "metrics.jsonl",
+        "metrics.csv",
+        "training.png",
+        "report.html",
+        "checkpoints",
+        "best",
+    } <= names
     rows = RunFolder(run).metrics()
     evaluations = [row for row in rows if row["kind"] == "eval"]
     assert [row["step"] for row in evaluations] == [6, 12]
@@ -100,6 +109,10 @@ def test_a_run_leaves_what_a_person_needs(uninterrupted):
     trained = [row for row in rows if row["kind"] == "train"]
     assert [row["step"] for row in trained] == [3, 4, 6, 8, 9, 12]  # every 3 steps and before every checkpoint
     assert all(np.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in trained)
+    assert [row["compile_seconds"] > 0 for row in trained] == [True, False, False, True, False, False]
+    assert all(0 <= row["input_wait"] <= 1 and row["memory_mb"] > 100 for row in trained)
+    assert all(row["ema_gap"] == row["top1_ema"] - row["top1"] for row in evaluations)
+    assert f">{trained[-1]['loss']:.3f}<" in (run / "report.html").read_text()
     header, *lines = (run / "metrics.csv").read_text().splitlines()
     assert header.startswith("kind,step,epoch,stage,image_size")
     assert len(lines) == len(rows)
@@ -176,8 +189,13 @@ def test_several_labels_are_learnt_and_the_best_is_by_map(tmp_path, loss_type):
         last = list(csv.DictReader(file))[-1]
     assert float(last["map_ema"]) == result["map_ema"]
     events = next((tmp_path / "run").glob("events.out.tfevents.*"))
-    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value}
-    assert {"eval/map", "eval/map_ema", "eval/recall_at_1"} <= tags
+    shown = [
+        (value.tag, event.step)
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    ]
+    assert {"eval/map", "eval/map_ema", "eval/recall_at_1"} <= {tag for tag, _ in shown}
+    assert [step for tag, step in shown if tag == "train/images"] == [0, 40]  # where the two stages begin
 
 
 def test_a_run_takes_its_least_number_of_steps(tmp_path):
