@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from effnetv2_keras.config import Config
 from effnetv2_keras.models.stochastic import stochastic_scope
+from effnetv2_keras.models.training_pass import training_scope
 from effnetv2_keras.optim import losses
 from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
@@ -43,6 +44,7 @@ class TrainStep:
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
         self._state, self._strategy, self._train, self._stage = state, strategy, config.train, stage
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
+        self._rematerialize = config.runtime.rematerialize
         self._loss_scaling = config.precision.policy == "mixed_float16"
         self._gradients = (
             tf.function(functools.partial(self._compute), autograph=False, jit_compile=True)
@@ -103,7 +105,8 @@ class TrainStep:
         """One replica's share of the gradients and metrics: sums over its images, divided by the global batch."""
         train, model = self._train, self._state.model
         with tf.GradientTape() as tape:
-            with stochastic_scope(seed, dropout_rate=self._stage.dropout_rate):
+            scope = training_scope(sync_bn=train.sync_bn, rematerialize=self._rematerialize)
+            with stochastic_scope(seed, dropout_rate=self._stage.dropout_rate), scope:
                 logits = model(batch["image"], training=True)
             per_image = losses.loss_of_each(
                 train.loss_type, batch["label"], logits, label_smoothing=train.label_smoothing
