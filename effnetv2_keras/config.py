@@ -58,6 +58,15 @@ class Config(Section):
     precision: PrecisionConfig = PrecisionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @pydantic.model_validator(mode="after")
+    def _replicas_can_meet(self) -> Config:
+        if self.train.sync_bn and self.precision.jit_compile:
+            raise ValueError(
+                "train.sync_bn and precision.jit_compile are both true, but within what XLA compiles replicas cannot "
+                "exchange BatchNorm's statistics; set one of them to false"
+            )
+        return self
+
     @property
     def spec(self) -> specs.ModelSpec:
         """The named variant, with the normalisation that is asked for."""
@@ -144,7 +153,8 @@ def _validate(tree: Mapping[str, Any]) -> Config:
         return Config.model_validate(tree)
     except pydantic.ValidationError as error:
         problems = [
-            f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {item['msg']}"
+            (f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: " if item["loc"] else "")
+            + item["msg"]
             + _field_help([str(part) for part in item["loc"]])
             for item in error.errors()
         ]

@@ -72,10 +72,18 @@ def _augmentation(value: Any, context: Context) -> dict[str, Any]:
     return {"data.pipeline": pipeline, "data.augment": name}
 
 
+def _normalization(value: Any, context: Context) -> dict[str, Any]:
+    """``tpu_bn`` shares statistics, in groups of up to 8 replicas there; ``gn`` is GroupNorm; all else is plain."""
+    if value == "gn":
+        raise ConfigError("model.bn_type=gn is GroupNorm, but every published network has BatchNorm; leave it out.")
+    return {"train.sync_bn": value == "tpu_bn"}
+
+
 CONVERTED: dict[str, Callable[[Any, Context], dict[str, Any]]] = {
     "train.stages": _stages,
     "train.isize": _train_size,
     "model.dropout_rate": _dropout,
+    "model.bn_type": _normalization,
     "data.augname": _augmentation,
 }
 """Settings that need a calculation: ``(value, context) -> settings``."""
@@ -95,7 +103,6 @@ DROPPED = {
     "model.depth_coefficient": _SPEC,
     "model.width_coefficient": _SPEC,
     "model.blocks_args": _SPEC,
-    "model.bn_type": "BatchNorm is what every published network has",
     "model.gn_groups": "BatchNorm is what every published network has",
     "model.local_pooling": "it stops the reference code with an error; the head pools over the whole map",
     "model.headbias": "no recipe sets it; the classifier's bias starts at 0",

@@ -145,6 +145,7 @@ class TrainConfig(Section):
     trainable_from: OptionalStr = _knob(None, "first layer that trains, such as block_5; None: all do")
     trainable_layers: OptionalStr = _knob(None, "in place of it, a regular expression of the layers that train")
     freeze_bn: bool = _knob(False, "keep BatchNorm's scale, offset and statistics as they are at the start")
+    sync_bn: bool = _knob(False, "BatchNorm's batch statistics: over all replicas together; else over each one's own")
     seed: int = _knob(0, "seeds initial weights, data order, augmentation and dropout", ge=0, lt=2**31)
 
     @pydantic.model_validator(mode="after")
@@ -251,6 +252,7 @@ class RuntimeConfig(Section):
     keep_checkpoint_max: int = _knob(5, "recent checkpoints kept", ge=1)
     tensorboard: bool = _knob(True, "write TensorBoard event files")
     trackers: Trackers = _knob((), "services that are told the figures: wandb, mlflow or wandb|mlflow")
+    rematerialize: bool = _knob(False, "compute blocks twice rather than keep them: less memory, slower steps")
 
 
 class PrecisionConfig(Section):

@@ -64,6 +64,10 @@ def test_overrides_take_the_type_of_the_field():
             "loss_type=custom takes labels as they are, but label_smoothing is 0.1; set it to 0",
         ),
         ("train.epochs=nan", "train.epochs='nan'"),
+        (
+            "train.sync_bn=true,precision.jit_compile=true",
+            "configuration. Value error, train.sync_bn and precision.jit_compile are both true, .* set one of them to",
+        ),
     ],
 )
 def test_bad_overrides_say_what_to_do(text, message):

@@ -55,6 +55,7 @@ def test_names_lead_to_settings_that_there_are():
         ("train.isize=1.0", "progressive.image_size.end=384"),
         ("train.isize=272", "progressive.image_size.end=272"),
         ("model.dropout_rate=0.4", "progressive.dropout_rate.start=0.4,progressive.dropout_rate.end=0.4"),
+        ("model.bn_type=tpu_bn", "train.sync_bn=true"),
         ("data.augname=ra_aa", "data.augment=ra_aa"),
         ("data.augname=None", "data.augment=none"),
         ("data.augname=effnetv1_randaug", "data.pipeline=original_v1,data.augment=randaug"),
@@ -74,7 +75,15 @@ def test_augname_without_prefix_means_the_v2_pipeline():
     assert (config.data.pipeline, config.data.augment) == ("original_v2", "randaug")
 
 
-@pytest.mark.parametrize("text", ["train.isize=big", "train.stages=many", "data.augname=mixaug", "data.ram=x"])
+@pytest.mark.parametrize("name", [None, "bn"])
+def test_any_other_batch_norm_has_statistics_of_its_own(name):
+    config = Config().override({"train.sync_bn": True})
+    assert config.override({"model.bn_type": name}) == Config()
+
+
+@pytest.mark.parametrize(
+    "text", ["train.isize=big", "train.stages=many", "data.augname=mixaug", "data.ram=x", "model.bn_type=gn"]
+)
 def test_values_that_make_no_sense_are_refused(text):
     with pytest.raises(ConfigError, match=text.partition("=")[2]):
         Config().override(parse_overrides(text))

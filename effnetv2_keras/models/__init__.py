@@ -4,11 +4,14 @@ from effnetv2_keras.models.blocks import BLOCKS, Block, FusedMBConv, MBConv
 from effnetv2_keras.models.factory import DTYPES, build_model, endpoints, layers_by_role
 from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.models.layers import ConvNorm, DropPath, HeadDropout, SqueezeExcite
+from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.stochastic import stochastic_scope
+from effnetv2_keras.models.training_pass import training_scope
 
 __all__ = [
     "BLOCKS",
     "DTYPES",
+    "BatchNorm",
     "Block",
     "ConvNorm",
     "DropPath",
@@ -21,4 +24,5 @@ __all__ = [
     "layers_by_role",
     "set_trainable",
     "stochastic_scope",
+    "training_scope",
 ]

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from effnetv2_keras.models import layers
+from effnetv2_keras.models import layers, training_pass
+from effnetv2_keras.models.package import PACKAGE
+from effnetv2_keras.models.rematerialization import rematerialize
 from effnetv2_keras.specs import BlockKind, BlockSpec
 
 
@@ -62,6 +64,14 @@ class Block(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, input_filters]`` to ``[N, ceil(H / stride), ceil(W / stride), output_filters]``."""
+        if training and training_pass.current().rematerialize:
+            return rematerialize(self._train, inputs, self.trainable_variables)
+        return self._apply(inputs, training)
+
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self._apply(inputs, True)
+
+    def _apply(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
         outputs = inputs
         for layer in self.branch:
             outputs = layer(outputs, training=training)
@@ -115,7 +125,7 @@ class Block(tf.keras.layers.Layer):
         ]
 
 
-@tf.keras.utils.register_keras_serializable(layers.PACKAGE)
+@tf.keras.utils.register_keras_serializable(PACKAGE)
 class MBConv(Block):
     """Inverted bottleneck: expand 1x1, depthwise kxk, squeeze-and-excite, project 1x1 without activation.
 
@@ -132,7 +142,7 @@ class MBConv(Block):
         return [*expand, depthwise, *self._squeeze_excite(), project]
 
 
-@tf.keras.utils.register_keras_serializable(layers.PACKAGE)
+@tf.keras.utils.register_keras_serializable(PACKAGE)
 class FusedMBConv(Block):
     """MBConv whose expansion and depthwise convolution are one full kxk convolution.
 

@@ -7,9 +7,8 @@ from typing import Any, Callable
 import tensorflow as tf
 
 from effnetv2_keras.models import stochastic
-
-PACKAGE = "effnetv2_keras"
-"""Prefix of the registered names under which Keras saves these layers."""
+from effnetv2_keras.models.normalization import BatchNorm
+from effnetv2_keras.models.package import PACKAGE
 
 
 def conv_initializer() -> tf.keras.initializers.Initializer:
@@ -112,7 +111,7 @@ class ConvNorm(tf.keras.layers.Layer):
             self.conv = tf.keras.layers.DepthwiseConv2D(depthwise_initializer=conv_initializer(), **conv)
         else:
             self.conv = Conv(filters, kernel_initializer=conv_initializer(), **conv)
-        self.norm = tf.keras.layers.BatchNormalization(
+        self.norm = BatchNorm(
             momentum=bn_momentum, epsilon=bn_epsilon, trainable=not freeze_bn, dtype=self.dtype_policy, name="norm"
         )
 

@@ -40,12 +40,34 @@ def stochastic_scope(seed: tf.Tensor, *, dropout_rate: float | None = None) -> I
         raise ValueError(f"seed is {seed.dtype.name} of shape {seed.shape}; it must be int32 of shape (2,).")
     if dropout_rate is not None and not 0.0 <= dropout_rate < 1.0:
         raise ValueError(f"dropout_rate is {dropout_rate}; it must lie in [0, 1), or be None to keep the layers' own.")
-    outer = _current()
-    _local.scope = _Scope(seed, dropout_rate)
-    try:
+    with _entered(_Scope(seed, dropout_rate)):
         yield
-    finally:
-        _local.scope = outer
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """A place in the sequence of a scope's draws; what it consists of is this module's business."""
+
+    _scope: _Scope
+
+
+def position() -> Position:
+    """Marks where the current scope stands, so that ``repeat`` can draw the same numbers once more from there.
+
+    Raises:
+        ValueError: outside any scope, where no number can be had twice.
+    """
+    scope = _current()
+    if scope is None:
+        raise ValueError("No stochastic_scope is active, so no draw could be repeated; call the layers inside one.")
+    return Position(dataclasses.replace(scope))
+
+
+@contextlib.contextmanager
+def repeat(start: Position) -> Iterator[None]:
+    """Enters the scope of a position again, even one that has ended; draws are those made from that position on."""
+    with _entered(dataclasses.replace(start._scope)):
+        yield
 
 
 def uniform(shape: Sequence[int | tf.Tensor]) -> tf.Tensor:
@@ -70,3 +92,13 @@ def dropout_rate(default: float) -> float:
 
 def _current() -> _Scope | None:
     return getattr(_local, "scope", None)
+
+
+@contextlib.contextmanager
+def _entered(scope: _Scope) -> Iterator[None]:
+    outer = _current()
+    _local.scope = scope
+    try:
+        yield
+    finally:
+        _local.scope = outer

@@ -10,12 +10,13 @@ import tensorflow as tf
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.stochastic import stochastic_scope
+from effnetv2_keras.models.training_pass import training_scope
 from effnetv2_keras.optim import losses
 from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
 from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
-from effnetv2_keras.optim.replicas import mean_over_replicas, sum_over_replicas
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.replicas import mean_over_replicas, sum_over_replicas
 from effnetv2_keras.training.state import TrainState
 
 Metrics = dict[str, tf.Tensor]
@@ -40,7 +41,8 @@ class TrainStep:
         traces: how often the step was traced, replicas counted singly.
 
     Raises:
-        UsageError: if a replica's images cannot be divided into the stage's micro-batches.
+        UsageError: if a replica's images cannot be divided into the stage's micro-batches, or BatchNorm cannot be
+            synchronised in them.
     """
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
@@ -53,7 +55,14 @@ class TrainStep:
                 f"{strategy.num_replicas_in_sync} replicas gets of a batch of {config.train.batch_size}; choose a "
                 f"divisor of {per_replica}."
             )
+        if config.train.sync_bn and self._micro_batches > 1 and strategy.num_replicas_in_sync > 1:
+            raise UsageError(
+                f"train.sync_bn=true cannot be had with train.accumulation_steps={self._micro_batches} on "
+                f"{strategy.num_replicas_in_sync} replicas: these cannot meet in the middle of a part. Leave one out, or "
+                "save memory with runtime.rematerialize=true."
+            )
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
+        self._rematerialize = config.runtime.rematerialize
         self._loss_scaling = config.precision.policy == "mixed_float16"
         self._statistics = [
             weight for weight in state.model.weights if weight.synchronization == tf.VariableSynchronization.ON_READ
@@ -166,7 +175,10 @@ class TrainStep:
         """A micro-batch's share of gradients and metrics: sums over its images, divided by the global batch."""
         train, model = self._train, self._state.model
         with tf.GradientTape() as tape:
-            with stochastic_scope(seed, dropout_rate=self.stage.dropout_rate):
+            scope = training_scope(
+                sync_bn=train.sync_bn, micro_batches=self._micro_batches, rematerialize=self._rematerialize
+            )
+            with stochastic_scope(seed, dropout_rate=self.stage.dropout_rate), scope:
                 logits = model(batch["image"], training=True)
             per_image = losses.loss_of_each(
                 train.loss_type, batch["label"], logits, label_smoothing=train.label_smoothing

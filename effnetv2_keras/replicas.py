@@ -10,8 +10,12 @@ import tensorflow as tf
 def sum_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Adds up tensors of any shapes over all replicas; each gets the sums.
 
-    This is what ``ReplicaContext.all_reduce`` does, without registering a gradient that would keep the graph for good.
+    This is what ``ReplicaContext.all_reduce`` does, without registering a gradient that would keep the graph for good;
+    it has none. With one replica, or outside any, the sums are the tensors themselves.
     """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return list(values)
     return _reduced(tf.distribute.ReduceOp.SUM, values)
 
 
