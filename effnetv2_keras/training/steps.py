@@ -58,8 +58,8 @@ class TrainStep:
         if config.train.sync_bn and self._micro_batches > 1 and strategy.num_replicas_in_sync > 1:
             raise UsageError(
                 f"train.sync_bn=true cannot be had with train.accumulation_steps={self._micro_batches} on "
-                f"{strategy.num_replicas_in_sync} replicas: these cannot meet in the middle of a part. Leave one out, or "
-                "save memory with runtime.rematerialize=true."
+                f"{strategy.num_replicas_in_sync} replicas: these cannot meet in the middle of a part. Leave one out, "
+                "or save memory with runtime.rematerialize=true."
             )
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
         self._rematerialize = config.runtime.rematerialize

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.strategy import make_strategy
 from main import EXIT_INTERRUPTED
 from tests.images import write_classes
-from tests.short_runs import SETTINGS
+from tests.short_runs import SETTINGS, tiny_config, train_tiny
 from tests.tiny_main import MOMENTS
 from tests.training.test_loop import assert_equal_runs, final_weights
 
@@ -111,12 +113,31 @@ def start_workers(images, folder, *flags, kill="", **keywords):
     ]
 
 
-def test_two_workers_equal_two_replicas(images, tmp_path):
-    """The weights after all steps, with synchronous updates and BatchNorm of its own on each."""
-    workers = [end(process) for process in start_workers(images, tmp_path / "two")]
+def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path):
+    """Every weight and average after a whole run with augmentation, mixup and two stages, BatchNorm frozen."""
+    changes = (
+        ",train.freeze_bn=true,model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0,"
+        "train.optimizer=sgd,train.accumulation_steps=1|2"
+    )
+    workers = [end(process) for process in start_workers(images, tmp_path / "workers", changes=changes)]
     assert [status for status, _ in workers] == [0, 0], workers
     assert "evaluated 13 of 13 images" in workers[0][1]
     assert "evaluated" not in workers[1][1]
+    config = tiny_config(changes.lstrip(","), data_dir=str(images))
+    for name in ("mirrored", "cpu"):
+        train_tiny(config, tmp_path / name, strategy=make_strategy(name))
+    start, one = (
+        tf.train.load_checkpoint(str(tmp_path / "cpu" / "checkpoints" / name)) for name in ("ckpt-0", "ckpt-12")
+    )
+    moved = 0
+    for other in ("workers", "mirrored"):
+        left, right = final_weights(tmp_path / "cpu"), final_weights(tmp_path / other)
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            np.testing.assert_allclose(right[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{other}: {name}")
+            moved += np.abs(one.get_tensor(name) - start.get_tensor(name)).max() > 1e-3
+        assert [row["num_images"] for row in evaluations(tmp_path / other)] == [13, 13]
+    assert moved > 20
 
 
 @pytest.mark.slow
