@@ -30,6 +30,7 @@ RENAMED = {
     "data.cutmix_alpha": "progressive.cutmix_alpha.end",
     "data.ibase": "progressive.image_size.start",
     "data.multiclass": "data.multi_label",
+    "runtime.iterations_per_loop": "runtime.steps_per_loop",
     "runtime.log_step_count_steps": "runtime.log_every",
 }
 """Settings that mean the same under another name."""
@@ -118,7 +119,6 @@ DROPPED = {
     "data.resize": _UNUSED,
     "data.tfds_split": _UNUSED,
     "runtime.use_async_checkpointing": _UNUSED,
-    "runtime.iterations_per_loop": "runtime.checkpoint_every and runtime.log_every say when the host is asked",
     "runtime.skip_host_call": "there is no host call; summaries are written every runtime.log_every steps",
     "runtime.mixed_precision": "name the type: precision.policy=mixed_bfloat16 (TPU), mixed_float16 (GPU)",
     "runtime.keep_checkpoint_every_n_hours": "the best checkpoint and runtime.keep_checkpoint_max recent ones are kept",

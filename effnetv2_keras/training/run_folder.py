@@ -45,9 +45,17 @@ class RunFolder:
 
     Args:
         path: the folder; ``claim`` creates it.
+
+    Raises:
+        RunFolderError: for an address of another machine's storage.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if "://" in str(path):
+            raise RunFolderError(
+                f"A run cannot be kept at {path}: --model_dir must be a folder in this machine's file system. Mount the "
+                "bucket (gcsfuse does that for gs://) and name the folder where it is mounted."
+            )
         self.path = pathlib.Path(path)
 
     def __truediv__(self, name: str) -> pathlib.Path:

@@ -149,3 +149,8 @@ print([row["step"] for row in RunFolder(folder).metrics()])
 
 def test_room_is_looked_up_where_the_folder_will_be(tmp_path):
     assert disk.free_bytes(tmp_path / "not" / "yet") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+
+
+def test_an_address_is_refused_rather_than_made_a_folder():
+    with pytest.raises(RunFolderError, match="A run cannot be kept at gs://bucket/run: .*gcsfuse"):
+        RunFolder("gs://bucket/run")
