@@ -12,6 +12,7 @@ import tensorflow as tf
 from effnetv2_keras import plots, specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
+from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
@@ -140,8 +141,9 @@ class _Run:
 
     def next(self, batches: Any) -> Any:
         """The next batch."""
-        with self._unreadable.explained():
-            return next(batches)
+        services = self._config.data.service
+        with self._unreadable.explained(self._splits.train, services):
+            return next_batch(batches, services)
 
     def record(self, stage: Stage, step: int, metrics: Metrics) -> None:
         """Notes the figures of one step, and writes a row every ``log_every`` steps."""
@@ -214,7 +216,7 @@ class _Run:
         self._flush(stage, step)
         row = self._row_head("eval", stage, step)
         with self._watch.paused():
-            with self._unreadable.explained():
+            with self._unreadable.explained(self._splits.evaluation):
                 row.update(self._evaluator.run(self.progress.evaluating))
             self._log.add(row)
             self._checkpoints.save()

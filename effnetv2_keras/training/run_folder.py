@@ -70,7 +70,7 @@ class RunFolder:
 
         Raises:
             RunFolderError: if it holds a run with other settings or other data, or files that are no run's. Settings
-                under ``runtime`` may differ.
+                under ``runtime`` and ``data.service`` may differ.
         """
         data = _data_of(splits)
         if (self / CONFIG_FILE).exists():
