@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Callable
 
@@ -39,8 +40,13 @@ def find_bad_record(files: Mapping[str, int | None], check: Callable[[bytes, str
             return str(error)
         except tf.errors.NotFoundError:
             return f"The file {path} is no longer there. {_ADVICE}"
-        except (tf.errors.OpError, UnicodeDecodeError) as error:
-            return f"{path} is damaged at record {count}: {getattr(error, 'message', error)}. {_ADVICE}"
+        except tf.errors.OpError as error:
+            return f"{path} is damaged at record {count}: {plain_message(error)}. {_ADVICE}"
         if wanted not in (None, count):
             return f"{path} has {count} records, but had {wanted} when the run began. {_ADVICE}"
     return None
+
+
+def plain_message(error: tf.errors.OpError) -> str:
+    """What TensorFlow says, without the names of its nodes and operations."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", error.message.partition("\n")[0]).strip(" .")

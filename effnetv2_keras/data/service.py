@@ -19,6 +19,7 @@ from typing import Any, Callable
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.data.damage import plain_message
 from effnetv2_keras.data.sources import DataError
 from effnetv2_keras.errors import UsageError
 
@@ -164,6 +165,6 @@ class Services:
                 self.addresses.append(f"{host}:{local.rpartition(':')[2]}")
         except tf.errors.OpError as error:
             raise UsageError(
-                f"Cannot start {count} services on the {2 * count} ports from {port} on: {error.message}. Name other "
+                f"Cannot start {count} services on the {2 * count} ports from {port} on: {plain_message(error)}. Name other "
                 "ports with --port, or --port=0 for any."
             ) from error

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.data.damage import plain_message
 from effnetv2_keras.data.sources import DataError, Record, Source
 
 _plain_graph = tf.autograph.experimental.do_not_convert
@@ -156,7 +157,7 @@ class UnreadableImages:
                     raise DataError(damage) from error
             if services:
                 raise DataError(
-                    f"The tf.data service at {', '.join(services)} failed: {error.message}. If it was started again "
+                    f"The tf.data service at {', '.join(services)} failed: {plain_message(error)}. If it was started again "
                     "meanwhile, the same command goes on from the last checkpoint."
                 ) from error
             raise
