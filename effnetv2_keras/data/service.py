@@ -165,6 +165,6 @@ class Services:
                 self.addresses.append(f"{host}:{local.rpartition(':')[2]}")
         except tf.errors.OpError as error:
             raise UsageError(
-                f"Cannot start {count} services on the {2 * count} ports from {port} on: {plain_message(error)}. Name other "
-                "ports with --port, or --port=0 for any."
+                f"Cannot start {count} services on the {2 * count} ports from {port} on: {plain_message(error)}. Name "
+                "other ports with --port, or --port=0 for any."
             ) from error

@@ -157,7 +157,7 @@ class UnreadableImages:
                     raise DataError(damage) from error
             if services:
                 raise DataError(
-                    f"The tf.data service at {', '.join(services)} failed: {plain_message(error)}. If it was started again "
-                    "meanwhile, the same command goes on from the last checkpoint."
+                    f"The tf.data service at {', '.join(services)} failed: {plain_message(error)}. If it was started "
+                    "again meanwhile, the same command goes on from the last checkpoint."
                 ) from error
             raise

@@ -83,17 +83,23 @@ def digits(root):
 @pytest.mark.parametrize("make", [folder, lists, digits, tfrecord, multi_label_tfrecord, prepared_tfds])
 def test_batches_of_services_are_those_of_this_process(tmp_path, three_services, make):
     source = open_splits(DataConfig(**make(tmp_path))).train
-    whole = batches(source)
+    whole = batches(source, augment="none")
     assert len(whole) == 7
-    assert_same(batches(source, three_services), whole)
-    assert_same(batches(source, three_services[:1], first_step=2), whole[2:])
+    assert_same(batches(source, three_services, first_step=1, augment="none"), whole[1:])
+
+
+def test_wherever_they_begin_and_however_many_there_are(three_services):
+    source = open_splits(DataConfig(source="digits")).train
+    whole = batches(source)
+    assert_same(batches(source, three_services[:1]), whole)
     assert_same(batches(source, three_services[:2], first_step=3, steps=6), whole[3:6])
     assert_same(batches(source, three_services, first_step=5), whole[5:])  # fewer batches than services
 
 
 def test_several_replicas_and_workers_have_their_share(tmp_path, three_services):
     source = open_splits(DataConfig(**tfrecord(tmp_path))).train
-    for shares in ({"replicas": 2}, {"replicas": 2, "workers": (2, 1)}):
+    for workers in ((1, 0), (2, 1)):
+        shares = {"replicas": 2, "workers": workers, "augment": "none"}
         assert_same(batches(source, three_services[:2], **shares), batches(source, **shares))
 
 
@@ -122,17 +128,19 @@ def test_problems_are_reported_in_the_process_that_trains(tmp_path, three_servic
     broken = sorted(tmp_path.glob("train/red/*"))[1]
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(DataError, match=f"^Cannot decode {broken}: it is not a complete"):
-        take_all(source, three_services, UnreadableImages("error"))
+        take_all(source, three_services[:2], UnreadableImages("error"))
     skipping = UnreadableImages("skip")
-    found = batches(source, three_services, unreadable=skipping)
+    found = batches(source, three_services[1:], unreadable=skipping, augment="none")
     assert skipping.names == [str(broken)]
     assert caplog.text.count(str(broken)) == 1
-    assert_same(found, batches(source, unreadable=UnreadableImages("skip")))
+    assert_same(found, batches(source, unreadable=UnreadableImages("skip"), augment="none"))
     assert 0 < sum((batch["weight"] == 0).sum() for batch in found) < 5
 
 
 def take_all(source, services, unreadable, **settings):
-    take_rest(iter(dataset(source, services, unreadable=unreadable, **settings)), source, services, unreadable)
+    take_rest(
+        iter(dataset(source, services, unreadable=unreadable, augment="none", **settings)), source, services, unreadable
+    )
 
 
 def take_rest(found, source, services, unreadable):
@@ -148,11 +156,11 @@ def test_what_is_wrong_with_records_is_named(tmp_path, three_services):
     write_shards(tmp_path, "train", [*[example(image__encoded=image, image__class__label=1)] * 9, bad], 1)
     source = open_splits(DataConfig(source="tfrecord", data_dir=str(root), num_classes=3)).train
     with pytest.raises(DataError, match=r"^Record 9 of .*train-00000-of-00001 has the label 9, but 3 classes"):
-        take_all(source, three_services, UnreadableImages("skip"), steps=20)
+        take_all(source, three_services[:2], UnreadableImages("skip"), steps=20)
     path = pathlib.Path(source.extents()[0][0])
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match=rf"^{path} is damaged at record \d+: .*data.unreadable=skip is for images"):
-        take_all(source, three_services, UnreadableImages("skip"), steps=20)
+        take_all(source, three_services[:2], UnreadableImages("skip"), steps=20)
 
 
 def test_no_service_is_said_at_once(tmp_path, three_services):
@@ -190,7 +198,7 @@ def test_a_service_that_dies_ends_the_run_in_words(monkeypatch, restart):
     with contextlib.ExitStack() as stack:
         port = free_port()
         process, services = stack.enter_context(running(port=f"--port={port}"))
-        found = iter(dataset(source, services, steps=10**6))
+        found = iter(dataset(source, services, steps=10**6, augment="none"))
         next_batch(found, services)
         process.kill()
         process.wait()
