@@ -163,7 +163,7 @@ class Services:
                 )
                 self._servers += [worker, dispatcher]
                 self.addresses.append(f"{host}:{local.rpartition(':')[2]}")
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, RuntimeError) as error:
             raise UsageError(
                 f"Cannot start {count} services on the {2 * count} ports from {port} on: {plain_message(error)}. Name "
                 "other ports with --port, or --port=0 for any."

@@ -104,18 +104,18 @@ def test_several_replicas_and_workers_have_their_share(tmp_path, three_services)
 
 
 def test_a_run_goes_on_with_services_that_began_without(tmp_path, three_services):
-    data = {**tfrecord(tmp_path), "unreadable": "skip"}
-    train_tiny(tiny_config(**data), tmp_path / "local")
-    before = tiny_config(**data)
+    changes = "progressive.stages=1,train.epochs=2,runtime.checkpoint_every=2"  # six steps
+    before = tiny_config(changes, **tfrecord(tmp_path))
+    train_tiny(before, tmp_path / "local")
     with pytest.MonkeyPatch.context() as patch:
         steps = iter(range(100))
 
-        def stop_in_the_sixth_step(batches, services):
-            if next(steps) == 5:
+        def stop_in_the_fourth_step(batches, services):
+            if next(steps) == 3:
                 raise KeyboardInterrupt
             return next_batch(batches, services)
 
-        patch.setattr("effnetv2_keras.training.loop.next_batch", stop_in_the_sixth_step)
+        patch.setattr("effnetv2_keras.training.loop.next_batch", stop_in_the_fourth_step)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(before, tmp_path / "moved")
     train_tiny(before.override({"data.service": "|".join(three_services)}), tmp_path / "moved")
