@@ -49,4 +49,6 @@ def find_bad_record(files: Mapping[str, int | None], check: Callable[[bytes, str
 
 def plain_message(error: Exception) -> str:
     """What TensorFlow says, without the names of its nodes and operations."""
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", getattr(error, "message", str(error)).partition("\n")[0]).strip(" .")
+    return re.sub(
+        r"\{\{.*?\}\}|\[Op:.*?\]|name:\s*$", "", getattr(error, "message", str(error)).partition("\n")[0]
+    ).strip(" .")

@@ -208,6 +208,18 @@ def test_a_service_that_dies_ends_the_run_in_words(monkeypatch, restart):
             take_rest(found, source, services, unreadable)
 
 
+def test_batches_that_come_twice_are_refused():
+    """As from a dispatcher with two workers, each of which makes them all."""
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.partition("://")[2]
+    workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
+    source, unreadable = open_splits(DataConfig(source="digits")).train, UnreadableImages("error")
+    with pytest.raises(DataError, match="service at localhost:.* failed: .*a batch came out of turn"):
+        take_all(source, (address,), unreadable, steps=40)
+    del workers
+
+
 def test_a_stalled_service_ends_the_run_in_words(monkeypatch):
     monkeypatch.setattr(service_lib, "_LOOK_EVERY", 0.05)
     monkeypatch.setattr(service_lib, "_STALLED_AFTER", 0.2)
