@@ -9,6 +9,7 @@ A service runs whatever graph it is sent: let only those reach its ports who may
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -148,7 +149,8 @@ class Services:
 
     def __init__(self, count: int, *, host: str = "localhost", port: int = 0) -> None:
         service = tf.data.experimental.service
-        tf.config.set_visible_devices([], "GPU")
+        with contextlib.suppress(RuntimeError):  # too late where TensorFlow is in use already
+            tf.config.set_visible_devices([], "GPU")
         self.addresses: list[str] = []
         self._servers: list[Any] = []
         try:
