@@ -22,7 +22,9 @@ from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, Us
 from effnetv2_keras.overrides import nearest, parse_overrides
 
 _MODE = flags.DEFINE_string(
-    "mode", "train", "train (or traineval), eval, predict, export, benchmark, report, plan, preview or summary."
+    "mode",
+    "train",
+    "train (or traineval), eval, predict, export, benchmark, report, plan, preview, summary or data_service.",
 )
 _MODEL_NAME = flags.DEFINE_string(
     "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2."
@@ -58,6 +60,13 @@ _FORMAT = flags.DEFINE_string(
 )
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "8", "32"], "benchmark: images per call.")
 _PREVIEW_FILE = flags.DEFINE_string("preview_file", "preview.png", "preview: the PNG to write.")
+_PORT = flags.DEFINE_integer(
+    "port", 5050, "data_service: the first of twice --service_workers ports in a row; 0: any.", 0, 65535
+)
+_SERVICE_WORKERS = flags.DEFINE_integer("service_workers", 1, "data_service: how many to start.", lower_bound=1)
+_SERVICE_HOST = flags.DEFINE_string(
+    "service_host", "localhost", "data_service: this machine's name for those that train."
+)
 
 EXIT_INTERRUPTED = 75
 """Exit status of a run that a signal ended after saving: the same command goes on with it (EX_TEMPFAIL)."""
@@ -209,6 +218,17 @@ def _summary(console: rich.console.Console, _: Sequence[str]) -> None:
     overview.print_summary(_config(), console)
 
 
+def _data_service(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras.data.service import Services
+    from effnetv2_keras.training.interruption import stop_on_signal
+
+    with stop_on_signal() as stop:
+        services = Services(_SERVICE_WORKERS.value, host=_SERVICE_HOST.value, port=_PORT.value)
+        print(f"--hparam_str=data.service={'|'.join(services.addresses)}", flush=True)
+        stop.wait()
+        logging.info("%s: the data service ends.", stop.signal_name)
+
+
 MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
     "train": _train,
     "traineval": _train,
@@ -220,6 +240,7 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
     "plan": _plan,
     "preview": _preview,
     "summary": _summary,
+    "data_service": _data_service,
 }
 
 

@@ -46,6 +46,9 @@ __all__ = [
 
 CONFIG_FILE = "config.yaml"
 
+_CHANGEABLE = ("runtime.", "data.service")
+"""Settings, or beginnings of them, that may change when a run is resumed: they do not change its arithmetic."""
+
 
 class Config(Section):
     """A whole run."""
@@ -141,10 +144,12 @@ class Config(Section):
         return Config().override(read_yaml(text))
 
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
-        """Fields in which two configurations differ, ``runtime`` aside: ``{key: (self's, other's)}``."""
+        """Fields in which two runs differ, ``_CHANGEABLE`` aside: ``{key: (self's, other's)}``."""
         mine, theirs = dict(flatten(self.model_dump())), dict(flatten(other.model_dump()))
         return {
-            key: (mine[key], theirs[key]) for key in mine if not key.startswith("runtime.") and mine[key] != theirs[key]
+            key: (mine[key], theirs[key])
+            for key in mine
+            if not key.startswith(_CHANGEABLE) and mine[key] != theirs[key]
         }
 
 

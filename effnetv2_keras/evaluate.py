@@ -237,7 +237,7 @@ def _evaluate_at(
         loss_type=config.train.loss_type,
         per_class=config.eval.per_class,
     )
-    with unreadable.explained(), console.status("evaluating") as status:
+    with unreadable.explained(source), console.status("evaluating") as status:
         return evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))
 
 

@@ -29,7 +29,7 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
     rows, titles = [], []
     for stage in config.progressive.plan(config.total_steps(source.num_examples)):
         input_fn = train_input(source, plan, stage=stage, seed=config.train.seed, first_step=stage.first_step)
-        with plan.unreadable.explained():
+        with plan.unreadable.explained(source, config.data.service):
             rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
         titles.append(plots.stage_title(stage, config.data.augment))
     plots.plot_image_sheet(rows, titles, path)

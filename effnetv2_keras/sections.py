@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
@@ -17,6 +18,12 @@ def _split_bars(value: Any) -> Any:
     return [value] if isinstance(value, (int, float)) else value
 
 
+def _check_address(value: str) -> str:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}", value):
+        raise ValueError(f"{value!r} is no address; write host:port, several as host:port|host:port")
+    return value
+
+
 def _none_word(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
 
@@ -30,6 +37,10 @@ OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
 OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]
 OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
+Addresses = Annotated[
+    tuple[Annotated[str, pydantic.AfterValidator(_check_address)], ...],
+    pydantic.BeforeValidator(lambda value: _split_bars(_none_word(value)) or ()),
+]
 Regex = Annotated[Optional[str], pydantic.BeforeValidator(_none_word), pydantic.AfterValidator(check_regex)]
 
 
@@ -205,6 +216,9 @@ class DataConfig(Section):
         None, "share of the shorter side kept by the central crop; None: the pipeline's own, as size/(size+32)"
     )
     shuffle_buffer: int = _knob(8192, "tfds, tfrecord: encoded records in the shuffle buffer", ge=1)
+    service: Addresses = _knob(
+        (), "training batches are made by --mode=data_service at host:port|host:port; none: here"
+    )
 
     @pydantic.field_validator("crop_area", "crop_aspect")
     @classmethod

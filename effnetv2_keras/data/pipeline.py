@@ -1,7 +1,9 @@
 """The input pipelines of training and evaluation: the only place where the ops of this package are chained.
 
 Every random choice is a function of (seed, epoch, image) or of (seed, step), so an interrupted run draws the same
-batches when it goes on, and nothing that comes after a random choice is ever cached.
+batches when it goes on, and nothing that comes after a random choice is ever cached. Up to the finished batch there is
+no Python function in the graph, so that a tf.data service can run it; what is wrong with an image travels along as its
+``problem``, and is reported when the batch arrives.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data import augmentation, mixing
 from effnetv2_keras.data.framing import FRAMINGS
 from effnetv2_keras.data.labels import label_vector
+from effnetv2_keras.data.service import from_services
 from effnetv2_keras.data.sources import Record, Shard, Source
-from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.data.unreadable import UnreadableImages, guard, guard_label, is_sound
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage
 
@@ -85,11 +88,14 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         seed: of the run.
         first_step: global step of the first batch; the last is the stage's last.
 
+    With ``data.service``, batches are made by the services there: the same ones.
+
     Returns:
         A function for ``strategy.distribute_datasets_from_function``. Its elements are one replica's share of a step:
         ``image`` ``[b, S, S, 3]``, of the type of ``data.pipeline`` (float32 where images are mixed or normalised), and
         ``label`` float32 ``[b, classes]`` whose rows sum to 1 (of a multi-label source: with a one for each label,
-        before mixing), and ``weight`` float32 ``[b]``: 1, or 0 for an unreadable image, whose labels are zeros.
+        before mixing), and ``weight`` float32 ``[b]``: 1, or 0 for an unreadable image, whose labels are zeros. The
+        function raises ``UsageError`` if a service cannot be reached.
     """
     load = _load_for_training(source, plan, stage, seed)
     batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
@@ -104,18 +110,23 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
             even_boxes=plan.data.augment_arithmetic == "original",
             seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
         )
-        return {"image": plan.normalize(images), "label": labels, "weight": batch["weight"]}
+        return {**batch, "image": plan.normalize(images), "label": labels}
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         shard = Shard(context.num_input_pipelines, context.input_pipeline_id)
         per_replica = plan.per_replica(context)
         local_replicas = context.num_replicas_in_sync // context.num_input_pipelines
-        records = source.stream(
-            seed=seed, batch_size=plan.batch_size, first_step=first_step, end_step=stage.end_step, shard=shard
-        )
-        batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        batches = batches.batch(per_replica * local_replicas, drop_remainder=True).enumerate(first_step)
-        batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+        def make(steps: range) -> tf.data.Dataset:
+            records = source.stream(seed=seed, batch_size=plan.batch_size, steps=steps, shard=shard)
+            batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            batches = batches.batch(per_replica * local_replicas, drop_remainder=True)
+            numbered = tf.data.Dataset.zip((tf.data.Dataset.range(steps.start, steps.stop, steps.step), batches))
+            return numbered.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+        steps = range(first_step, stage.end_step)
+        batches = from_services(make, steps, plan.data.service) if plan.data.service else make(steps)
+        batches = plan.unreadable.report_problems(batches, source)
         if local_replicas > 1:  # mixed as one batch, then dealt out: the images do not depend on the replicas
             batches = batches.map(_plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
         return batches.prefetch(tf.data.AUTOTUNE)
@@ -124,7 +135,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
 
 def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int) -> Callable[[Record], Batch]:
-    """Makes the function from a record to ``image``, ``label`` and ``weight``: augmented, but not yet mixed."""
+    """Makes the function from a record to ``image``, ``label``, ``weight`` and ``problem``: not yet mixed."""
     data, framing = plan.data, FRAMINGS[plan.data.pipeline]
     change = augmentation.Augmentation(
         data.augment, data.augment_arithmetic, stage.randaug_magnitude, data.ra_num_layers
@@ -137,7 +148,7 @@ def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int)
         own_seed = tf.random.experimental.stateless_fold_in(image_seed, record["epoch"])
         own_seed = tf.random.experimental.stateless_fold_in(own_seed, record["index"])
         crop_seed, flip_seed, change_seed, cutout_seed = tf.unstack(tf.random.experimental.stateless_split(own_seed, 4))
-        image, readable = plan.unreadable.guard(
+        image, problem = guard(
             lambda item: framing.train(
                 item["image"],
                 image_size=stage.image_size,
@@ -152,9 +163,14 @@ def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int)
         image = change(image, seed=change_seed)
         if data.cutout:
             image = augmentation.noise_cutout(image, arithmetic=data.augment_arithmetic, seed=cutout_seed)
-        weight = tf.cast(readable, tf.float32)
-        label = label_vector(plan.unreadable.label(record, source), num_classes)
-        return {"image": image, "label": label * weight, "weight": weight}
+        label, problem = guard_label(record, num_classes, problem)
+        weight = tf.cast(is_sound(problem), tf.float32)
+        return {
+            "image": image,
+            "label": label_vector(label, num_classes) * weight,
+            "weight": weight,
+            "problem": problem,
+        }
 
     return load
 
@@ -169,6 +185,8 @@ def _deal(batch: Batch, hands: int) -> Batch:
 def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
     """Builds the evaluation input: every image exactly once, on any number of workers and replicas.
 
+    It is made in this process, with ``data.service`` too.
+
     Args:
         source: where the images come from.
         plan: batch size, data settings.
@@ -180,19 +198,21 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         ``[b, classes]``, a one for each label) and ``weight`` float32 ``[b]``: 1 for an image, 0 for padding that fills
         the last batches and for an unreadable image. Every worker gets equally many batches.
     """
-    load_image = _evaluation_image(plan.data, plan.unreadable, image_size)
+    load_image = _evaluation_image(plan.data, image_size)
+    num_classes = len(source.class_names)
     padding = {
         "image": tf.zeros([image_size, image_size, 3], FRAMINGS[plan.data.pipeline].dtype),
-        "label": tf.zeros([len(source.class_names)]) if source.multi_label else tf.zeros([], tf.int64),
+        "label": tf.zeros([num_classes]) if source.multi_label else tf.zeros([], tf.int64),
         "weight": tf.zeros([], tf.float32),
+        "problem": tf.constant(""),
     }
 
     @_plain_graph
     def load(record: Record) -> Batch:
-        image, readable = load_image(record)
-        label = plan.unreadable.label(record, source)
-        label = label_vector(label, len(source.class_names)) if source.multi_label else label
-        return {"image": image, "label": label, "weight": tf.cast(readable, tf.float32)}
+        image, problem = load_image(record)
+        label, problem = guard_label(record, num_classes, problem)
+        label = label_vector(label, num_classes) if source.multi_label else label
+        return {"image": image, "label": label, "weight": tf.cast(is_sound(problem), tf.float32), "problem": problem}
 
     @_plain_graph
     def finish(batch: Batch) -> Batch:
@@ -205,7 +225,7 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         images = source.ordered(Shard(context.num_input_pipelines, context.input_pipeline_id))
         images = images.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         images = images.concatenate(tf.data.Dataset.from_tensors(padding).repeat()).take(local_examples)
-        batches = images.batch(per_replica, drop_remainder=True)
+        batches = plan.unreadable.report_problems(images.batch(per_replica, drop_remainder=True), source)
         return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     return dataset
@@ -223,44 +243,39 @@ def sample_images(source: Source, data: DataConfig, *, image_size: int, count: i
     Returns:
         A dataset of uint8 ``[S, S, 3]``; levels that are no whole numbers are rounded.
     """
-    samples = sample_records(source, data, UnreadableImages("skip"), image_size=image_size, count=count)
+    samples = sample_records(source, data, image_size=image_size, count=count)
     return samples.map(_plain_graph(lambda sample: sample["image"]))
 
 
-def sample_records(
-    source: Source, data: DataConfig, unreadable: UnreadableImages, *, image_size: int, count: int
-) -> tf.data.Dataset:
-    """Draws the same images as ``sample_images``, with labels; ``unreadable`` should skip images.
+def sample_records(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
+    """Draws the same images as ``sample_images``, with labels; those that cannot be used are left out.
 
     Returns:
         A dataset of ``image``, uint8 ``[S, S, 3]``, and ``label``, float32 ``[classes]``, a one for each label.
     """
     count = min(count, source.num_examples)
-    records = source.stream(seed=0, batch_size=count, first_step=0, end_step=1, shard=Shard())
-    load_image = _evaluation_image(data, unreadable, image_size)
+    records = source.stream(seed=0, batch_size=count, steps=range(1), shard=Shard())
+    load_image = _evaluation_image(data, image_size)
 
     @_plain_graph
     def load(record: Record) -> Batch:
-        image, readable = load_image(record)
-        label = label_vector(unreadable.label(record, source), len(source.class_names))
-        return {"image": tf.saturate_cast(tf.round(image), tf.uint8), "label": label, "readable": readable}
+        image, problem = load_image(record)
+        label, problem = guard_label(record, len(source.class_names), problem)
+        label = label_vector(label, len(source.class_names))
+        return {"image": tf.saturate_cast(tf.round(image), tf.uint8), "label": label, "problem": problem}
 
     samples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    readable = samples.filter(_plain_graph(lambda sample: sample["readable"]))
-    return readable.map(_plain_graph(lambda sample: {name: sample[name] for name in ("image", "label")}))
+    sound = samples.filter(_plain_graph(lambda sample: is_sound(sample["problem"])))
+    return sound.map(_plain_graph(lambda sample: {name: sample[name] for name in ("image", "label")}))
 
 
-def _evaluation_image(
-    data: DataConfig, unreadable: UnreadableImages, image_size: int
-) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
-    """Makes the function from a record to the square image that evaluation sees, and whether it could be read."""
+def _evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
+    """Makes the function from a record to the square image that evaluation sees, and its problem."""
     framing = FRAMINGS[data.pipeline]
 
     @_plain_graph
     def load(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
-        return unreadable.guard(
-            lambda item: framing.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record
-        )
+        return guard(lambda item: framing.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record)
 
     return load
 

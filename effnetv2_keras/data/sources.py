@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,9 +70,13 @@ class Source(abc.ABC):
             "name other data."
         )
 
+    def find_damage(self) -> str | None:
+        """Reads the files again, after input has failed: says which one is at fault and what to do, if one is."""
+        return None
+
     @abc.abstractmethod
-    def stream(self, *, seed: int, batch_size: int, first_step: int, end_step: int, shard: Shard) -> tf.data.Dataset:
-        """Records for training steps ``range(first_step, end_step)``.
+    def stream(self, *, seed: int, batch_size: int, steps: range, shard: Shard) -> tf.data.Dataset:
+        """Records for these training steps; their stride may be any.
 
         Epochs follow each other without a gap, each in an order of its own that depends only on ``seed`` and the
         epoch; where a run is resumed changes nothing. ``batch_size`` counts images per step over all workers, of
@@ -90,20 +95,21 @@ class RandomAccessSource(Source):
     def lookup(self, index: tf.Tensor) -> Record:
         """The record with this number, an int64 scalar in [0, num_examples)."""
 
-    def stream(self, *, seed: int, batch_size: int, first_step: int, end_step: int, shard: Shard) -> tf.data.Dataset:
+    def stream(self, *, seed: int, batch_size: int, steps: range, shard: Shard) -> tf.data.Dataset:
         """See ``Source.stream``; every step of the run takes the same records for any number of workers."""
         local_batch = batch_size // shard.count
 
         def fetch(counter: tf.Tensor) -> Record:
-            position = counter // local_batch * batch_size + shard.index * local_batch + counter % local_batch
+            step = steps.start + counter // local_batch * steps.step
+            position = step * batch_size + shard.index * local_batch + counter % local_batch
             epoch, offset = position // self.num_examples, position % self.num_examples
             index = tf.random.experimental.index_shuffle(
                 offset, tf.stack([tf.constant(seed, tf.int64), epoch]), tf.constant(self.num_examples - 1, tf.int64)
             )
             return {**self.lookup(index), "index": index, "epoch": epoch}
 
-        steps = tf.data.Dataset.range(first_step * local_batch, end_step * local_batch)
-        return steps.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        counters = tf.data.Dataset.range(len(steps) * local_batch)
+        return counters.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def ordered(self, shard: Shard) -> tf.data.Dataset:
         """See ``Source.ordered``."""
@@ -188,6 +194,13 @@ class FileSource(RandomAccessSource):
         """See ``Source.extents``."""
         return [(path, range(1)) for path in self._files]
 
+    def find_damage(self) -> str | None:
+        """See ``Source.find_damage``; the first file that cannot be opened any more."""
+        gone = next((path for path in self._files if not os.access(path, os.R_OK)), None)
+        if gone is None:
+            return None
+        return f"The image {gone} cannot be opened any more. Put it back, and the same command goes on."
+
     def lookup(self, index: tf.Tensor) -> Record:
         """See ``RandomAccessSource.lookup``; the image is the file's bytes."""
         path = tf.gather(self._paths, index)
@@ -223,31 +236,45 @@ class StreamSource(Source):
     def parse(self, number: tf.Tensor, raw: Any) -> Record:
         """What ``read`` gave, as a record."""
 
-    def stream(self, *, seed: int, batch_size: int, first_step: int, end_step: int, shard: Shard) -> tf.data.Dataset:
-        """See ``Source.stream``; the shuffle reaches ``shuffle_buffer`` records far."""
+    def stream(self, *, seed: int, batch_size: int, steps: range, shard: Shard) -> tf.data.Dataset:
+        """See ``Source.stream``; the shuffle reaches ``shuffle_buffer`` records far.
+
+        Where steps are left out, their records are read all the same, but neither parsed nor decoded.
+        """
         local_batch = batch_size // shard.count
         local_examples = len(range(shard.index, self.num_examples, shard.count))
-        first, end = first_step * local_batch, end_step * local_batch
+        first, end = steps.start * local_batch, steps.stop * local_batch
 
         @tf.autograph.experimental.do_not_convert
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             tf.random.set_seed(1)  # of this function's graph: a global seed of 0 would clash with a computed one
             order = tf.random.stateless_uniform([], [seed, epoch], minval=None, maxval=None, dtype=tf.int64)
-            records = self.read(order).shard(shard.count, shard.index)
+            records = self._read_all(order).shard(shard.count, shard.index)
             shuffled = records.shuffle(self.shuffle_buffer, seed=order, reshuffle_each_iteration=False)
             return shuffled.map(lambda number, raw: (epoch, number, raw))
 
-        def parse(epoch: tf.Tensor, number: tf.Tensor, raw: Any) -> Record:
+        @tf.autograph.experimental.do_not_convert
+        def is_wanted(place: tf.Tensor, _: Any) -> tf.Tensor:
+            return tf.equal(place // local_batch % steps.step, 0)
+
+        def parse(_: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor, Any]) -> Record:
+            epoch, number, raw = record
             return {**self.parse(number, raw), "index": number, "epoch": epoch}
 
         epochs = tf.data.Dataset.range(first // local_examples, -(-end // local_examples))
-        records = epochs.flat_map(one_epoch).skip(first % local_examples).take(end - first)
+        records = epochs.flat_map(one_epoch).skip(first % local_examples).take(end - first).enumerate()
+        if steps.step > 1:
+            records = records.filter(is_wanted)
         return records.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def ordered(self, shard: Shard) -> tf.data.Dataset:
         """See ``Source.ordered``."""
-        records = self.read(None).shard(shard.count, shard.index)
+        records = self._read_all(None).shard(shard.count, shard.index)
         return records.map(self.parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _read_all(self, seed: tf.Tensor | None) -> tf.data.Dataset:
+        """``read``, which fails where files have more or fewer records by now."""
+        return self.read(seed).apply(tf.data.experimental.assert_cardinality(self.num_examples))
 
 
 def check_labels(labels: npt.NDArray[Any], class_names: Sequence[str]) -> None:

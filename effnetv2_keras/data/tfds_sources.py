@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.data.damage import find_bad_record
 from effnetv2_keras.data.sources import DataAbsentError, DataError, Extent, Record, StreamSource
 
 EVAL_SPLITS = ("validation", "val", "test")
@@ -91,6 +92,10 @@ class TfdsSource(StreamSource):
     def extents(self) -> Sequence[Extent]:
         """See ``Source.extents``."""
         return [(str(part.filename), range(part.skip, part.skip + part.take)) for part in self._info.file_instructions]
+
+    def find_damage(self) -> str | None:
+        """See ``Source.find_damage``; of TFRecord files only."""
+        return find_bad_record({path: None for path, _ in self.extents() if ".tfrecord" in path})
 
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
         """See ``StreamSource.read``; files are always read in the same order."""

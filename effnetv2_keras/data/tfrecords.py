@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.data.damage import find_bad_record
 from effnetv2_keras.data.labels import class_names_of
 from effnetv2_keras.data.slices import parse_slice
 from effnetv2_keras.data.sources import DataAbsentError, DataError, Extent, Record, StreamSource
@@ -122,6 +123,18 @@ class TfRecordSource(StreamSource):
     def extents(self) -> Sequence[Extent]:
         """See ``Source.extents``."""
         return [(file.path, range(file.num_records)) for file in self.files]
+
+    def find_damage(self) -> str | None:
+        """See ``Source.find_damage``; every record is held against the layout."""
+
+        def check(record: bytes, where: str) -> None:
+            try:
+                example = tf.train.Example.FromString(record)
+            except Exception as error:
+                raise DataError(f"{where} is no tf.train.Example. Write the file again.") from error
+            self._layout.check(example, where)
+
+        return find_bad_record({file.path: file.num_records for file in self.files}, check)
 
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
         """See ``StreamSource.read``; a seed mixes the shards, without one they follow each other."""

@@ -1,9 +1,13 @@
-"""What the input pipeline does with an image that cannot be decoded, or a label that stands for no class."""
+"""What the input pipeline does with an image that cannot be decoded, or a label that stands for no class.
+
+Where images are loaded there are graph ops only, which may run in another process: ``guard`` and ``guard_label`` say
+what is wrong with a record as its ``problem``, a string. ``UnreadableImages`` reads it where the batches arrive.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 import numpy as np
@@ -11,9 +15,58 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.data.damage import plain_message
 from effnetv2_keras.data.sources import DataError, Record, Source
 
 _plain_graph = tf.autograph.experimental.do_not_convert
+
+_IMAGE, _LABEL = "image", "label"  # how problems begin: "image NAME", "label NUMBER NAME"
+_OF_INPUT = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.OutOfRangeError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnknownError,
+)
+"""What TensorFlow raises for files that are damaged or gone."""
+
+
+def guard(load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tensor, tf.Tensor]:
+    """Loads one image, or black in its place: ``(image, problem)``, a string scalar that is empty if there is none."""
+    if record["image"].dtype != tf.string:  # already decoded: nothing can fail
+        return load(record), tf.constant("")
+
+    def black(spec: tf.TensorSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        return _plain_graph(lambda name: (tf.zeros(spec.shape, spec.dtype), tf.strings.join([_IMAGE, " ", name])))
+
+    readable = _plain_graph(lambda item: (load(item), tf.constant("")))
+    loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
+    instead = tf.data.Dataset.from_tensors(record["name"]).map(black(loaded.element_spec[0]))
+    return loaded.concatenate(instead).take(1).get_single_element()
+
+
+def guard_label(record: Record, num_classes: int, problem: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The label of a record, or its labels, less what stands for no class: ``(label, problem)``.
+
+    Args:
+        record: that has the label.
+        num_classes: labels are in [0, num_classes).
+        problem: of the image, which gives way to a problem with the label.
+    """
+    label = record["label"]
+    wrong = (label < 0) | (label >= num_classes)
+    first_wrong = tf.boolean_mask(tf.reshape(label, [-1]), tf.reshape(wrong, [-1]))[:1]
+    described = tf.strings.join(
+        [_LABEL, tf.strings.reduce_join(tf.strings.as_string(first_wrong)), record["name"]], " "
+    )
+    return tf.where(wrong, tf.zeros_like(label), label), tf.where(tf.reduce_any(wrong), described, problem)
+
+
+def is_sound(problem: tf.Tensor) -> tf.Tensor:
+    """Whether there is no problem."""
+    return tf.equal(problem, "")
 
 
 class UnreadableImages:
@@ -32,8 +85,12 @@ class UnreadableImages:
         self.names: list[str] = []
         self.error: DataError | None = None
 
-    def report(self, name: bytes) -> bytes:
-        """Notes one unreadable image; called by the input pipeline."""
+    def report(self, name: bytes) -> None:
+        """Notes one unreadable image.
+
+        Raises:
+            DataError: if the policy is to stop.
+        """
         text = name.decode(errors="replace")
         if self._policy == "error":
             self.error = DataError(
@@ -44,49 +101,63 @@ class UnreadableImages:
         if text not in self.names:
             self.names.append(text)
             logging.warning("Leaving out an image that cannot be decoded (%d so far): %s", len(self.names), text)
-        return name
 
-    def guard(self, load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loads one image, or black in its place: ``(image, readable)`` with a boolean scalar."""
-        if record["image"].dtype != tf.string:  # already decoded: nothing can fail
-            return load(record), tf.constant(True)
+    def report_problems(self, batches: tf.data.Dataset, source: Source) -> tf.data.Dataset:
+        """Reports the problems of each batch when it arrives, and takes ``problem`` ``[b]`` out of it.
 
-        def black(spec: tf.TensorSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-            @_plain_graph
-            def reported(name: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                noted = tf.numpy_function(self.report, [name], tf.string)
-                with tf.control_dependencies([noted]):
-                    return tf.zeros(spec.shape, spec.dtype), tf.constant(False)
+        Args:
+            batches: dicts with ``problem``.
+            source: where they come from.
+        """
 
-            return reported
+        def report_all(problems: npt.NDArray[np.object_]) -> np.bool_:
+            for problem in problems[problems != b""]:
+                kind, _, text = problem.partition(b" ")
+                if kind == _IMAGE.encode():
+                    self.report(text)
+                else:
+                    self._refuse_label(text, source)
+            return np.bool_(True)
 
-        readable = _plain_graph(lambda item: (load(item), tf.constant(True)))
-        loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
-        instead = tf.data.Dataset.from_tensors(record["name"]).map(black(loaded.element_spec[0]))
-        return loaded.concatenate(instead).take(1).get_single_element()
+        @_plain_graph
+        def reported(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            problems = batch["problem"]
+            done = tf.cond(
+                tf.reduce_all(is_sound(problems)),
+                lambda: tf.constant(True),
+                lambda: tf.ensure_shape(tf.numpy_function(report_all, [problems], tf.bool), []),
+            )
+            with tf.control_dependencies([done]):
+                return {name: tf.identity(value) for name, value in batch.items() if name != "problem"}
 
-    def label(self, record: Record, source: Source) -> tf.Tensor:
-        """The label of a record, or its labels; one that stands for no class stops the run, whatever the policy."""
-        label, num_classes = record["label"], len(source.class_names)
+        return batches.map(reported)
 
-        def refuse(name: bytes, found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-            wrong = next(int(number) for number in np.atleast_1d(found) if not 0 <= number < num_classes)
-            where = name.decode(errors="replace")
-            self.error = DataError(f"{where[0].upper()}{where[1:]} {source.describe_wrong_label(wrong)}")
-            raise self.error
-
-        def refused() -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(refuse, [record["name"], label], label.dtype), label.shape)
-
-        known = tf.reduce_all((label >= 0) & (label < num_classes))
-        return tf.cond(known, lambda: label, refused)
+    def _refuse_label(self, text: bytes, source: Source) -> None:
+        """Raises ``DataError``: a label that stands for no class stops the run, whatever the policy."""
+        label, _, name = text.decode(errors="replace").partition(" ")
+        self.error = DataError(f"{name[0].upper()}{name[1:]} {source.describe_wrong_label(int(label))}")
+        raise self.error
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Raises ``error`` in place of what TensorFlow makes of it; for code that takes batches from the pipeline."""
+    def explained(self, source: Source | None = None, services: Sequence[str] = ()) -> Iterator[None]:
+        """Raises ``DataError`` in place of what TensorFlow says; for code that takes batches from the pipeline.
+
+        Args:
+            source: where the batches come from; its files are read again to find the one at fault.
+            services: those that make the batches.
+        """
         try:
             yield
-        except tf.errors.OpError:
+        except tf.errors.OpError as error:
             if self.error:
                 raise self.error from None
+            if source is not None and isinstance(error, _OF_INPUT):
+                damage = source.find_damage()
+                if damage:
+                    raise DataError(damage) from error
+            if services:
+                raise DataError(
+                    f"The tf.data service at {', '.join(services)} failed: {plain_message(error)}. If it was started "
+                    "again meanwhile, the same command goes on from the last checkpoint."
+                ) from error
             raise

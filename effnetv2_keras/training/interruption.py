@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,11 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return bool(self.name)
+
+    def wait(self) -> None:
+        """Sleeps until a signal comes."""
+        while not self:
+            time.sleep(0.2)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import tensorflow as tf
 from effnetv2_keras import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
+from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.sources import DataError
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
@@ -150,12 +151,13 @@ class Run:
 
     def _next(self, batches: Any, stage: Stage, step: int) -> Any:
         with self._watching(stage, step), self.recorder.clock.waiting():
-            return next(batches)
+            return next_batch(batches, self._config.data.service)
 
     @contextlib.contextmanager
     def _watching(self, stage: Stage, step: int) -> Iterator[None]:
         awaited = f"the batch of step {step + 1} (stage {stage.index + 1}, {stage.image_size} px)"
-        with self._watchdog.waiting_for(awaited), self._unreadable.explained():
+        reading = self._unreadable.explained(self._splits.train, self._config.data.service)
+        with self._watchdog.waiting_for(awaited), reading:
             yield
 
     def enter(self, stage: Stage, step: int) -> None:
@@ -288,7 +290,7 @@ class Run:
                 raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command goes on with it.")
 
         with self.recorder.paused():
-            with self._unreadable.explained():
+            with self._unreadable.explained(self._splits.evaluation):
                 figures = self._evaluator.run(on_step)
             metric = headline_of_best(figures)
             is_best = self._checkpoints.save_if_best(figures[metric], metric)

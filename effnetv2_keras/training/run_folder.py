@@ -53,8 +53,8 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if "://" in str(path):
             raise RunFolderError(
-                f"A run cannot be kept at {path}: --model_dir must be a folder in this machine's file system. Mount the "
-                "bucket (gcsfuse does that for gs://) and name the folder where it is mounted."
+                f"A run cannot be kept at {path}: --model_dir must be a folder of this machine's file system. Mount "
+                "the bucket (gcsfuse does that for gs://) and name the folder where it is mounted."
             )
         self.path = pathlib.Path(path)
 
@@ -103,7 +103,7 @@ class RunFolder:
 
         Raises:
             RunFolderError: if it holds a run with other settings or other data, or files that are no run's. Settings
-                under ``runtime`` may differ.
+                under ``runtime`` and ``data.service`` may differ.
         """
         data = _data_of(splits)
         if (self / CONFIG_FILE).exists():

@@ -83,8 +83,8 @@ def draw_samples(
         DataError: if the data cannot be read.
     """
     unreadable = UnreadableImages("skip")
-    with unreadable.explained():
-        records = list(sample_records(source, config.data, unreadable, image_size=config.eval_size, count=count))
+    with unreadable.explained(source):
+        records = list(sample_records(source, config.data, image_size=config.eval_size, count=count))
     if not records:
         return Samples((), "No evaluation image could be decoded.")
     images = np.stack([record["image"].numpy() for record in records])

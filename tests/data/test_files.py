@@ -88,7 +88,7 @@ def test_several_labels_in_a_row(tmp_path):
     assert {**records(splits.train), **records(splits.evaluation)} == {
         f"{tmp_path}/{name}": [{0: 0, 1: 1, 3: 2}[number] for number in labels_of_multi(label)] for name, label in rows
     }
-    drawn = list(splits.train.stream(seed=0, batch_size=5, first_step=0, end_step=4, shard=Shard()))
+    drawn = list(splits.train.stream(seed=0, batch_size=5, steps=range(4), shard=Shard()))
     assert {len(record["label"]) for record in drawn} == {0, 1, 2}
 
 

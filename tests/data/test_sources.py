@@ -22,7 +22,7 @@ def array_source(count):
 
 
 def indices(source, *, seed=0, batch_size=4, first_step=0, end_step=5, shard=WHOLE):
-    stream = source.stream(seed=seed, batch_size=batch_size, first_step=first_step, end_step=end_step, shard=shard)
+    stream = source.stream(seed=seed, batch_size=batch_size, steps=range(first_step, end_step), shard=shard)
     return [int(record["index"]) for record in stream]
 
 

@@ -26,7 +26,7 @@ def imagenet21k(root, **settings):
 
 
 def indices(source, *, seed=0, batch_size=5, first_step=0, end_step=10, shard=WHOLE):
-    stream = source.stream(seed=seed, batch_size=batch_size, first_step=first_step, end_step=end_step, shard=shard)
+    stream = source.stream(seed=seed, batch_size=batch_size, steps=range(first_step, end_step), shard=shard)
     return [int(record["index"]) for record in stream]
 
 
@@ -69,7 +69,7 @@ def test_order_is_a_function_of_seed_and_epoch(root, buffer):
     assert indices(source) == order
     assert indices(source, seed=1) != order
     by_number = {number: record["image"].numpy() for number, record in enumerate(source.ordered(Shard()))}
-    stream = source.stream(seed=0, batch_size=5, first_step=0, end_step=5, shard=Shard())
+    stream = source.stream(seed=0, batch_size=5, steps=range(5), shard=Shard())
     assert all(by_number[int(record["index"])] == record["image"].numpy() for record in stream)
 
 

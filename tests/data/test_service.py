@@ -1,0 +1,246 @@
+"""Batches from real service processes on this machine: the same to the last bit, or an error in words."""
+
+import contextlib
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.config import Config, DataConfig
+from effnetv2_keras.data import service as service_lib
+from effnetv2_keras.data.pipeline import InputPlan, train_input
+from effnetv2_keras.data.service import Services, next_batch
+from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.progressive import Stage
+from tests.images import write_classes
+from tests.records import example, pictures, write_imagenet, write_shards
+from tests.short_runs import tiny_config, train_tiny
+from tests.training.test_loop import assert_equal_runs
+from tests.training.test_sources_in_training import lists, multi_label_tfrecord, prepared_tfds, tfrecord
+
+ROOT = pathlib.Path(__file__).parents[2]
+FREE_PORTS = "--port=0"
+
+
+@contextlib.contextmanager
+def running(workers=1, port=FREE_PORTS):
+    """``main.py --mode=data_service``, and the addresses that it prints."""
+    command = [sys.executable, "main.py", "--mode=data_service", port, f"--service_workers={workers}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield process, tuple(process.stdout.readline().strip().removeprefix("--hparam_str=data.service=").split("|"))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def three_services():
+    with running(workers=3) as (_, addresses):
+        yield addresses
+
+
+def dataset(source, services=(), *, first_step=0, steps=7, replicas=1, workers=(1, 0), unreadable=None, **data):
+    plan = InputPlan(DataConfig(service=services, **data), 4, None, unreadable or UnreadableImages("error"))
+    stage = Stage(0, 0, steps, 16, 10.0, 0.4, 0.4, 0.1)
+    input_fn = train_input(source, plan, stage=stage, seed=3, first_step=first_step)
+    return input_fn(tf.distribute.InputContext(*workers, replicas))
+
+
+def batches(source, services=(), **settings):
+    found = list(dataset(source, services, **settings).as_numpy_iterator())
+    assert found
+    return found
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for one, two in zip(left, right):
+        assert set(one) == set(two) == {"image", "label", "weight"}
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, two[name])
+
+
+def folder(root):
+    write_classes(root / "train", {"red": 5, "blue": 6})
+    write_classes(root / "val", {"red": 1, "blue": 1})
+    return {"source": "folder", "data_dir": str(root)}
+
+
+def digits(root):
+    return {"source": "digits"}
+
+
+@pytest.mark.parametrize("make", [folder, lists, digits, tfrecord, multi_label_tfrecord, prepared_tfds])
+def test_batches_of_services_are_those_of_this_process(tmp_path, three_services, make):
+    source = open_splits(DataConfig(**make(tmp_path))).train
+    whole = batches(source, augment="none")
+    assert len(whole) == 7
+    assert_same(batches(source, three_services, first_step=1, augment="none"), whole[1:])
+
+
+def test_wherever_they_begin_and_however_many_there_are(three_services):
+    source = open_splits(DataConfig(source="digits")).train
+    whole = batches(source)
+    assert_same(batches(source, three_services[:1]), whole)
+    assert_same(batches(source, three_services[:2], first_step=3, steps=6), whole[3:6])
+    assert_same(batches(source, three_services, first_step=5), whole[5:])  # fewer batches than services
+
+
+def test_several_replicas_and_workers_have_their_share(tmp_path, three_services):
+    source = open_splits(DataConfig(**tfrecord(tmp_path))).train
+    for workers in ((1, 0), (2, 1)):
+        shares = {"replicas": 2, "workers": workers, "augment": "none"}
+        assert_same(batches(source, three_services[:2], **shares), batches(source, **shares))
+
+
+def test_a_run_goes_on_with_services_that_began_without(tmp_path, three_services):
+    changes = "progressive.stages=1,train.epochs=2,runtime.checkpoint_every=2"  # six steps
+    before = tiny_config(changes, **tfrecord(tmp_path))
+    train_tiny(before, tmp_path / "local")
+    with pytest.MonkeyPatch.context() as patch:
+        steps = iter(range(100))
+
+        def stop_in_the_fourth_step(batches, services):
+            if next(steps) == 3:
+                raise KeyboardInterrupt
+            return next_batch(batches, services)
+
+        patch.setattr("effnetv2_keras.training.loop.next_batch", stop_in_the_fourth_step)
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(before, tmp_path / "moved")
+    train_tiny(before.override({"data.service": "|".join(three_services)}), tmp_path / "moved")
+    assert_equal_runs(tmp_path / "local", tmp_path / "moved")
+
+
+def test_problems_are_reported_in_the_process_that_trains(tmp_path, three_services, caplog):
+    settings = folder(tmp_path)
+    source = open_splits(DataConfig(**settings)).train
+    broken = sorted(tmp_path.glob("train/red/*"))[1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(DataError, match=f"^Cannot decode {broken}: it is not a complete"):
+        take_all(source, three_services[:2], UnreadableImages("error"))
+    skipping = UnreadableImages("skip")
+    found = batches(source, three_services[1:], unreadable=skipping, augment="none")
+    assert skipping.names == [str(broken)]
+    assert caplog.text.count(str(broken)) == 1
+    assert_same(found, batches(source, unreadable=UnreadableImages("skip"), augment="none"))
+    assert 0 < sum((batch["weight"] == 0).sum() for batch in found) < 5
+
+
+def take_all(source, services, unreadable, **settings):
+    take_rest(
+        iter(dataset(source, services, unreadable=unreadable, augment="none", **settings)), source, services, unreadable
+    )
+
+
+def take_rest(found, source, services, unreadable):
+    with unreadable.explained(source, services):
+        while next_batch(found, services) is not None:
+            pass
+
+
+def test_what_is_wrong_with_records_is_named(tmp_path, three_services):
+    root = write_imagenet(tmp_path)
+    image, _ = pictures(1)[0]
+    bad = example(image__encoded=image, image__class__label=9)
+    write_shards(tmp_path, "train", [*[example(image__encoded=image, image__class__label=1)] * 9, bad], 1)
+    source = open_splits(DataConfig(source="tfrecord", data_dir=str(root), num_classes=3)).train
+    with pytest.raises(DataError, match=r"^Record 9 of .*train-00000-of-00001 has the label 9, but 3 classes"):
+        take_all(source, three_services[:2], UnreadableImages("skip"), steps=20)
+    path = pathlib.Path(source.extents()[0][0])
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=rf"^{path} is damaged at record \d+: .*data.unreadable=skip is for images"):
+        take_all(source, three_services[:2], UnreadableImages("skip"), steps=20)
+
+
+def test_no_service_is_said_at_once(tmp_path, three_services):
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+    source = open_splits(DataConfig(source="digits")).train
+    with pytest.raises(UsageError, match=rf"nothing answers at localhost:{port}. Start it with --mode=data_service"):
+        dataset(source, (three_services[0], f"localhost:{port}"))
+
+
+def test_a_port_that_is_taken_is_said():
+    with socket.create_server(("0.0.0.0", 0)) as taken, pytest.raises(UsageError, match="--port=0 for any"):
+        Services(1, port=taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("address", ["localhost", "grpc://localhost:50", "a:b", "a:1,b:2"])
+def test_addresses_are_host_and_port(address):
+    with pytest.raises(ConfigError, match=r"is no address; write host:port, several as host:port\|host:port"):
+        Config().override({"data.service": address})
+
+
+def test_services_are_no_other_run():
+    some = Config().override({"data.service": "a:1|[::1]:2"})
+    assert some.data.service == ("a:1", "[::1]:2")
+    assert Config.from_yaml(some.to_yaml()) == some
+    assert some.override({"data.service": "none"}) == Config()
+    assert not Config().differences(some)
+    assert Config().differences(Config().override({"data.source": "csv"}))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_service_that_dies_ends_the_run_in_words(monkeypatch, restart):
+    monkeypatch.setattr(service_lib, "_GONE_AFTER", 3.0)
+    source, unreadable = open_splits(DataConfig(source="digits")).train, UnreadableImages("error")
+    with contextlib.ExitStack() as stack:
+        port = free_port()
+        process, services = stack.enter_context(running(port=f"--port={port}"))
+        found = iter(dataset(source, services, steps=10**6, augment="none"))
+        next_batch(found, services)
+        process.kill()
+        process.wait()
+        if restart:
+            stack.enter_context(running(port=f"--port={port}"))
+        with pytest.raises(DataError, match=r"tf.data service at localhost:\d+ .*the same command"):
+            take_rest(found, source, services, unreadable)
+
+
+def test_batches_that_come_twice_are_refused():
+    """As from a dispatcher with two workers, each of which makes them all."""
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.partition("://")[2]
+    workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
+    source, unreadable = open_splits(DataConfig(source="digits")).train, UnreadableImages("error")
+    with pytest.raises(DataError, match="service at localhost:.* failed: .*a batch came out of turn"):
+        take_all(source, (address,), unreadable, steps=40)
+    del workers
+
+
+def test_a_stalled_service_ends_the_run_in_words(monkeypatch):
+    monkeypatch.setattr(service_lib, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(service_lib, "_STALLED_AFTER", 0.2)
+    stop = threading.Event()
+    with socket.create_server(("localhost", 0)) as listening:  # something answers, and says nothing
+        address = f"localhost:{listening.getsockname()[1]}"
+        with pytest.raises(DataError, match=f"service at {address} stalls: no batch came for 0 s. Start it again"):
+            next_batch(iter(stop.wait, True), (address,))
+    stop.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_service_cleanly(number):
+    with running() as (process, _):
+        process.send_signal(number)
+        assert process.wait(30) == 0
+
+
+def free_port():
+    """The first of two ports in a row that were free a moment ago."""
+    for port in range(20_000, 60_000, 101):
+        with contextlib.suppress(OSError), socket.create_server(("", port)), socket.create_server(("", port + 1)):
+            return port
+    raise AssertionError
