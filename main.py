@@ -226,7 +226,7 @@ def _data_service(console: rich.console.Console, _: Sequence[str]) -> None:
         services = Services(_SERVICE_WORKERS.value, host=_SERVICE_HOST.value, port=_PORT.value)
         print(f"--hparam_str=data.service={'|'.join(services.addresses)}", flush=True)
         stop.wait()
-        logging.info("%s: the data service ends.", stop.signal_name)
+        logging.info("%s: the data service ends.", stop.name)
 
 
 MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {

@@ -26,7 +26,7 @@ from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
 from effnetv2_keras.training.recorder import Recorder
 from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.samples import describe_network, draw_samples
+from effnetv2_keras.training.samples import Samples, describe_network, draw_samples
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
 from effnetv2_keras.training.strategy import wait_for_all, worker_of
@@ -304,8 +304,11 @@ class Run:
         if self._worker.is_chief:
             *_, model = self.state.models.values()  # the averaged one, if there is one
             note = describe_network(self._config, self.state.finished_steps)
-            samples = draw_samples(
-                model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
-            )
+            try:
+                samples = draw_samples(
+                    model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
+                )
+            except DataError as error:  # the run is whole without them
+                samples = Samples((), str(error))
             self.recorder.finish(samples)
         return self.recorder.log.last_evaluation()
