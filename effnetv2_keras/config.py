@@ -46,7 +46,7 @@ __all__ = [
 
 CONFIG_FILE = "config.yaml"
 
-_CHANGEABLE = ("runtime.", "data.service")
+_CHANGEABLE = ("runtime.", "data.service", "eval.batch_size")
 """Settings, or beginnings of them, that may change when a run is resumed: they do not change its arithmetic."""
 
 

@@ -45,6 +45,10 @@ class Evaluator:
         self._dataset = strategy.distribute_datasets_from_function(input_fn)
         self._function = tf.function(self._step, autograph=False)
 
+    def try_batch(self) -> None:
+        """Evaluates the first batch only, to see that its images can be read and that it fits in memory."""
+        self._function(next(iter(self._dataset)))
+
     def run(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Evaluates on the whole split.
 

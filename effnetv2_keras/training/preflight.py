@@ -22,8 +22,8 @@ def largest_stage(stages: Sequence[Stage], config: Config) -> Stage:
 
 
 @contextlib.contextmanager
-def explained_shortage(config: Config, stage: Stage, replicas: int) -> Iterator[None]:
-    """Says what to change where a step of ``stage`` runs out of device memory.
+def explained_shortage(config: Config, replicas: int, stage: Stage | None = None) -> Iterator[None]:
+    """Says what to change where a step of ``stage``, or without one the evaluation, runs out of device memory.
 
     Raises:
         MemoryShortageError: in place of TensorFlow's own error.
@@ -31,13 +31,25 @@ def explained_shortage(config: Config, stage: Stage, replicas: int) -> Iterator[
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        parts = config.micro_batches(stage.index)
-        images = config.train.batch_size // replicas // parts
-        raise MemoryShortageError(
-            f"Stage {stage.index + 1} does not fit in memory: {images} images of {stage.image_size} px at a time on "
-            f"each of {replicas} replicas, in {config.precision.policy}. Compute a batch in more parts, with the same "
-            f"result but for BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the "
-            f"{config.progressive.stages} stages, as 1|...|{2 * parts}; or use a smaller train.batch_size, "
-            "runtime.rematerialize=true, precision.policy=mixed_bfloat16, more replicas, or a smaller "
-            f"progressive.image_size.end. ({str(error).splitlines()[0]})"
-        ) from error
+        advice = _advice(config, replicas, stage) if stage else _advice_for_evaluation(config, replicas)
+        raise MemoryShortageError(f"{advice} ({str(error).splitlines()[0]})") from error
+
+
+def _advice(config: Config, replicas: int, stage: Stage) -> str:
+    parts = config.micro_batches(stage.index)
+    images = config.train.batch_size // replicas // parts
+    return (
+        f"Stage {stage.index + 1} does not fit in memory: {images} images of {stage.image_size} px at a time on each "
+        f"of {replicas} replicas, in {config.precision.policy}. Compute a batch in more parts, with the same result but "
+        f"for BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the {config.progressive.stages} "
+        f"stages, as 1|...|{2 * parts}; or use a smaller train.batch_size, runtime.rematerialize=true, "
+        "precision.policy=mixed_bfloat16, more replicas, or a smaller progressive.image_size.end."
+    )
+
+
+def _advice_for_evaluation(config: Config, replicas: int) -> str:
+    images = config.eval.batch_size // replicas
+    return (
+        f"The evaluation does not fit in memory: {images} images of {config.eval_size} px at a time on each of "
+        f"{replicas} replicas. Use a smaller eval.batch_size than {config.eval.batch_size}: the run may go on with another."
+    )

@@ -12,16 +12,14 @@ import tensorflow as tf
 
 from effnetv2_keras import specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, eval_input, train_input
-from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.sources import DataError
 from effnetv2_keras.data.splits import Splits
-from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.headline import headline_of_best
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.training.checkpoints import Checkpoints
 from effnetv2_keras.training.evaluation import Evaluator
+from effnetv2_keras.training.feed import Feed
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
 from effnetv2_keras.training.recorder import Recorder
@@ -31,7 +29,6 @@ from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
 from effnetv2_keras.training.strategy import wait_for_all, worker_of
 from effnetv2_keras.training.trackers import check_libraries
-from effnetv2_keras.training.watchdog import Watchdog
 
 
 class Run:
@@ -54,7 +51,6 @@ class Run:
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
         self._steps_per_epoch = num_train / config.train.batch_size
-        self._unreadable = UnreadableImages(config.data.unreadable)
         spec = spec or config.spec
         self._normalization = None if config.model.include_preprocessing else spec.normalization
         self.state = create_state(
@@ -83,13 +79,11 @@ class Run:
         if initialized:
             self.recorder.progress.say(initialized.describe())
         self._restore()
-        self._watchdog = Watchdog(config.runtime.stall_seconds)
+        self.feed = Feed(config, splits, strategy, self._normalization)
         self._evaluator = Evaluator(
             self.state.models,
             strategy,
-            input_fn=eval_input(
-                splits.evaluation, self._input_plan(config.eval.batch_size), image_size=config.eval_size
-            ),
+            input_fn=self.feed.evaluation(),
             num_examples=splits.evaluation.num_examples,
             batch_size=config.eval.batch_size,
             loss_type=config.train.loss_type,
@@ -102,68 +96,52 @@ class Run:
         self.recorder.go_on_from(self._checkpoints.restore_latest())
         self.state.lr_scale.assign(self.recorder.log.lr_scale)
 
-    def _input_plan(self, batch_size: int) -> InputPlan:
-        return InputPlan(self._config.data, batch_size, self._normalization, self._unreadable)
-
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """Shows progress and watches the input while the context lasts."""
-        with self.recorder.shown(), self._watchdog:
+        with self.recorder.shown(), self.feed:
             yield
 
     def prepare(self, stop: StopRequest) -> None:
         """Finds out what would end the run later, and does the evaluation that an interruption left out."""
         step = self.state.finished_steps
-        if step == 0:
+        left = [(stage, steps.start) for stage, steps in remaining(self.stages, step=step)]
+        if left:
             self._checkpoints.check_room()
+        if step == 0:
             self.save()  # to go back to, and to see that it can be written
-        left = list(remaining(self.stages, step=step))
-        if self._config.runtime.preflight and left:
-            self._preflight([(stage, steps.start) for stage, steps in left])
+        if left and self._config.runtime.preflight:
+            self._preflight(left)
         evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self.recorder.log.rows)
         if step and self.evaluation_due(step) and not evaluated:
             self.evaluate(self._stage_at_hand(), stop)
 
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
-        """Draws a batch of each stage that is left and takes a step of the largest, then forgets that step."""
+        """Tries a batch of each stage that is left, a step of the largest and the evaluation; forgets that step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
         with self.recorder.paused():
             for stage, first_step in left:
                 self.recorder.progress.trying(stage)
-                batch = self._next(self.make_input(stage, first_step), stage, first_step)
+                batch = self.feed.next(self.feed.batches(stage, first_step), stage, first_step)
                 if stage is largest:
                     step, start = self._make_step(stage), time.perf_counter()
-                    with explained_shortage(self._config, stage, self._strategy.num_replicas_in_sync):
+                    with self._explained_shortage(stage):
                         float(step(batch)["loss"])
                     self._tried = (step, time.perf_counter() - start)
+            with self.feed.evaluating(), self._explained_shortage():
+                self._evaluator.try_batch()
             self._restore()
+
+    def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
+        return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)
 
     def _make_step(self, stage: Stage) -> TrainStep:
         return TrainStep(self.state, self._strategy, config=self._config, stage=stage)
 
-    def make_input(self, stage: Stage, first_step: int) -> Any:
-        """The stage's batches from ``first_step`` on."""
-        plan = self._input_plan(self._config.train.batch_size)
-        input_fn = train_input(
-            self._splits.train, plan, stage=stage, seed=self._config.train.seed, first_step=first_step
-        )
-        return iter(self._strategy.distribute_datasets_from_function(input_fn))
-
-    def _next(self, batches: Any, stage: Stage, step: int) -> Any:
-        with self._watching(stage, step), self.recorder.clock.waiting():
-            return next_batch(batches, self._config.data.service)
-
-    @contextlib.contextmanager
-    def _watching(self, stage: Stage, step: int) -> Iterator[None]:
-        awaited = f"the batch of step {step + 1} (stage {stage.index + 1}, {stage.image_size} px)"
-        reading = self._unreadable.explained(self._splits.train, self._config.data.service)
-        with self._watchdog.waiting_for(awaited), reading:
-            yield
-
     def enter(self, stage: Stage, step: int) -> None:
         """Makes input and step of a stage ready, to go on after ``step`` finished steps of the run."""
         self.recorder.enter(stage, step)
-        self._batches = self.make_input(stage, step)
+        self._batches = self.feed.batches(stage, step)
         if self._tried and self._tried[0].stage is stage:
             self._step, seconds = self._tried
             self._tried = None
@@ -202,11 +180,11 @@ class Run:
         """
         first = self.recorder.is_first(step)
         try:
-            with explained_shortage(self._config, stage, self._strategy.num_replicas_in_sync):
+            with self._explained_shortage(stage):
                 if self._config.runtime.steps_per_loop == 1:
                     metrics = self._take_one(stage, step, bool(stop), first=first)
                 else:
-                    with self._watching(stage, step), self.recorder.clock.stepping(first=first):
+                    with self.feed.awaited(stage, step), self.recorder.clock.stepping(first=first):
                         metrics = self._step.several(self._batches, count, bool(stop))
                         self._await(metrics, first)
         except DataError as error:
@@ -219,10 +197,10 @@ class Run:
         return heard is not None and float(tf.reduce_max(heard)) > 0
 
     def _take_one(self, stage: Stage, step: int, stop: bool, *, first: bool) -> Metrics:
-        batch = self._next(self._batches, stage, step)
+        with self.recorder.clock.waiting():
+            batch = self.feed.next(self._batches, stage, step)
         if first:
-            images = self._strategy.experimental_local_results(batch["image"])[0]
-            self.recorder.show(stage, step, lambda: self._input_plan(1).pixels(images).numpy())
+            self.recorder.show(stage, step, lambda: self.feed.pixels(batch))
         with self.recorder.clock.stepping(first=first):
             metrics = self._step(batch, stop)
             self._await(metrics, first)
@@ -290,7 +268,7 @@ class Run:
                 raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command goes on with it.")
 
         with self.recorder.paused():
-            with self._unreadable.explained(self._splits.evaluation):
+            with self.feed.evaluating(), self._explained_shortage():
                 figures = self._evaluator.run(on_step)
             metric = headline_of_best(figures)
             is_best = self._checkpoints.save_if_best(figures[metric], metric)

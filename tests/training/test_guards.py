@@ -95,7 +95,7 @@ from tests.short_runs import tiny_config
 tf.reduce_sum(tf.zeros([100]))
 limit = psutil.Process().memory_info().vms + 2**30
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-with explained_shortage(tiny_config(), Stage(1, 6, 12, 24, 0, 0, 0, 0), 1):
+with explained_shortage(tiny_config(), 1, Stage(1, 6, 12, 24, 0, 0, 0, 0)):
     tf.zeros([2**30])
 """
 
