@@ -40,16 +40,17 @@ def _advice(config: Config, replicas: int, stage: Stage) -> str:
     images = config.train.batch_size // replicas // parts
     return (
         f"Stage {stage.index + 1} does not fit in memory: {images} images of {stage.image_size} px at a time on each "
-        f"of {replicas} replicas, in {config.precision.policy}. Compute a batch in more parts, with the same result but "
-        f"for BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the {config.progressive.stages} "
-        f"stages, as 1|...|{2 * parts}; or use a smaller train.batch_size, runtime.rematerialize=true, "
-        "precision.policy=mixed_bfloat16, more replicas, or a smaller progressive.image_size.end."
+        f"of {replicas} replicas, in {config.precision.policy}. Compute a batch in more parts, with the same result "
+        f"but for BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the "
+        f"{config.progressive.stages} stages, as 1|...|{2 * parts}; or use a smaller train.batch_size, "
+        "runtime.rematerialize=true, precision.policy=mixed_bfloat16, more replicas, or a smaller "
+        "progressive.image_size.end."
     )
 
 
 def _advice_for_evaluation(config: Config, replicas: int) -> str:
     images = config.eval.batch_size // replicas
     return (
-        f"The evaluation does not fit in memory: {images} images of {config.eval_size} px at a time on each of "
-        f"{replicas} replicas. Use a smaller eval.batch_size than {config.eval.batch_size}: the run may go on with another."
+        f"The evaluation does not fit in memory: {images} images of {config.eval_size} px at a time on each "
+        f"of {replicas} replicas. Use a smaller eval.batch_size than {config.eval.batch_size}: the run may go on with it."
     )

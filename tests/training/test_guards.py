@@ -19,6 +19,7 @@ from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.preflight import MemoryShortageError, largest_stage
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.steps import TrainStep
+from effnetv2_keras.training.strategy import make_strategy
 from effnetv2_keras.training.watchdog import Watchdog
 from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
@@ -76,6 +77,52 @@ def test_preflight_tries_the_largest_stage_and_the_data_of_each(tmp_path, monkey
         train_tiny(tiny_config("runtime.preflight=false"), tmp_path / "late", splits=array_splits())
     assert sizes == [24, *[16] * 6, 24]
     assert tf.train.latest_checkpoint(str(tmp_path / "late" / "checkpoints")).endswith("ckpt-6")
+
+
+def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
+    write_classes(tmp_path / "train", {"red": 8, "green": 8, "blue": 8})
+    (broken, *_) = write_classes(tmp_path / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
+    broken.write_bytes(broken.read_bytes()[:200])
+    config = tiny_config("runtime.preflight=true", data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=f"Cannot decode {broken}"):
+        train_tiny(config, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").metrics() == []
+
+
+def test_a_stage_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, monkeypatch):
+    made, begin = [], TrainStep.__init__
+
+    def noted(self, *arguments, **keywords):
+        made.append(self)
+        begin(self, *arguments, **keywords)
+
+    monkeypatch.setattr(TrainStep, "__init__", noted)
+    config = tiny_config("runtime.preflight=true,progressive.stages=3")
+    train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy("mirrored"))
+    assert [step.traces for step in made] == [2, 2, 2]
+    assert sorted(step.stage.index for step in made) == [0, 1, 2]
+    rows = [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "train"]
+    compiled = [sum(row["compile_seconds"] for row in rows if row["stage"] == stage) for stage in range(3)]
+    assert min(compiled) > 0.1  # noted of the stage whose step was tried before the first, too
+
+
+@pytest.mark.parametrize(("first", "then"), [("cpu", "mirrored"), ("mirrored", "cpu")])
+def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, monkeypatch, first, then):
+    """With the same images in the same order, and so the same weights but for rounding (BatchNorm frozen)."""
+    config = tiny_config(
+        "train.freeze_bn=true,train.optimizer=sgd,model.survival_prob=1,progressive.dropout_rate.start=0,"
+        "progressive.dropout_rate.end=0"
+    )
+    train_tiny(config, tmp_path / "whole", splits=array_splits(), strategy=make_strategy(first))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy(first))
+    train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy(then))
+    whole, run = final_weights(tmp_path / "whole"), final_weights(tmp_path / "run")
+    assert whole.keys() == run.keys()
+    for name, value in whole.items():
+        np.testing.assert_allclose(run[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_the_largest_stage_is_that_with_most_pixels_at_a_time():

@@ -133,6 +133,26 @@ def test_micro_batches_are_really_smaller():
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
+def test_moving_averages_keep_their_pace_in_micro_batches():
+    """Two parts alike: each moves the averages half as far, so that both together do what the whole batch does."""
+    half = make_batch()
+    twice = {name: tf.concat([value[:4], value[:4]], 0) for name, value in half.items()}
+    whole, divided = (Run("cpu", f"{PLAIN},train.accumulation_steps={parts}") for parts in (1, 2))
+    before = {weight.name: weight.numpy() for weight in whole.state.model.weights if "moving_mean" in weight.name}
+    for run in (whole, divided):
+        run(twice)
+    means = [{w.name: w.numpy() for w in run.state.model.weights if w.name in before} for run in (whole, divided)]
+    for name, start in before.items():
+        assert np.abs(means[0][name] - start).max() > 1e-4, name
+        np.testing.assert_allclose(means[1][name], means[0][name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_synchronised_micro_batches_are_refused_on_replicas():
+    Run("cpu", "train.sync_bn=true,train.accumulation_steps=2")
+    with pytest.raises(UsageError, match="sync_bn=true cannot be had with train.accumulation_steps=2 on 2 replicas"):
+        Run("mirrored", "train.sync_bn=true,train.accumulation_steps=2")
+
+
 def test_each_micro_batch_draws_its_own_masks():
     run = Run(
         "cpu", "model.survival_prob=1,progressive.dropout_rate.start=0.5,train.accumulation_steps=2", freeze_bn=True
