@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -104,13 +102,21 @@ def two_addresses():
         return ",".join(f"localhost:{one.getsockname()[1]}" for one in (first, second))
 
 
-def start_workers(images, folder, *flags, kill="", **keywords):
-    """Two workers, of which the second is killed."""
+def start_workers(images, folder, *flags, kill="", victim=1, **keywords):
+    """Two workers, of which one is killed."""
     flags = ("--strategy=multiworker", f"--workers={two_addresses()}", *flags)
     return [
-        start(images, folder, *flags, f"--worker_index={index}", kill=kill if index else "", **keywords)
+        start(images, folder, *flags, f"--worker_index={index}", kill=kill if index == victim else "", **keywords)
         for index in (0, 1)
     ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_workers(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers") / "run"
+    workers = [end(process) for process in start_workers(images, folder)]
+    assert [status for status, _ in workers] == [0, 0], workers
+    return folder
 
 
 def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path):
@@ -140,33 +146,46 @@ def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path):
     assert moved > 20
 
 
+def start_again(process):
+    """The same command, without the signal."""
+    environment = {**os.environ, "PYTHONPATH": ".", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(process.args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("rejoin", ["--rejoin", "--norejoin"])
-def test_a_killed_worker_comes_back(images, tmp_path, rejoin):
-    whole = [end(process) for process in start_workers(images, tmp_path / "whole")]
-    assert [status for status, _ in whole] == [0, 0], whole
-    first, second = start_workers(images, tmp_path / "run", rejoin, kill="mid_stage:SIGKILL")
+@pytest.mark.parametrize(("moment", "victim"), [*((moment, 1) for moment in MOMENTS), ("mid_stage", 0)])
+def test_a_killed_worker_comes_back_and_all_go_on(images, uninterrupted_workers, tmp_path, moment, victim):
+    """The other one starts again by itself and waits for it."""
+    workers = start_workers(images, tmp_path / "run", kill=f"{moment}:SIGKILL", victim=victim)
+    assert end(workers[victim])[0] == -signal.SIGKILL
+    latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
+    assert int(latest.rpartition("-")[2]) < 12
+    workers[victim] = start_again(workers[victim])
+    ended = [end(process) for process in workers]
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert "Another of the 2 workers is gone" in ended[1 - victim][1]
+    assert_same_end(uninterrupted_workers, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_without_rejoining_the_others_end_too(images, uninterrupted_workers, tmp_path):
+    first, second = start_workers(images, tmp_path / "run", "--norejoin", kill="mid_stage:SIGKILL")
     assert end(second)[0] == -signal.SIGKILL
-    if rejoin == "--norejoin":
-        status, output = end(first)
-        assert status == EXIT_INTERRUPTED, output
-        assert "Another of the 2 workers is gone" in output
-        first, second = start_workers(images, tmp_path / "run")
-    else:
-        time.sleep(5)
-        second = subprocess.Popen(second.args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert [end(process)[0] for process in (first, second)] == [0, 0]
-    assert_same_end(tmp_path / "whole", tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_worker_stops_all_at_one_step(images, tmp_path):
-    whole = [end(process) for process in start_workers(images, tmp_path / "whole")]
-    assert [status for status, _ in whole] == [0, 0], whole
-    stopped = [end(process) for process in start_workers(images, tmp_path / "run", kill="mid_stage:SIGTERM")]
-    assert [status for status, _ in stopped] == [EXIT_INTERRUPTED] * 2, stopped
-    assert pathlib.Path(tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))).name in ("ckpt-5", "ckpt-6")
+    status, output = end(first)
+    assert status == EXIT_INTERRUPTED, output
+    assert "Another of the 2 workers is gone" in output
     again = [end(process) for process in start_workers(images, tmp_path / "run")]
     assert [status for status, _ in again] == [0, 0], again
-    assert_same_end(tmp_path / "whole", tmp_path / "run")
-    assert final_weights(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"] == 12
+    assert_same_end(uninterrupted_workers, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_to_one_worker_stops_all_at_one_step(images, uninterrupted_workers, tmp_path, moment):
+    stopped = [end(process) for process in start_workers(images, tmp_path / "run", kill=f"{moment}:SIGTERM")]
+    assert [status for status, _ in stopped] == [EXIT_INTERRUPTED] * 2, stopped
+    latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
+    assert 0 < int(latest.rpartition("-")[2]) < 12
+    again = [end(process) for process in start_workers(images, tmp_path / "run")]
+    assert [status for status, _ in again] == [0, 0], again
+    assert_same_end(uninterrupted_workers, tmp_path / "run")
