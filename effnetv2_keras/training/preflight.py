@@ -51,6 +51,6 @@ def _advice(config: Config, replicas: int, stage: Stage) -> str:
 def _advice_for_evaluation(config: Config, replicas: int) -> str:
     images = config.eval.batch_size // replicas
     return (
-        f"The evaluation does not fit in memory: {images} images of {config.eval_size} px at a time on "
-        f"each of {replicas} replicas. Use a smaller eval.batch_size than {config.eval.batch_size}: the run may go on with it."
+        f"The evaluation does not fit in memory: {images} images of {config.eval_size} px at a time on each "
+        f"of {replicas} replicas. Use a smaller eval.batch_size than {config.eval.batch_size}; a run may go on with it."
     )

@@ -27,7 +27,7 @@ from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.samples import Samples, describe_network, draw_samples
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
-from effnetv2_keras.training.strategy import wait_for_all, worker_of
+from effnetv2_keras.training.strategy import make_barrier, worker_of
 from effnetv2_keras.training.trackers import check_libraries
 
 
@@ -90,6 +90,7 @@ class Run:
         )
         self._tried: tuple[TrainStep, float] | None = None
         self._stops: Any = None
+        self._meet = make_barrier(strategy)
 
     def _restore(self) -> None:
         """Goes back to the newest good checkpoint, and to the log and learning rate that belong to it."""
@@ -251,7 +252,7 @@ class Run:
             if not self.state.is_finite():
                 self.recorder.diverged(stage, step - 1, "A weight is not finite")
             saved = self._checkpoints.save()
-            wait_for_all(self._strategy)  # so that the file is there for all of them
+            self._meet()  # so that the file is there for all of them
             return saved
 
     def evaluate(self, stage: Stage, stop: StopRequest) -> None:
@@ -279,14 +280,15 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Draws the plot, writes the report and prints the table of stages; returns the last evaluation."""
+        *_, model = self.state.models.values()  # the averaged one, if there is one
+        note = describe_network(self._config, self.state.finished_steps)
+        try:  # on every worker: reading BatchNorm's statistics takes all of them
+            samples = draw_samples(
+                model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
+            )
+        except DataError as error:  # the run is whole without them
+            samples = Samples((), str(error))
         if self._worker.is_chief:
-            *_, model = self.state.models.values()  # the averaged one, if there is one
-            note = describe_network(self._config, self.state.finished_steps)
-            try:
-                samples = draw_samples(
-                    model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
-                )
-            except DataError as error:  # the run is whole without them
-                samples = Samples((), str(error))
             self.recorder.finish(samples)
+        self._meet()
         return self.recorder.log.last_evaluation()

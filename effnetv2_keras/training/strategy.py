@@ -65,11 +65,17 @@ def worker_of(strategy: tf.distribute.Strategy) -> Worker:
     return Worker(tasks.index((resolver.task_type, resolver.task_id)), len(tasks)) if tasks else Worker()
 
 
-def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns once all workers have called it."""
-    if worker_of(strategy).count > 1:
+def make_barrier(strategy: tf.distribute.Strategy) -> Callable[[], None]:
+    """Makes a function that returns once all workers have called it."""
+    if worker_of(strategy).count == 1:
+        return lambda: None
+
+    @tf.function(autograph=False)
+    def count() -> tf.Tensor:
         ones = strategy.run(lambda: tf.constant(1.0))
-        float(strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
+
+    return lambda: count().numpy()
 
 
 @contextlib.contextmanager
