@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Iterator
 from typing import Callable
@@ -93,8 +94,14 @@ def explained_losses(worker: Worker) -> Iterator[None]:
             raise
         raise WorkerLost(
             f"Another of the {worker.count} workers is gone, or does not answer. Start all of them again with the same "
-            f"commands: they go on from the last checkpoint. ({str(error).splitlines()[0]})"
+            f"commands: they go on from the last checkpoint. ({_reason(error)})"
         ) from error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line of a message that says most: the last one that names no node of a graph."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    return next((line for line in reversed(lines) if line and "node" not in line), lines[0])
 
 
 def _tasks(cluster: tf.train.ClusterSpec) -> list[tuple[str, int]]:
@@ -139,6 +146,7 @@ def _tpu(devices: Devices) -> tf.distribute.Strategy:
 
 def _multiworker(devices: Devices) -> tf.distribute.Strategy:
     """All devices of all workers; the same call in each of them waits for the others."""
+    tf.get_logger().setLevel(logging.WARNING)  # it tells of every sum over the workers
     return tf.distribute.MultiWorkerMirroredStrategy(
         _resolve_flags(devices) if devices.workers else _resolve_environment()
     )
