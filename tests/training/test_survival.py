@@ -43,7 +43,11 @@ def start(images, model_dir, *flags, kill="", changes=""):
 
 
 def end(process):
-    output, _ = process.communicate(timeout=400)
+    try:
+        output, _ = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, output
 
 
