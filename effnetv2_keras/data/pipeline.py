@@ -243,30 +243,37 @@ def sample_images(source: Source, data: DataConfig, *, image_size: int, count: i
     Returns:
         A dataset of uint8 ``[S, S, 3]``; levels that are no whole numbers are rounded.
     """
-    samples = sample_records(source, data, image_size=image_size, count=count)
-    return samples.map(_plain_graph(lambda sample: sample["image"]))
+    samples = _samples(source, data, image_size=image_size, count=count)
+    readable = samples.filter(_plain_graph(lambda sample: is_sound(sample["image_problem"])))
+    return readable.map(_plain_graph(lambda sample: sample["image"]))
 
 
 def sample_records(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
-    """Draws the same images as ``sample_images``, with labels; those that cannot be used are left out.
+    """Draws the same images as ``sample_images``, with labels; those that stand for no class are left out.
 
     Returns:
         A dataset of ``image``, uint8 ``[S, S, 3]``, and ``label``, float32 ``[classes]``, a one for each label.
     """
+    samples = _samples(source, data, image_size=image_size, count=count)
+    sound = samples.filter(_plain_graph(lambda sample: is_sound(sample["problem"])))
+    return sound.map(_plain_graph(lambda sample: {name: sample[name] for name in ("image", "label")}))
+
+
+def _samples(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
+    """Images and labels, the problem of the image, and that of either."""
     count = min(count, source.num_examples)
     records = source.stream(seed=0, batch_size=count, steps=range(1), shard=Shard())
     load_image = _evaluation_image(data, image_size)
 
     @_plain_graph
     def load(record: Record) -> Batch:
-        image, problem = load_image(record)
-        label, problem = guard_label(record, len(source.class_names), problem)
+        image, image_problem = load_image(record)
+        label, problem = guard_label(record, len(source.class_names), image_problem)
         label = label_vector(label, len(source.class_names))
-        return {"image": tf.saturate_cast(tf.round(image), tf.uint8), "label": label, "problem": problem}
+        image = tf.saturate_cast(tf.round(image), tf.uint8)
+        return {"image": image, "label": label, "image_problem": image_problem, "problem": problem}
 
-    samples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    sound = samples.filter(_plain_graph(lambda sample: is_sound(sample["problem"])))
-    return sound.map(_plain_graph(lambda sample: {name: sample[name] for name in ("image", "label")}))
+    return records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:

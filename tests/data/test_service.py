@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_a_run_goes_on_with_services_that_began_without(tmp_path, three_services
                 raise KeyboardInterrupt
             return next_batch(batches, services)
 
-        patch.setattr("effnetv2_keras.training.loop.next_batch", stop_in_the_fourth_step)
+        patch.setattr("effnetv2_keras.training.feed.next_batch", stop_in_the_fourth_step)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(before, tmp_path / "moved")
     train_tiny(before.override({"data.service": "|".join(three_services)}), tmp_path / "moved")
@@ -215,6 +216,8 @@ def test_batches_that_come_twice_are_refused():
     address = dispatcher.target.partition("://")[2]
     workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
     source, unreadable = open_splits(DataConfig(source="digits")).train, UnreadableImages("error")
+    while dispatcher._num_workers() < len(workers):
+        time.sleep(0.05)
     with pytest.raises(DataError, match="service at localhost:.* failed: .*a batch came out of turn"):
         take_all(source, (address,), unreadable, steps=40)
     del workers

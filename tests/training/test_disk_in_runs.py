@@ -104,20 +104,27 @@ train_arrays(folder)
 def test_a_run_on_a_full_disk_goes_on_when_there_is_room(runs, tmp_path):
     script = """
 from effnetv2_keras.training.disk import NoRoomError
+from effnetv2_keras.training.steps import TrainStep
 from tests.training.test_checkpoints import names
 from tests.training.test_disk_in_runs import train_arrays
-run = folder / "run"
+run, filler, call, count = folder / "run", folder / "filler", TrainStep.__call__, []
+def fill(self, *arguments):
+    count.append(1)
+    if len(count) == 7:
+        filler.write_bytes(bytes(shutil.disk_usage(folder).free - 30_000))
+    return call(self, *arguments)
+TrainStep.__call__ = fill
 try:
     train_arrays(run)
 except NoRoomError as error:
     print(error)
 print([name for name in names(run / "checkpoints") if name.endswith("index") or name.startswith(".")])
-remount("size=64m")
+filler.unlink()
 train_arrays(run)
 shutil.copytree(run, folder.with_name("copy"))
 """
-    error, kept = run_in_tmpfs(script, tmp_path / "mounted", size="900k").splitlines()
+    error, kept = run_in_tmpfs(script, tmp_path / "mounted", size="3m").splitlines()
     assert "0.2 MB are needed (0.2 MB each) and 0." in error
     assert "are free. The run is kept at step 6. Free some room or lower runtime.keep_checkpoint_max" in error
-    assert kept == "['ckpt-4.index', 'ckpt-6.index']"
+    assert kept == "['ckpt-0.index', 'ckpt-4.index', 'ckpt-6.index']"
     assert_equal_runs(runs / "whole", tmp_path / "copy")

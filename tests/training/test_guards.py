@@ -248,11 +248,14 @@ def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
+MEASURED = ("seconds", "images_per_second", "compile_seconds", "input_wait", "memory_mb")
+
+
 def test_steps_per_loop_changes_nothing_but_the_pace(plain, tmp_path):
     train_tiny(tiny_config("runtime.steps_per_loop=4"), tmp_path / "run", splits=array_splits())
     assert_equal_runs(plain, tmp_path / "run")
     rows = [
-        [{**row, "seconds": 0, "images_per_second": 0} for row in RunFolder(folder).metrics()]
+        [{key: value for key, value in row.items() if key not in MEASURED} for row in RunFolder(folder).metrics()]
         for folder in (plain, tmp_path / "run")
     ]
     assert rows[0] == rows[1]

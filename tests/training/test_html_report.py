@@ -1,6 +1,7 @@
 import html.parser
 import json
 import re
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -218,7 +219,7 @@ def test_samples_of_a_run_without_data_or_checkpoint(tmp_path, monkeypatch):
     digits = samples_of_run(run, changes={"data.source": "digits"}, spec=TINY)
     assert "The data has other classes than the run: 0, 1, 2, 3, 4 ..." in digits.note
     for folder in ("best", "checkpoints"):
-        (run / folder / "checkpoint").unlink()
+        shutil.rmtree(run / folder)
     source = ArraySource(np.zeros((6, 8, 8, 3), np.uint8), np.arange(6), RunFolder(run).class_names())
     monkeypatch.setattr(samples, "open_splits", lambda _: Splits(source, source))
     assert "has no checkpoint yet" in samples_of_run(run, spec=TINY).note
