@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -209,18 +208,21 @@ def test_a_service_that_dies_ends_the_run_in_words(monkeypatch, restart):
             take_rest(found, source, services, unreadable)
 
 
-def test_batches_that_come_twice_are_refused():
-    """As from a dispatcher with two workers, each of which makes them all."""
-    service = tf.data.experimental.service
-    dispatcher = service.DispatchServer()
-    address = dispatcher.target.partition("://")[2]
-    workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda batches: batches.flat_map(lambda *item: tf.data.Dataset.from_tensors(item).repeat(2)), "out of turn"),
+        (lambda batches: batches.skip(1), "out of turn"),
+        (lambda batches: batches.take(2), "was expected to contain 4 elements but contained only 2"),
+    ],
+)
+def test_batches_that_come_twice_or_not_at_all_are_refused(monkeypatch, spoil, message):
+    monkeypatch.setattr(tf.data.experimental.service, "distribute", lambda **_: spoil)
     source, unreadable = open_splits(DataConfig(source="digits")).train, UnreadableImages("error")
-    while dispatcher._num_workers() < len(workers):
-        time.sleep(0.05)
-    with pytest.raises(DataError, match="service at localhost:.* failed: .*a batch came out of turn"):
-        take_all(source, (address,), unreadable, steps=40)
-    del workers
+    with socket.create_server(("localhost", 0)) as listening:
+        address = f"localhost:{listening.getsockname()[1]}"
+        with pytest.raises(DataError, match=f"service at {address} failed: .*{message}"):
+            take_all(source, (address,), unreadable, steps=4)
 
 
 def test_a_stalled_service_ends_the_run_in_words(monkeypatch):
