@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras import specs
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.strategy import make_strategy
 from main import EXIT_INTERRUPTED
 from tests.images import write_classes
-from tests.short_runs import SETTINGS, tiny_config, train_tiny
+from tests.short_runs import SETTINGS, train_tiny
+from tests.tiny import TINY
 from tests.tiny_main import MOMENTS
 from tests.training.test_loop import assert_equal_runs, final_weights
 
@@ -123,7 +125,7 @@ def uninterrupted_workers(images, tmp_path_factory):
     return folder
 
 
-def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path):
+def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path, monkeypatch):
     """Every weight and average after a whole run with augmentation and two stages, BatchNorm frozen.
 
     Without mixup, for which each worker pairs its own images.
@@ -136,7 +138,8 @@ def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path):
     assert [status for status, _ in workers] == [0, 0], workers
     assert "evaluated 13 of 13 images" in workers[0][1]
     assert "evaluated" not in workers[1][1]
-    config = tiny_config(changes.lstrip(","), data_dir=str(images))
+    monkeypatch.setitem(specs.MODELS, "tiny", TINY)
+    config = RunFolder(tmp_path / "workers").config()
     for name in ("mirrored", "cpu"):
         train_tiny(config, tmp_path / name, strategy=make_strategy(name))
     start, one = (
