@@ -132,7 +132,7 @@ def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path, monke
     """
     changes = (
         ",train.freeze_bn=true,model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0,"
-        "progressive.mixup_alpha.end=0,train.optimizer=sgd,train.accumulation_steps=1|2"
+        "progressive.mixup_alpha.end=0,train.optimizer=sgd,train.lr_base=3,train.accumulation_steps=1|2"
     )
     workers = [end(process) for process in start_workers(images, tmp_path / "workers", changes=changes)]
     assert [status for status, _ in workers] == [0, 0], workers
