@@ -19,8 +19,7 @@ import time
 import rich.console
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
-import hparams
-from benchmarks.photos import write_photos
+from benchmarks.photos import photo_config
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.run import Run
@@ -39,16 +38,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps of a chunk")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = hparams.load("folder", arguments.model_name).override(
-            {
-                "data.data_dir": str(write_photos(pathlib.Path(folder) / "photos")),
-                "train.batch_size": arguments.batch,
-                "train.min_steps": 100_000,
-                "progressive.stages": 1,
-                "progressive.image_size.end": arguments.image_size,
-                "runtime.preflight": False,
-            }
-        )
+        size = arguments.image_size
+        config = photo_config(
+            pathlib.Path(folder) / "photos", arguments.model_name, batch=arguments.batch, stages=1, start=size, end=size
+        ).override({"train.min_steps": 100_000, "runtime.preflight": False})
         strategy, splits = make_strategy("cpu"), open_splits(config.data)
         run = Run(config, RunFolder(pathlib.Path(folder) / "run"), strategy, splits, None, rich.console.Console())
         (stage,) = run.stages

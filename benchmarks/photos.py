@@ -8,6 +8,9 @@ import numpy as np
 import PIL.Image
 from sklearn.datasets import load_sample_images
 
+import hparams
+from effnetv2_keras.config import Config
+
 
 def write_photos(root: pathlib.Path, *, per_class: int = 100, size: tuple[int, int] = (500, 375)) -> pathlib.Path:
     """Writes windows of ``size`` (width, height) as ``root/train/CLASS/*.jpg`` and a few as ``root/val``."""
@@ -22,3 +25,16 @@ def write_photos(root: pathlib.Path, *, per_class: int = 100, size: tuple[int, i
                 window = photo[top : top + height, left : left + width]
                 PIL.Image.fromarray(window).save(folder / f"{number:04d}.jpg", quality=92)
     return root
+
+
+def photo_config(root: pathlib.Path, model_name: str, *, batch: int, stages: int, start: int, end: int) -> Config:
+    """Writes photos below ``root`` and makes a run of them, in stages from ``start`` to ``end`` pixels."""
+    return hparams.load("folder", model_name).override(
+        {
+            "data.data_dir": str(write_photos(root)),
+            "train.batch_size": batch,
+            "progressive.stages": stages,
+            "progressive.image_size.start": start,
+            "progressive.image_size.end": end,
+        }
+    )

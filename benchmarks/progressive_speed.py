@@ -18,8 +18,7 @@ import tempfile
 import time
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
-import hparams
-from benchmarks.photos import write_photos
+from benchmarks.photos import photo_config
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
@@ -39,14 +38,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="steps of each stage in a round")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = hparams.load("folder", arguments.model_name).override(
-            {
-                "data.data_dir": str(write_photos(pathlib.Path(folder))),
-                "train.batch_size": arguments.batch,
-                "progressive.stages": arguments.stages,
-                "progressive.image_size.start": arguments.start,
-                "progressive.image_size.end": arguments.end,
-            }
+        config = photo_config(
+            pathlib.Path(folder),
+            arguments.model_name,
+            batch=arguments.batch,
+            stages=arguments.stages,
+            start=arguments.start,
+            end=arguments.end,
         )
         source = open_splits(config.data).train
         total_steps = 4000 * arguments.stages

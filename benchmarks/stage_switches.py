@@ -18,8 +18,7 @@ import time
 import psutil
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
-import hparams
-from benchmarks.photos import write_photos
+from benchmarks.photos import photo_config
 from effnetv2_keras.data.pipeline import InputPlan, train_input
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
@@ -40,14 +39,13 @@ def main() -> None:
     total_steps = arguments.stages * arguments.steps
     seconds, memory = [], []
     with tempfile.TemporaryDirectory() as folder:
-        config = hparams.load("folder", arguments.model_name).override(
-            {
-                "data.data_dir": str(write_photos(pathlib.Path(folder))),
-                "train.batch_size": arguments.batch,
-                "progressive.stages": arguments.stages,
-                "progressive.image_size.start": arguments.start,
-                "progressive.image_size.end": arguments.end,
-            }
+        config = photo_config(
+            pathlib.Path(folder),
+            arguments.model_name,
+            batch=arguments.batch,
+            stages=arguments.stages,
+            start=arguments.start,
+            end=arguments.end,
         )
         source, strategy = open_splits(config.data).train, make_strategy("cpu")
         state = create_state(config, strategy, num_classes=2, steps_per_epoch=100, total_steps=total_steps)
