@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Literal
 
@@ -67,6 +68,10 @@ _SERVICE_WORKERS = flags.DEFINE_integer("service_workers", 1, "data_service: how
 _SERVICE_HOST = flags.DEFINE_string(
     "service_host", "localhost", "data_service: this machine's name for those that train."
 )
+
+_STARTED, _LONG_LIFE = time.monotonic(), 600.0
+_REJOINS, _MOST_REJOINS = "EFFNETV2_KERAS_REJOINS", 5
+"""A worker that starts again after each loss counts how often it did so within ten minutes of its start."""
 
 EXIT_INTERRUPTED = 75
 """Exit status of a run that a signal ended after saving: the same command goes on with it (EX_TEMPFAIL)."""
@@ -261,6 +266,12 @@ def main(argv: list[str]) -> None:
         logging.warning("%s", loss)
         if not _REJOIN.value:
             sys.exit(EXIT_INTERRUPTED)
+        rejoins = 1 + (0 if time.monotonic() - _STARTED > _LONG_LIFE else int(os.environ.get(_REJOINS, "0")))
+        if rejoins > _MOST_REJOINS:
+            sys.exit(
+                f"Started again {_MOST_REJOINS} times in a row without getting far; see the other workers' messages."
+            )
+        os.environ[_REJOINS] = str(rejoins)
         logging.flush()
         os.execv(sys.executable, [sys.executable, *sys.argv])  # a process can join a cluster only once
     except (UsageError, TrainingDiverged) as error:

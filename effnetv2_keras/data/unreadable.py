@@ -155,7 +155,7 @@ class UnreadableImages:
                 damage = source.find_damage()
                 if damage:
                     raise DataError(damage) from error
-            if services:
+            if services and not isinstance(error, tf.errors.ResourceExhaustedError):  # that is of the devices
                 raise DataError(
                     f"The tf.data service at {', '.join(services)} failed: {plain_message(error)}. If it was started "
                     "again meanwhile, the same command goes on from the last checkpoint."

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-from typing import Any, Literal
+from typing import Any, Callable, Literal
 
 import tensorflow as tf
 from absl import logging
@@ -42,10 +42,20 @@ class Checkpoints:
         keep: recent checkpoints to keep.
         is_chief: whether this process writes to the folder. Where several share a run, each must call the same
             methods, since reading some variables takes all of them; what the others write is thrown away.
+        agree: gives each of them the number that the chief has.
     """
 
-    def __init__(self, state: TrainState, folder: RunFolder, *, keep: int, is_chief: bool = True) -> None:
+    def __init__(
+        self,
+        state: TrainState,
+        folder: RunFolder,
+        *,
+        keep: int,
+        is_chief: bool = True,
+        agree: Callable[[float], float] = float,
+    ) -> None:
         self._state, self._folder, self._keep, self._is_chief = state, folder, keep, is_chief
+        self._agree = agree
         parts = {"model": state.model, "optimizer": state.optimizer, "step": state.step}
         self._checkpoint = tf.train.Checkpoint(**parts, **({"ema_model": state.ema_model} if state.ema_model else {}))
         _ = self._checkpoint.save_counter  # made now, since a checkpoint is only complete with it
@@ -122,7 +132,8 @@ class Checkpoints:
         Raises:
             NoRoomError: if the disk is full; the best checkpoint before is kept.
         """
-        if self._best_note.get("metric") == metric and self._best_note["value"] >= value:
+        is_best = self._best_note.get("metric") != metric or self._best_note["value"] < value
+        if not self._agree(float(is_best)):
             return False
         note = {"metric": metric, "value": value, "step": self._state.finished_steps}
         self._write(self._best)
@@ -135,7 +146,7 @@ class Checkpoints:
 
     def _write(self, files: CheckpointFiles) -> None:
         if not self._is_chief:
-            with tempfile.TemporaryDirectory() as scratch:
+            with tempfile.TemporaryDirectory() as scratch, full_disk_explained(pathlib.Path(scratch)):
                 self._checkpoint.write(str(pathlib.Path(scratch) / "ckpt"))
             return
         try:

@@ -73,15 +73,13 @@ class Evaluator:
         """
         totals: dict[str, Any] = {}
         rankings: dict[str, AveragePrecision] = {}
-        local = self._strategy.experimental_local_results
         for number, batch in zip(range(self._steps), self._dataset):
             sums, scores = self._function(batch)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value.numpy().astype(np.float64)
-            for suffix, score in scores.items():
-                ranking = rankings.setdefault(suffix, AveragePrecision(local(score)[0].shape[-1]))
-                for part in zip(*map(local, (score, batch["label"], batch["weight"]))):
-                    ranking.update(*part)
+            for suffix in self._models if scores else ():
+                ranking = rankings.setdefault(suffix, AveragePrecision(scores[suffix].shape[-1]))
+                ranking.update(scores[suffix], scores["label"], scores["weight"])
             if on_step:
                 on_step(number + 1, self._steps)
         figures = _means(totals)
@@ -96,6 +94,9 @@ class Evaluator:
         totals = {
             name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for name, value in sums.items()
         }
+        if scores:  # of all workers, not of this one alone
+            ranked = {**scores, "label": batch["label"], "weight": batch["weight"]}
+            scores = {name: self._strategy.gather(value, axis=0) for name, value in ranked.items()}
         return totals, scores
 
     def _replica_step(self, batch: dict[str, tf.Tensor]) -> Outputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training.strategy import worker_of
 from effnetv2_keras.training.watchdog import Watchdog
 
 
@@ -56,21 +58,28 @@ class Feed:
         )
         return iter(self._strategy.distribute_datasets_from_function(input_fn))
 
+    def for_trial(self, stage: Stage, first_step: int) -> Any:
+        """The same from the beginning of an epoch on, up to where a stream then need not be read first."""
+        steps_per_epoch = self._splits.train.num_examples / self._config.train.batch_size
+        epoch = int(first_step / steps_per_epoch)
+        return self.batches(stage, min(first_step, math.ceil(epoch * steps_per_epoch)))
+
     def next(self, batches: Any, stage: Stage, step: int) -> Any:
         """The next batch, for the step after ``step`` finished ones.
 
         Raises:
             DataError: for data that cannot be used.
         """
-        with self.awaited(stage, step):
+        awaited = f"the batch of step {step + 1} (stage {stage.index + 1}, {stage.image_size} px)"
+        with self._watchdog.waiting_for(awaited), self.explained():
             return next_batch(batches, self._config.data.service)
 
     @contextlib.contextmanager
-    def awaited(self, stage: Stage, step: int) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """A context that takes batches from ``batches`` itself; it raises as ``next`` does."""
-        awaited = f"the batch of step {step + 1} (stage {stage.index + 1}, {stage.image_size} px)"
-        reading = self._unreadable.explained(self._splits.train, self._config.data.service)
-        with self._watchdog.waiting_for(awaited), reading:
+        # Of several workers, one that is gone looks like a service that is gone.
+        services = self._config.data.service if worker_of(self._strategy).count == 1 else ()
+        with self._unreadable.explained(self._splits.train, services):
             yield
 
     def evaluation(self) -> InputFn:

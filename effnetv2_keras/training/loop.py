@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import rich.console
@@ -57,8 +58,9 @@ def train(
     with explained_losses(worker), contextlib.ExitStack() as stack:
         if worker.is_chief:
             stack.enter_context(folder.lock())
-        run = Run(config, folder, strategy, splits or open_splits(config.data), spec, console)
         stop = stack.enter_context(stop_on_signal())
+        stack.enter_context(_ended_if_asked(stop))
+        run = Run(config, folder, strategy, splits or open_splits(config.data), spec, console)
         stack.enter_context(run.shown())
         run.prepare(stop)
         while True:
@@ -67,6 +69,17 @@ def train(
                 return run.finish()
             except TrainingDiverged as error:
                 run.roll_back(error)
+
+
+@contextlib.contextmanager
+def _ended_if_asked(stop: StopRequest) -> Iterator[None]:
+    """Ends a run that was asked to, rather than let it start again, when another worker was ended sooner."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not stop:
+            raise
+        raise Interrupted(f"{stop.name}: the same command goes on from the last checkpoint.") from error
 
 
 def _train_stages(run: Run, stop: StopRequest) -> None:

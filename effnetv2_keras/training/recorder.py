@@ -22,12 +22,20 @@ from effnetv2_keras.training.observation import StepClock
 from effnetv2_keras.training.progress import Progress, Stopwatch
 from effnetv2_keras.training.provenance import note_provenance
 from effnetv2_keras.training.report import describe_evaluation, stage_report
-from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.training.run_folder import RunFolder, RunFolderError
 from effnetv2_keras.training.samples import Samples
 from effnetv2_keras.training.steps import Metrics
 from effnetv2_keras.training.strategy import worker_of
 from effnetv2_keras.training.summaries import MetricsLog
 from effnetv2_keras.training.trackers import Trackers
+
+_MOST_SKIPPED = 20
+
+
+def _finite_mean(values: npt.NDArray[np.float32]) -> float:
+    """The mean of those that are finite, 0 if none is; the others are gradients that loss scaling skipped."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean(dtype=np.float64)) if len(finite) else 0.0
 
 
 class Recorder:
@@ -152,22 +160,27 @@ class Recorder:
         finished = first + len(figures["loss"])
         row = {
             **self._head("train", stage, finished),
-            **{name: float(values.mean(dtype=np.float64)) for name, values in figures.items()},
+            **{name: _finite_mean(values) for name, values in figures.items()},
             "lr": float(self._lr(finished - 1)),
             "images_per_second": self._config.train.batch_size / max(per_step, 1e-9) if self._timed_steps else 0.0,
             **self.clock.row(),
         }
+        if self._config.runtime.steps_per_loop > 1:
+            del row["input_wait"]  # the devices wait, and nobody sees it
         self.log.add(row)
         self.progress.train_row(stage, row, per_step)
         self._timed_from, self._timed_steps = seconds, 0
 
     def _check(self, stage: Stage, first: int, figures: dict[str, npt.NDArray[np.float32]]) -> None:
-        skips = self._config.precision.policy == "mixed_float16"  # loss scaling passes over such a gradient
-        for number, (loss, norm) in enumerate(zip(figures["loss"], figures["gradient_norm"])):
+        scaled = self._config.precision.policy == "mixed_float16"  # then a step whose gradient overflows is skipped
+        norms = figures["gradient_norm"]
+        for number, (loss, norm) in enumerate(zip(figures["loss"], norms)):
             if not math.isfinite(loss):
                 self.diverged(stage, first + number, f"The loss is {loss}")
-            if not math.isfinite(norm) and not skips:
+            if not math.isfinite(norm) and not scaled:
                 self.diverged(stage, first + number, f"The norm of the gradient is {norm}")
+        if len(norms) >= _MOST_SKIPPED and not np.isfinite(norms).any():
+            self.diverged(stage, first + len(norms) - 1, f"The last {len(norms)} gradients were not finite, the newest")
 
     def diverged(self, stage: Stage, step: int, what: str) -> None:
         """Ends the run, or its way since the last checkpoint.
@@ -202,6 +215,9 @@ class Recorder:
 
     def finish(self, samples: Samples) -> None:
         """Draws the plot, writes the report and prints the table of stages."""
-        plots.plot_training(self.log.rows, self._stages, self._folder / "training.png")
-        self.progress.say(f"Wrote {write_report(self._folder, samples)}.")
+        try:
+            plots.plot_training(self.log.rows, self._stages, self._folder / "training.png")
+            self.progress.say(f"Wrote {write_report(self._folder, samples)}.")
+        except (OSError, RunFolderError) as error:  # the run is whole without them
+            self.progress.say(f"Cannot write the report: {error}. Try again with --mode=report.")
         self.progress.print_table(stage_report(self._stages, self.log.rows))

@@ -27,7 +27,7 @@ from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.samples import Samples, describe_network, draw_samples
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
-from effnetv2_keras.training.strategy import make_barrier, worker_of
+from effnetv2_keras.training.strategy import make_agreement, worker_of
 from effnetv2_keras.training.trackers import check_libraries
 
 
@@ -61,8 +61,13 @@ class Run:
             total_steps=total_steps,
             spec=spec,
         )
+        self._agree = make_agreement(strategy)
         self._checkpoints = Checkpoints(
-            self.state, folder, keep=config.runtime.keep_checkpoint_max, is_chief=self._worker.is_chief
+            self.state,
+            folder,
+            keep=config.runtime.keep_checkpoint_max,
+            is_chief=self._worker.is_chief,
+            agree=self._agree,
         )
         initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
         if self._worker.is_chief:  # not before: initial weights that do not fit leave the folder free
@@ -90,12 +95,11 @@ class Run:
         )
         self._tried: tuple[TrainStep, float] | None = None
         self._stops: Any = None
-        self._meet = make_barrier(strategy)
 
     def _restore(self) -> None:
         """Goes back to the newest good checkpoint, and to the log and learning rate that belong to it."""
         self.recorder.go_on_from(self._checkpoints.restore_latest())
-        self.state.lr_scale.assign(self.recorder.log.lr_scale)
+        self.state.lr_scale.assign(self._agree(self.recorder.log.lr_scale))
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -107,6 +111,8 @@ class Run:
         """Finds out what would end the run later, and does the evaluation that an interruption left out."""
         step = self.state.finished_steps
         left = [(stage, steps.start) for stage, steps in remaining(self.stages, step=step)]
+        for stage, _ in left:
+            self._make_step(stage)  # which finds out whether its batches can be divided
         if left:
             self._checkpoints.check_room()
         if step == 0:
@@ -114,7 +120,7 @@ class Run:
         if left and self._config.runtime.preflight:
             self._preflight(left)
         evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self.recorder.log.rows)
-        if step and self.evaluation_due(step) and not evaluated:
+        if step and self.evaluation_due(step) and not self._agree(float(evaluated)):
             self.evaluate(self._stage_at_hand(), stop)
 
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
@@ -123,12 +129,14 @@ class Run:
         with self.recorder.paused():
             for stage, first_step in left:
                 self.recorder.progress.trying(stage)
-                batch = self.feed.next(self.feed.batches(stage, first_step), stage, first_step)
-                if stage is largest:
-                    step, start = self._make_step(stage), time.perf_counter()
-                    with self._explained_shortage(stage):
-                        float(step(batch)["loss"])
-                    self._tried = (step, time.perf_counter() - start)
+                batches = self.feed.for_trial(stage, first_step)
+                if stage is not largest:
+                    self.feed.next(batches, stage, first_step)
+                    continue
+                self._step, start = self._make_step(stage), time.perf_counter()
+                with self._explained_shortage(stage):
+                    self._await(self._take(batches, stage, first_step, 1))
+                self._tried = (self._step, time.perf_counter() - start)
             with self.feed.evaluating(), self._explained_shortage():
                 self._evaluator.try_batch()
             self._restore()
@@ -179,15 +187,9 @@ class Run:
         Raises:
             DataError: for data that cannot be used; what was trained is saved first.
         """
-        first = self.recorder.is_first(step)
         try:
             with self._explained_shortage(stage):
-                if self._config.runtime.steps_per_loop == 1:
-                    metrics = self._take_one(stage, step, bool(stop), first=first)
-                else:
-                    with self.feed.awaited(stage, step), self.recorder.clock.stepping(first=first):
-                        metrics = self._step.several(self._batches, count, bool(stop))
-                        self._await(metrics, first)
+                metrics = self._take(self._batches, stage, step, count, bool(stop))
         except DataError as error:
             raise type(error)(f"{error}\n{self._saved_before_an_error()}") from error
         self.recorder.record(stage, step, count, metrics)
@@ -197,21 +199,24 @@ class Run:
         heard, self._stops = self._stops, metrics["stops"]
         return heard is not None and float(tf.reduce_max(heard)) > 0
 
-    def _take_one(self, stage: Stage, step: int, stop: bool, *, first: bool) -> Metrics:
+    def _take(self, batches: Any, stage: Stage, step: int, count: int, stop: bool = False) -> Metrics:
+        first = self.recorder.is_first(step)
+        if self._config.runtime.steps_per_loop > 1:
+            with self.feed.explained(), self.recorder.clock.stepping(first=first):
+                return self._await(self._step.several(batches, count, stop), first)
         with self.recorder.clock.waiting():
-            batch = self.feed.next(self._batches, stage, step)
+            batch = self.feed.next(batches, stage, step)
         if first:
             self.recorder.show(stage, step, lambda: self.feed.pixels(batch))
         with self.recorder.clock.stepping(first=first):
-            metrics = self._step(batch, stop)
-            self._await(metrics, first)
-        return metrics
+            return self._await(self._step(batch, stop), first)
 
     @staticmethod
-    def _await(metrics: Metrics, first: bool) -> None:
-        """Waits for a stage's first step to end, so that its time is known."""
-        if first:
+    def _await(metrics: Metrics, needed: bool = True) -> Metrics:
+        """Waits for the step to end where its time is needed, as of a stage's first."""
+        if needed:
             tf.reduce_sum(metrics["loss"]).numpy()
+        return metrics
 
     def _saved_before_an_error(self) -> str:
         if self._worker.count > 1:  # the others cannot be asked to join in
@@ -224,7 +229,7 @@ class Run:
         Raises:
             TrainingDiverged: ``error``, if that is not wanted, or was done as often as it may be.
         """
-        runtime, done = self._config.runtime, self.recorder.log.rollbacks
+        runtime, done = self._config.runtime, int(self._agree(self.recorder.log.rollbacks))
         if runtime.nan_policy == "stop" or done >= runtime.max_rollbacks:
             raise TrainingDiverged(
                 f"{error} The last good checkpoint is {self._checkpoints.latest}. Go on from it more slowly with "
@@ -252,7 +257,7 @@ class Run:
             if not self.state.is_finite():
                 self.recorder.diverged(stage, step - 1, "A weight is not finite")
             saved = self._checkpoints.save()
-            self._meet()  # so that the file is there for all of them
+            self._agree(0.0)  # so that the file is there for all of them
             return saved
 
     def evaluate(self, stage: Stage, stop: StopRequest) -> None:
@@ -286,9 +291,9 @@ class Run:
             samples = draw_samples(
                 model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
             )
-        except DataError as error:  # the run is whole without them
+        except (DataError, tf.errors.ResourceExhaustedError) as error:  # the run is whole without them
             samples = Samples((), str(error))
         if self._worker.is_chief:
             self.recorder.finish(samples)
-        self._meet()
+        self._agree(0.0)  # the others stay for as long as the first may need them
         return self.recorder.log.last_evaluation()

@@ -89,7 +89,9 @@ def draw_samples(
         return Samples((), "No evaluation image could be decoded.")
     images = np.stack([record["image"].numpy() for record in records])
     plan = InputPlan(config.data, count, normalization, unreadable)
-    logits = model(plan.normalize(tf.constant(images)), training=False)
+    size = config.eval.batch_size  # which fits in memory
+    parts = [images[start : start + size] for start in range(0, len(images), size)]
+    logits = tf.concat([model(plan.normalize(tf.constant(part)), training=False) for part in parts], 0)
     probabilities = tf.sigmoid(losses.score(config.train.loss_type, logits)).numpy()
     samples = []
     for image, record, shares in zip(images, records, probabilities):

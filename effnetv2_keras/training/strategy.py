@@ -7,6 +7,8 @@ import dataclasses
 import json
 import logging
 import os
+import re
+import signal
 from collections.abc import Iterator
 from typing import Callable
 
@@ -66,17 +68,21 @@ def worker_of(strategy: tf.distribute.Strategy) -> Worker:
     return Worker(tasks.index((resolver.task_type, resolver.task_id)), len(tasks)) if tasks else Worker()
 
 
-def make_barrier(strategy: tf.distribute.Strategy) -> Callable[[], None]:
-    """Makes a function that returns once all workers have called it."""
-    if worker_of(strategy).count == 1:
-        return lambda: None
+def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
+    """Makes a function that returns, once all workers have called it, what the chief has called it with, a float32."""
+    worker = worker_of(strategy)
+    if worker.count == 1:
+        return lambda value: value
 
     @tf.function(autograph=False)
-    def count() -> tf.Tensor:
-        ones = strategy.run(lambda: tf.constant(1.0))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
+    def add_up(share: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(share,)), axis=None)
 
-    return lambda: count().numpy()
+    def agree(value: float) -> float:
+        local = len(strategy.extended.worker_devices) if worker.is_chief else 1
+        return float(add_up(tf.constant(value / local if worker.is_chief else 0.0)))
+
+    return agree
 
 
 @contextlib.contextmanager
@@ -90,7 +96,7 @@ def explained_losses(worker: Worker) -> Iterator[None]:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
             tf.errors.InternalError, tf.errors.DeadlineExceededError) as error:  # fmt: skip
-        if worker.count == 1:
+        if worker.count == 1 or (isinstance(error, tf.errors.InternalError) and not _OF_PEERS.search(str(error))):
             raise
         raise WorkerLost(
             f"Another of the {worker.count} workers is gone, or does not answer. Start all of them again with the same "
@@ -98,10 +104,13 @@ def explained_losses(worker: Worker) -> Iterator[None]:
         ) from error
 
 
+_OF_PEERS = re.compile("collective|peer|worker|connect|socket|remote", re.IGNORECASE)
+
+
 def _reason(error: tf.errors.OpError) -> str:
     """The line of a message that says most: the last one that names no node of a graph."""
     lines = [line.strip() for line in error.message.splitlines()]
-    return next((line for line in reversed(lines) if line and "node" not in line), lines[0])
+    return next((line for line in reversed(lines) if line and "node" not in line), type(error).__name__)
 
 
 def _tasks(cluster: tf.train.ClusterSpec) -> list[tuple[str, int]]:
@@ -147,9 +156,11 @@ def _tpu(devices: Devices) -> tf.distribute.Strategy:
 def _multiworker(devices: Devices) -> tf.distribute.Strategy:
     """All devices of all workers; the same call in each of them waits for the others."""
     tf.get_logger().setLevel(logging.WARNING)  # it tells of every sum over the workers
-    return tf.distribute.MultiWorkerMirroredStrategy(
-        _resolve_flags(devices) if devices.workers else _resolve_environment()
-    )
+    resolver = _resolve_flags(devices) if devices.workers else _resolve_environment()
+    with explained_losses(Worker(count=len(_tasks(resolver.cluster_spec())))):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow would note it, and nothing else
+    return strategy
 
 
 def _resolve_flags(devices: Devices) -> tf.distribute.cluster_resolver.ClusterResolver:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from absl import logging
+
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.overrides import flatten
@@ -122,16 +124,27 @@ class Trackers:
             write_atomically(path, json.dumps(ids))
 
     def log(self, row: dict[str, Any]) -> None:
-        """Tells all of them one row of ``metrics.jsonl``."""
-        for tracker in self._trackers:
-            tracker.log(row)
+        """Tells all of them one row of ``metrics.jsonl``; one that fails is left out from then on, with a warning."""
+        for tracker in [*self._trackers]:
+            try:
+                tracker.log(row)
+            except Exception as error:
+                logging.warning(
+                    "The tracker %s failed, and is told no more: %s. The figures are in metrics.jsonl.",
+                    type(tracker).__name__,
+                    error,
+                )
+                self._trackers.remove(tracker)
 
     def __enter__(self) -> Trackers:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for tracker in self._trackers:
-            tracker.finish(completed=error is None)
+            try:
+                tracker.finish(completed=error is None)
+            except Exception as failure:
+                logging.warning("The tracker %s could not be closed: %s", type(tracker).__name__, failure)
 
 
 def check_libraries(names: Iterable[str]) -> None:
