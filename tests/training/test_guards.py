@@ -14,12 +14,12 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.data.sources import DataError
-from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, WorkerLost
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.preflight import MemoryShortageError, largest_stage
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
+from effnetv2_keras.training.strategy import Worker, explained_losses, make_strategy
 from effnetv2_keras.training.watchdog import Watchdog
 from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
@@ -272,3 +272,57 @@ def test_a_stalled_input_is_reported(caplog):
     assert 2 <= reported <= 4
     assert len(caplog.records) == reported
     assert "input is stalled: waiting for the batch of step 1 for 0 s" in caplog.text
+
+
+def test_micro_batches_that_do_not_divide_are_found_before_the_first_step(tmp_path):
+    config = tiny_config("train.accumulation_steps=3|1")  # of the smaller stage, and without a trial
+    with pytest.raises(UsageError, match="accumulation_steps=3 does not divide the 8 images"):
+        train_tiny(config, tmp_path / "run", splits=array_splits())
+    assert RunFolder(tmp_path / "run").metrics() == []
+
+
+def test_loss_scaling_skips_a_step_but_not_all(tmp_path, monkeypatch):
+    step, bad = TrainStep._step, [12]
+
+    def steep(self, batch, stop):
+        metrics = step(self, batch, stop)
+        skipped = tf.reduce_any(tf.equal(tf.cast(self._state.step, tf.int32), bad))
+        return {**metrics, "gradient_norm": tf.where(skipped, float("inf"), metrics["gradient_norm"])}
+
+    monkeypatch.setattr(TrainStep, "_step", steep)
+    config = tiny_config(
+        "precision.policy=mixed_float16,progressive.stages=1,train.epochs=8,eval.every_epochs=8,runtime.log_every=24,"
+        "runtime.checkpoint_every=100"
+    )
+    train_tiny(config, tmp_path / "run", splits=array_splits())
+    (row,) = (row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "train")
+    assert 0 < row["gradient_norm"] < float("inf")
+    bad[:] = range(25)
+    with pytest.raises(TrainingDiverged, match="The last 24 gradients were not finite, the newest at step 24"):
+        train_tiny(config, tmp_path / "lost", splits=array_splits())
+
+
+def test_a_lost_peer_does_not_start_a_run_again_that_was_asked_to_end(tmp_path, monkeypatch):
+    def gone(self, *arguments):
+        signal.raise_signal(signal.SIGTERM)
+        raise tf.errors.UnavailableError(None, None, "Connection reset by peer")
+
+    monkeypatch.setattr(TrainStep, "__call__", gone)
+    with pytest.raises(Interrupted, match="SIGTERM: the same command goes on from the last checkpoint"):
+        train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (tf.errors.UnavailableError(None, None, "Socket closed"), WorkerLost),
+        (tf.errors.CancelledError(None, None, ""), WorkerLost),
+        (tf.errors.InternalError(None, None, "Collective ops is aborted"), WorkerLost),
+        (tf.errors.InternalError(None, None, "ptxas failed"), tf.errors.InternalError),
+    ],
+)
+def test_what_counts_as_a_lost_worker(error, becomes):
+    with pytest.raises(becomes), explained_losses(Worker(0, 2)):
+        raise error
+    with pytest.raises(type(error)), explained_losses(Worker()):
+        raise error

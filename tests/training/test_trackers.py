@@ -11,8 +11,9 @@ from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.overrides import parse_overrides
 from effnetv2_keras.training import trackers
 from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.trackers import TRACKERS, Trackers, check_libraries
+from effnetv2_keras.training.trackers import TRACKERS, Tracker, Trackers, check_libraries
 from tests.short_runs import tiny_config, train_tiny
+from tests.training.test_loop import array_splits
 
 ROWS = [
     {"kind": "train", "step": 3, "stage": 0, "loss": 1.5},
@@ -104,3 +105,27 @@ def test_every_tracker_can_be_chosen_and_no_other():
     assert Config.from_yaml(Config().override({"runtime.trackers": "mlflow"}).to_yaml()).runtime.trackers == ("mlflow",)
     with pytest.raises(ConfigError, match="runtime.trackers.0='tensorbored'.*'wandb' or 'mlflow'"):
         Config().override({"runtime.trackers": "tensorbored"})
+
+
+def test_a_tracker_that_fails_costs_the_run_nothing(tmp_path, monkeypatch, caplog):
+    told = []
+
+    class Failing(Tracker):
+        run_id = "1"
+
+        def __init__(self, *_):
+            pass
+
+        def log(self, row):
+            told.append(row)
+            raise ConnectionError("no route to host")
+
+        def finish(self, *, completed):
+            raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(trackers, "TRACKERS", {"wandb": Failing})
+    monkeypatch.setattr(trackers, "_libraries", lambda names: dict.fromkeys(names))
+    result = train_tiny(tiny_config("runtime.trackers=wandb"), tmp_path / "run", splits=array_splits())
+    assert result["step"] == 12
+    assert len(told) == 1
+    assert "The tracker Failing failed, and is told no more: no route to host" in caplog.text
