@@ -81,7 +81,7 @@ def test_preflight_tries_the_largest_stage_and_the_data_of_each(tmp_path, monkey
 
 def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
     write_classes(tmp_path / "train", {"red": 8, "green": 8, "blue": 8})
-    (broken, *_) = write_classes(tmp_path / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
+    (broken, *_) = write_classes(tmp_path / "val", {"blue": 4, "green": 4, "red": 5}, seed=1)
     broken.write_bytes(broken.read_bytes()[:200])
     config = tiny_config("runtime.preflight=true", data_dir=str(tmp_path))
     with pytest.raises(DataError, match=f"Cannot decode {broken}"):
@@ -106,7 +106,9 @@ def test_a_stage_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, mon
     assert min(compiled) > 0.1  # noted of the stage whose step was tried before the first, too
 
 
-@pytest.mark.parametrize(("first", "then"), [("cpu", "mirrored"), ("mirrored", "cpu")])
+@pytest.mark.parametrize(
+    ("first", "then"), [("cpu", "mirrored"), pytest.param("mirrored", "cpu", marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, monkeypatch, first, then):
     """With the same images in the same order, and so the same weights but for rounding (BatchNorm frozen)."""
     config = tiny_config(
@@ -175,7 +177,7 @@ def test_a_gradient_that_is_not_finite_counts_too(tmp_path, monkeypatch):
     assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-0")
 
 
-@pytest.mark.parametrize("where", ["data", "weights"])
+@pytest.mark.parametrize("where", ["data", pytest.param("weights", marks=pytest.mark.slow)])
 def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(tmp_path, monkeypatch, where):
     config = tiny_config("runtime.nan_policy=rollback,runtime.rollback_lr_factor=0.25,runtime.log_every=1")
     output = io.StringIO()

