@@ -99,8 +99,9 @@ def test_a_stage_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, mon
     monkeypatch.setattr(TrainStep, "__init__", noted)
     config = tiny_config("runtime.preflight=true,progressive.stages=3")
     train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy("mirrored"))
-    assert [step.traces for step in made] == [2, 2, 2]
-    assert sorted(step.stage.index for step in made) == [0, 1, 2]
+    traced = [step for step in made if step.traces]
+    assert [step.traces for step in traced] == [2, 2, 2]
+    assert sorted(step.stage.index for step in traced) == [0, 1, 2]
     rows = [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "train"]
     compiled = [sum(row["compile_seconds"] for row in rows if row["stage"] == stage) for stage in range(3)]
     assert min(compiled) > 0.1  # noted of the stage whose step was tried before the first, too
