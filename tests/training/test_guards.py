@@ -1,12 +1,10 @@
-"""What a run finds out before it starts, and what it does when something goes wrong in it."""
+"""What a run does when something goes wrong in it."""
 
 from __future__ import annotations
 
 import io
 import logging
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,9 +12,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.data.sources import DataError
-from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, WorkerLost
-from effnetv2_keras.progressive import Stage
-from effnetv2_keras.training.preflight import MemoryShortageError, largest_stage
+from effnetv2_keras.errors import Interrupted, TrainingDiverged, WorkerLost
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.steps import TrainStep
 from effnetv2_keras.training.strategy import Worker, explained_losses, make_strategy
@@ -49,64 +45,6 @@ def poison(monkeypatch, *steps, where):
     monkeypatch.setattr(TrainStep, "__call__", poisoned)
 
 
-def test_preflight_changes_nothing_but_finds_out(plain, tmp_path):
-    output = io.StringIO()
-    train_tiny(tiny_config("runtime.preflight=true"), tmp_path / "run", splits=array_splits(), output=output)
-    assert_equal_runs(plain, tmp_path / "run")
-
-
-def test_preflight_tries_the_largest_stage_and_the_data_of_each(tmp_path, monkeypatch):
-    """Before a single step of the first stage: here its 24 px do not fit, there an image of it is broken."""
-    sizes = []
-    call = TrainStep.__call__
-
-    def small_device(self, batch, *rest):
-        sizes.append(self.stage.image_size)
-        if self.stage.image_size > 16:
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-        return call(self, batch, *rest)
-
-    monkeypatch.setattr(TrainStep, "__call__", small_device)
-    changes = "runtime.preflight=true,precision.policy=mixed_bfloat16"
-    with pytest.raises(
-        MemoryShortageError, match="Stage 2 does not fit in memory: 8 images of 24 px at a time on each "
-    ):
-        train_tiny(tiny_config(changes), tmp_path / "run", splits=array_splits())
-    assert sizes == [24]
-    with pytest.raises(MemoryShortageError, match="train.accumulation_steps=2, or one number for each of the 2 stages"):
-        train_tiny(tiny_config("runtime.preflight=false"), tmp_path / "late", splits=array_splits())
-    assert sizes == [24, *[16] * 6, 24]
-    assert tf.train.latest_checkpoint(str(tmp_path / "late" / "checkpoints")).endswith("ckpt-6")
-
-
-def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
-    write_classes(tmp_path / "train", {"red": 8, "green": 8, "blue": 8})
-    (broken, *_) = write_classes(tmp_path / "val", {"blue": 4, "green": 4, "red": 5}, seed=1)
-    broken.write_bytes(broken.read_bytes()[:200])
-    config = tiny_config("runtime.preflight=true", data_dir=str(tmp_path))
-    with pytest.raises(DataError, match=f"Cannot decode {broken}"):
-        train_tiny(config, tmp_path / "run")
-    assert RunFolder(tmp_path / "run").metrics() == []
-
-
-def test_a_stage_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, monkeypatch):
-    made, begin = [], TrainStep.__init__
-
-    def noted(self, *arguments, **keywords):
-        made.append(self)
-        begin(self, *arguments, **keywords)
-
-    monkeypatch.setattr(TrainStep, "__init__", noted)
-    config = tiny_config("runtime.preflight=true,progressive.stages=3")
-    train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy("mirrored"))
-    traced = [step for step in made if step.traces]
-    assert [step.traces for step in traced] == [2, 2, 2]
-    assert sorted(step.stage.index for step in traced) == [0, 1, 2]
-    rows = [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "train"]
-    compiled = [sum(row["compile_seconds"] for row in rows if row["stage"] == stage) for stage in range(3)]
-    assert min(compiled) > 0.1  # noted of the stage whose step was tried before the first, too
-
-
 @pytest.mark.parametrize(
     ("first", "then"), [("cpu", "mirrored"), pytest.param("mirrored", "cpu", marks=pytest.mark.slow)]
 )
@@ -126,33 +64,6 @@ def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, monkeypatch, fi
     assert whole.keys() == run.keys()
     for name, value in whole.items():
         np.testing.assert_allclose(run[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
-
-
-def test_the_largest_stage_is_that_with_most_pixels_at_a_time():
-    stages = [Stage(0, 0, 5, 64, 0, 0, 0, 0), Stage(1, 5, 9, 128, 0, 0, 0, 0), Stage(2, 9, 12, 256, 0, 0, 0, 0)]
-    config = tiny_config("progressive.stages=3")
-    assert largest_stage(stages, config) is stages[2]
-    assert largest_stage(stages, config.override({"train.accumulation_steps": "1|1|8"})) is stages[1]
-    assert largest_stage(stages, config.override({"train.accumulation_steps": "1|4|16"})) is stages[2]
-
-
-REAL_SHORTAGE = """
-import resource, psutil
-import tensorflow as tf
-from effnetv2_keras.training.preflight import explained_shortage
-from effnetv2_keras.progressive import Stage
-from tests.short_runs import tiny_config
-tf.reduce_sum(tf.zeros([100]))
-limit = psutil.Process().memory_info().vms + 2**30
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-with explained_shortage(tiny_config(), 1, Stage(1, 6, 12, 24, 0, 0, 0, 0)):
-    tf.zeros([2**30])
-"""
-
-
-def test_a_real_shortage_of_memory_is_explained():
-    result = subprocess.run([sys.executable, "-c", REAL_SHORTAGE], capture_output=True, text=True, check=False)
-    assert "MemoryShortageError: Stage 2 does not fit in memory: 8 images of 24 px at a time" in result.stderr
 
 
 @pytest.mark.parametrize("where", ["data", "weights"])
@@ -275,13 +186,6 @@ def test_a_stalled_input_is_reported(caplog):
     assert 2 <= reported <= 4
     assert len(caplog.records) == reported
     assert "input is stalled: waiting for the batch of step 1 for 0 s" in caplog.text
-
-
-def test_micro_batches_that_do_not_divide_are_found_before_the_first_step(tmp_path):
-    config = tiny_config("train.accumulation_steps=3|1")  # of the smaller stage, and without a trial
-    with pytest.raises(UsageError, match="accumulation_steps=3 does not divide the 8 images"):
-        train_tiny(config, tmp_path / "run", splits=array_splits())
-    assert RunFolder(tmp_path / "run").metrics() == []
 
 
 def test_loss_scaling_skips_a_step_but_not_all(tmp_path, monkeypatch):
