@@ -27,3 +27,11 @@ def two_replicas() -> tf.distribute.Strategy:
     ``MirroredStrategy``: the second one of a process fails if it reduces a tensor of another shape.
     """
     return tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+@pytest.fixture(scope="module")
+def graphs_as_traced():
+    """Leaves out TensorFlow's graph optimiser, which takes longer than a few steps of a tiny network."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})

@@ -80,7 +80,14 @@ def digits(root):
     return {"source": "digits"}
 
 
-@pytest.mark.parametrize("make", [folder, lists, digits, tfrecord, multi_label_tfrecord, prepared_tfds])
+@pytest.mark.parametrize(
+    "make",
+    [
+        folder,
+        tfrecord,
+        *(pytest.param(make, marks=pytest.mark.slow) for make in (lists, digits, multi_label_tfrecord, prepared_tfds)),
+    ],
+)
 def test_batches_of_services_are_those_of_this_process(tmp_path, three_services, make):
     source = open_splits(DataConfig(**make(tmp_path))).train
     whole = batches(source, augment="none")

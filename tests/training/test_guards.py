@@ -21,6 +21,8 @@ from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs, final_weights, stop_at
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
@@ -45,9 +47,8 @@ def poison(monkeypatch, *steps, where):
     monkeypatch.setattr(TrainStep, "__call__", poisoned)
 
 
-@pytest.mark.parametrize(
-    ("first", "then"), [("cpu", "mirrored"), pytest.param("mirrored", "cpu", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [("cpu", "mirrored"), ("mirrored", "cpu")])
 def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, monkeypatch, first, then):
     """With the same images in the same order, and so the same weights but for rounding (BatchNorm frozen)."""
     config = tiny_config(
@@ -110,6 +111,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(tmp_path, 
     assert rates[0] == pytest.approx([rate * (1 if step < 6 else 0.25) for step, rate in enumerate(rates[1])])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_remembers_its_rollbacks(tmp_path, monkeypatch):
     config = tiny_config("runtime.nan_policy=rollback,runtime.max_rollbacks=2")
     poison(monkeypatch, 8, where="data")

@@ -21,6 +21,8 @@ from tests.browser import find_chromium, open_page
 from tests.runs import make_run
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 NASTY = '<b>&"x"'
 NO_SAMPLES = Samples((), "There are none.")
 CPU = tf.distribute.OneDeviceStrategy("/cpu:0")

@@ -232,6 +232,7 @@ def test_runs_differ_where_they_should(uninterrupted, tmp_path):
         assert_equal_runs(uninterrupted / "arrays", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_replicas_train_and_evaluate_every_image(tmp_path):
     config = tiny_config()
     result = train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy("mirrored"))

@@ -20,6 +20,8 @@ from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
@@ -68,6 +70,7 @@ def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
     assert RunFolder(tmp_path / "run").metrics() == []
 
 
+@pytest.mark.slow
 def test_a_stage_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, monkeypatch):
     made, begin = [], TrainStep.__init__
 

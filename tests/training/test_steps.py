@@ -60,13 +60,7 @@ class Run:
         return [weight.numpy() for weight in self.state.model.weights]
 
 
-@pytest.fixture(autouse=True)
-def graphs_as_traced():
-    """Leaves out TensorFlow's graph optimiser, which takes longer than the steps; the tests of whole runs have it."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")  # the tests of whole runs have it optimised
 
 NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0"
 
@@ -109,8 +103,15 @@ PLAIN = (
 )
 
 
-@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize(
+    ("strategy", "parts"),
+    [
+        ("cpu", 4),
+        ("mirrored", 2),
+        pytest.param("cpu", 2, marks=pytest.mark.slow),
+        pytest.param("mirrored", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_accumulated_equals_whole(strategy, parts):
     """Two replicas of four images each, at most four parts: the same loss, gradients and weights."""
     whole = Run("cpu", PLAIN, freeze_bn=True)

@@ -24,7 +24,7 @@ from tests.tiny_main import MOMENTS
 from tests.training.test_loop import assert_equal_runs, final_weights
 
 KILLS = [(moment, name) for moment in MOMENTS for name in ("SIGKILL", "SIGTERM")]
-FAST = [("mid_stage", "SIGKILL"), ("evaluation", "SIGTERM")]
+FAST = [("evaluation", "SIGTERM")]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from effnetv2_keras.training.trackers import TRACKERS, Tracker, Trackers, check_
 from tests.short_runs import tiny_config, train_tiny
 from tests.training.test_loop import array_splits
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 ROWS = [
     {"kind": "train", "step": 3, "stage": 0, "loss": 1.5},
     {"kind": "eval", "step": 6, "stage": 0, "top1": 0.25},

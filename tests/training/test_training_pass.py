@@ -13,12 +13,7 @@ SGD = "train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=3,train.weight_
 TWICE = "runtime.rematerialize=true"
 
 
-@pytest.fixture(autouse=True)
-def graphs_as_traced():
-    """As in the tests of steps; it also leaves the operations of both ways the same."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")  # so that both ways have the same operations
 
 
 def statistics(model):
@@ -28,7 +23,7 @@ def statistics(model):
 
 
 # The learning rate makes of each change of a weight three times its gradient.
-@pytest.mark.parametrize("more", ["", f",{TWICE}"])
+@pytest.mark.parametrize("more", ["", pytest.param(f",{TWICE}", marks=pytest.mark.slow)])
 def test_two_replicas_with_synchronized_statistics_equal_one(more):
     one = Run("cpu", f"{NO_RANDOMNESS},{SGD}")
     two = Run("mirrored", f"{NO_RANDOMNESS},{SGD},train.sync_bn=true{more}")
@@ -55,6 +50,7 @@ def test_by_default_each_replica_has_statistics_of_its_own():
     assert any(not np.allclose(own, together, rtol=1e-3) for own, together in zip(*kept))
 
 
+@pytest.mark.slow
 def test_synchronized_statistics_are_float32_and_alike_under_16_bits():
     run = Run("mirrored", "train.sync_bn=true,precision.policy=mixed_bfloat16")
     losses = [run(make_batch())["loss"] for _ in range(3)]
@@ -68,10 +64,10 @@ def test_synchronized_statistics_are_float32_and_alike_under_16_bits():
     ("strategy", "more"),
     [
         ("cpu", "precision.policy=float32"),
-        ("cpu", "precision.jit_compile=true"),
-        ("cpu", "train.trainable_from=block_2,train.freeze_bn=true"),
+        pytest.param("cpu", "precision.jit_compile=true", marks=pytest.mark.slow),
+        pytest.param("cpu", "train.trainable_from=block_2,train.freeze_bn=true", marks=pytest.mark.slow),
         ("mirrored", "train.sync_bn=true,precision.policy=mixed_bfloat16"),
-        ("cpu", "precision.policy=mixed_float16,train.varsexp=block_3|classifier"),
+        pytest.param("cpu", "precision.policy=mixed_float16,train.varsexp=block_3|classifier", marks=pytest.mark.slow),
     ],
 )
 def test_computing_blocks_twice_changes_no_number(strategy, more):
