@@ -100,7 +100,8 @@ class Checkpoints:
             self._recent.prune()
             self._recent.update_state_file()
         self._saved_step = step
-        logging.info("Going on from %s, after step %d.", path, step)
+        if step:
+            logging.info("Going on from %s, after step %d.", path, step)
         return self._state.finished_steps
 
     def _forget_damaged_best(self) -> None:
