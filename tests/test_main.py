@@ -11,6 +11,7 @@ from absl import flags, logging
 from absl.testing import flagsaver
 
 import main
+from effnetv2_keras.errors import WorkerLost
 from tests.images import write_classes
 from tests.records import fake_metadata
 from tests.training.test_sources_in_training import long_shard
@@ -164,3 +165,24 @@ def test_importing_the_package_needs_neither_addons_nor_tensorflow():
         "assert 'tensorflow' in sys.modules and 'tensorflow_addons' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_worker_starts_again_after_a_loss_but_not_for_ever(monkeypatch):
+    def lose(*_):
+        raise WorkerLost("Another of the 2 workers is gone.")
+
+    started = []
+    monkeypatch.setenv(main._REJOINS, "0")
+    monkeypatch.setattr(main.os, "execv", lambda *command: started.append(command))
+    monkeypatch.setitem(main.MODES, "plan", lose)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["main.py", "--mode=plan"])
+        for _ in range(5):
+            main.main(["main.py"])
+        with pytest.raises(SystemExit, match="Started again 5 times in a row without getting far"):
+            main.main(["main.py"])
+        flags.FLAGS(["main.py", "--mode=plan", "--norejoin"])
+        with pytest.raises(SystemExit, match=str(main.EXIT_INTERRUPTED)):
+            main.main(["main.py"])
+    assert len(started) == 5
+    assert started[0][0] == sys.executable

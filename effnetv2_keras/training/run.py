@@ -139,7 +139,7 @@ class Run:
                 self._tried = (self._step, time.perf_counter() - start)
             with self.feed.evaluating(), self._explained_shortage():
                 self._evaluator.try_batch()
-            self._restore()
+            self._checkpoints.restore_latest()
 
     def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
         return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)

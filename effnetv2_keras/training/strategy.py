@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Callable
 
@@ -64,7 +65,7 @@ def worker_of(strategy: tf.distribute.Strategy) -> Worker:
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return Worker()
     resolver = strategy.cluster_resolver
-    tasks = [(kind, index) for kind, index in _tasks(resolver.cluster_spec())]
+    tasks = _tasks(resolver.cluster_spec())
     return Worker(tasks.index((resolver.task_type, resolver.task_id)), len(tasks)) if tasks else Worker()
 
 
@@ -104,7 +105,7 @@ def explained_losses(worker: Worker) -> Iterator[None]:
         ) from error
 
 
-_OF_PEERS = re.compile("collective|peer|worker|connect|socket|remote", re.IGNORECASE)
+_OF_PEERS = re.compile("collective|peer|connection|socket|remote", re.IGNORECASE)  # every device is a "worker"
 
 
 def _reason(error: tf.errors.OpError) -> str:
@@ -157,9 +158,11 @@ def _multiworker(devices: Devices) -> tf.distribute.Strategy:
     """All devices of all workers; the same call in each of them waits for the others."""
     tf.get_logger().setLevel(logging.WARNING)  # it tells of every sum over the workers
     resolver = _resolve_flags(devices) if devices.workers else _resolve_environment()
+    handler = signal.getsignal(signal.SIGTERM)
     with explained_losses(Worker(count=len(_tasks(resolver.cluster_spec())))):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow would note it, and nothing else
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow's own would note the signal, and do nothing else
     return strategy
 
 

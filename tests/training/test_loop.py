@@ -35,14 +35,6 @@ def array_splits():
     return Splits(source(24, 0), source(13, 500))
 
 
-@pytest.fixture(scope="module")
-def image_folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    write_classes(root / "train", {"red": 8, "green": 8, "blue": 8})
-    write_classes(root / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
-    return root
-
-
 def final_weights(model_dir):
     """All variables of the newest checkpoint."""
     reader = tf.train.load_checkpoint(str(model_dir / "checkpoints"))

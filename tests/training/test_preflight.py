@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 
@@ -23,17 +22,11 @@ from tests.training.test_loop import array_splits, assert_equal_runs
 pytestmark = pytest.mark.usefixtures("graphs_as_traced")
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plain") / "run"
-    train_tiny(tiny_config(), folder, splits=array_splits())
-    return folder
-
-
 def test_preflight_changes_nothing_but_finds_out(plain, tmp_path):
-    output = io.StringIO()
-    train_tiny(tiny_config("runtime.preflight=true"), tmp_path / "run", splits=array_splits(), output=output)
+    config = tiny_config("runtime.preflight=true,runtime.tensorboard=true")
+    train_tiny(config, tmp_path / "run", splits=array_splits())
     assert_equal_runs(plain, tmp_path / "run")
+    assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 1
 
 
 def test_preflight_tries_the_largest_stage_and_the_data_of_each(tmp_path, monkeypatch):

@@ -17,7 +17,6 @@ from effnetv2_keras import specs
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.strategy import make_strategy
 from main import EXIT_INTERRUPTED
-from tests.images import write_classes
 from tests.short_runs import SETTINGS, train_tiny
 from tests.tiny import TINY
 from tests.tiny_main import MOMENTS
@@ -27,17 +26,9 @@ KILLS = [(moment, name) for moment in MOMENTS for name in ("SIGKILL", "SIGTERM")
 FAST = [("evaluation", "SIGTERM")]
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    write_classes(root / "train", {"red": 8, "green": 8, "blue": 8})
-    write_classes(root / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
-    return root
-
-
-def start(images, model_dir, *flags, kill="", changes=""):
+def start(image_folder, model_dir, *flags, kill="", changes=""):
     command = [
-        sys.executable, "-m", "tests.tiny_main", "--model_name=tiny", f"--data_dir={images}",
+        sys.executable, "-m", "tests.tiny_main", "--model_name=tiny", f"--data_dir={image_folder}",
         f"--model_dir={model_dir}", f"--hparam_str={SETTINGS}{changes}", *flags,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": ".", "KILL": kill, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -58,9 +49,9 @@ def run(*arguments, **keywords):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(images, tmp_path_factory):
+def uninterrupted(image_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    status, output = run(images, folder)
+    status, output = run(image_folder, folder)
     assert status == 0, output
     return folder
 
@@ -82,8 +73,8 @@ def assert_same_end(left, right):
 @pytest.mark.parametrize(
     ("moment", "name"), [pytest.param(*kill, marks=[] if kill in FAST else [pytest.mark.slow]) for kill in KILLS]
 )
-def test_a_killed_run_goes_on_bit_for_bit(images, uninterrupted, tmp_path, moment, name):
-    status, output = run(images, tmp_path / "run", kill=f"{moment}:{name}")
+def test_a_killed_run_goes_on_bit_for_bit(image_folder, uninterrupted, tmp_path, moment, name):
+    status, output = run(image_folder, tmp_path / "run", kill=f"{moment}:{name}")
     assert status == (-signal.SIGKILL if name == "SIGKILL" else EXIT_INTERRUPTED), output
     latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
     if name == "SIGKILL":
@@ -92,7 +83,7 @@ def test_a_killed_run_goes_on_bit_for_bit(images, uninterrupted, tmp_path, momen
         assert "The same command goes on" in output
         expected = {"warm_up": 2, "mid_stage": 5, "checkpoint": 6, "border": 6, "evaluation": 6}
     assert latest.endswith(f"ckpt-{expected[moment]}")
-    status, output = run(images, tmp_path / "run")
+    status, output = run(image_folder, tmp_path / "run")
     assert status == 0, output
     assert_same_end(uninterrupted, tmp_path / "run")
     before, after = (tf.train.load_checkpoint(path) for path in (latest, str(tmp_path / "run" / "checkpoints")))
@@ -108,24 +99,24 @@ def two_addresses():
         return ",".join(f"localhost:{one.getsockname()[1]}" for one in (first, second))
 
 
-def start_workers(images, folder, *flags, kill="", victim=1, **keywords):
+def start_workers(image_folder, folder, *flags, kill="", victim=1, **keywords):
     """Two workers, of which one is killed."""
     flags = ("--strategy=multiworker", f"--workers={two_addresses()}", *flags)
     return [
-        start(images, folder, *flags, f"--worker_index={index}", kill=kill if index == victim else "", **keywords)
+        start(image_folder, folder, *flags, f"--worker_index={index}", kill=kill if index == victim else "", **keywords)
         for index in (0, 1)
     ]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted_workers(images, tmp_path_factory):
+def uninterrupted_workers(image_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers") / "run"
-    workers = [end(process) for process in start_workers(images, folder)]
+    workers = [end(process) for process in start_workers(image_folder, folder)]
     assert [status for status, _ in workers] == [0, 0], workers
     return folder
 
 
-def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path, monkeypatch):
+def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path, monkeypatch):
     """Every weight and average after a whole run with augmentation and two stages, BatchNorm frozen.
 
     Without mixup, for which each worker pairs its own images.
@@ -134,7 +125,7 @@ def test_two_workers_equal_two_replicas_equal_one_device(images, tmp_path, monke
         ",train.freeze_bn=true,model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0,"
         "progressive.mixup_alpha.end=0,train.optimizer=sgd,train.lr_base=3,train.accumulation_steps=1|2"
     )
-    workers = [end(process) for process in start_workers(images, tmp_path / "workers", changes=changes)]
+    workers = [end(process) for process in start_workers(image_folder, tmp_path / "workers", changes=changes)]
     assert [status for status, _ in workers] == [0, 0], workers
     assert "evaluated 13 of 13 images" in workers[0][1]
     assert "evaluated" not in workers[1][1]
@@ -164,9 +155,9 @@ def start_again(process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("moment", "victim"), [*((moment, 1) for moment in MOMENTS), ("mid_stage", 0)])
-def test_a_killed_worker_comes_back_and_all_go_on(images, uninterrupted_workers, tmp_path, moment, victim):
+def test_a_killed_worker_comes_back_and_all_go_on(image_folder, uninterrupted_workers, tmp_path, moment, victim):
     """The other one starts again by itself and waits for it."""
-    workers = start_workers(images, tmp_path / "run", kill=f"{moment}:SIGKILL", victim=victim)
+    workers = start_workers(image_folder, tmp_path / "run", kill=f"{moment}:SIGKILL", victim=victim)
     assert end(workers[victim])[0] == -signal.SIGKILL
     latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
     assert int(latest.rpartition("-")[2]) < 12
@@ -178,24 +169,24 @@ def test_a_killed_worker_comes_back_and_all_go_on(images, uninterrupted_workers,
 
 
 @pytest.mark.slow
-def test_without_rejoining_the_others_end_too(images, uninterrupted_workers, tmp_path):
-    first, second = start_workers(images, tmp_path / "run", "--norejoin", kill="mid_stage:SIGKILL")
+def test_without_rejoining_the_others_end_too(image_folder, uninterrupted_workers, tmp_path):
+    first, second = start_workers(image_folder, tmp_path / "run", "--norejoin", kill="mid_stage:SIGKILL")
     assert end(second)[0] == -signal.SIGKILL
     status, output = end(first)
     assert status == EXIT_INTERRUPTED, output
     assert "Another of the 2 workers is gone" in output
-    again = [end(process) for process in start_workers(images, tmp_path / "run")]
+    again = [end(process) for process in start_workers(image_folder, tmp_path / "run")]
     assert [status for status, _ in again] == [0, 0], again
     assert_same_end(uninterrupted_workers, tmp_path / "run")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_signal_to_one_worker_stops_all_at_one_step(images, uninterrupted_workers, tmp_path, moment):
-    stopped = [end(process) for process in start_workers(images, tmp_path / "run", kill=f"{moment}:SIGTERM")]
+def test_a_signal_to_one_worker_stops_all_at_one_step(image_folder, uninterrupted_workers, tmp_path, moment):
+    stopped = [end(process) for process in start_workers(image_folder, tmp_path / "run", kill=f"{moment}:SIGTERM")]
     assert [status for status, _ in stopped] == [EXIT_INTERRUPTED] * 2, stopped
     latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
     assert 0 < int(latest.rpartition("-")[2]) < 12
-    again = [end(process) for process in start_workers(images, tmp_path / "run")]
+    again = [end(process) for process in start_workers(image_folder, tmp_path / "run")]
     assert [status for status, _ in again] == [0, 0], again
     assert_same_end(uninterrupted_workers, tmp_path / "run")
