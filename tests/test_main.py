@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from absl import flags, logging
@@ -173,6 +174,7 @@ def test_a_worker_starts_again_after_a_loss_but_not_for_ever(monkeypatch):
 
     started = []
     monkeypatch.setenv(main._REJOINS, "0")
+    monkeypatch.setattr(main, "_STARTED", time.monotonic())  # the tests before may have taken longer than a long life
     monkeypatch.setattr(main.os, "execv", lambda *command: started.append(command))
     monkeypatch.setitem(main.MODES, "plan", lose)
     with flagsaver.flagsaver():
@@ -186,3 +188,17 @@ def test_a_worker_starts_again_after_a_loss_but_not_for_ever(monkeypatch):
             main.main(["main.py"])
     assert len(started) == 5
     assert started[0][0] == sys.executable
+
+
+def test_a_worker_that_lived_long_counts_its_losses_anew(monkeypatch):
+    def lose(*_):
+        raise WorkerLost("Another of the 2 workers is gone.")
+
+    monkeypatch.setenv(main._REJOINS, "5")
+    monkeypatch.setattr(main, "_STARTED", time.monotonic() - main._LONG_LIFE - 1)
+    monkeypatch.setattr(main.os, "execv", lambda *_: None)
+    monkeypatch.setitem(main.MODES, "plan", lose)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["main.py", "--mode=plan"])
+        main.main(["main.py"])
+    assert main.os.environ[main._REJOINS] == "1"
