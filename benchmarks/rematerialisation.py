@@ -74,7 +74,7 @@ def in_its_own_process(size: int, rematerialize: bool) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="efficientnetv2-b0", help="a name of specs.MODELS")
+    parser.add_argument("--model", default="efficientnetv2-b0", help="a name of variants.MODELS")
     parser.add_argument("--sizes", type=int, nargs="+", default=[224], help="image sides, pixels")
     parser.add_argument("--batch", type=int, default=32, help="images per step")
     parser.add_argument("--steps", type=int, default=3, help="steps to time, after one that traces")

@@ -34,11 +34,11 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.progressive import Stage as Stage
     from effnetv2_keras.progressive import plan_stages as plan_stages
     from effnetv2_keras.progressive import remaining as remaining
-    from effnetv2_keras.specs import MODELS as MODELS
     from effnetv2_keras.specs import BlockSpec as BlockSpec
     from effnetv2_keras.specs import ModelSpec as ModelSpec
     from effnetv2_keras.training.checkpoints import load_trained as load_trained
     from effnetv2_keras.training.loop import train as train
+    from effnetv2_keras.variants import MODELS as MODELS
     from effnetv2_keras.weights import WeightReport as WeightReport
     from effnetv2_keras.weights import load_weights as load_weights
 
@@ -74,9 +74,10 @@ _NAMES = {
     "models.factory": ("build_model",),
     "models.finetuning": ("set_trainable",),
     "progressive": ("Ramp", "Ramps", "Stage", "plan_stages", "remaining"),
-    "specs": ("MODELS", "BlockSpec", "ModelSpec"),
+    "specs": ("BlockSpec", "ModelSpec"),
     "training.checkpoints": ("load_trained",),
     "training.loop": ("train",),
+    "variants": ("MODELS",),
     "weights": ("WeightReport", "load_weights"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras import specs, variants
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
@@ -78,7 +78,7 @@ def preprocess_input(x: Any, variant: str) -> Any:
 
     Args:
         x: pixels 0..255, ``[..., H, W, C]``, a tensor or an array of any number type; it stays as it is.
-        variant: a name in ``specs.MODELS``, such as ``"efficientnetv2-s"``.
+        variant: a name in ``variants.MODELS``, such as ``"efficientnetv2-s"``.
 
     Returns:
         float32, a tensor of a tensor, an array of anything else. ``(x / 255 - mean) / deviation`` of ImageNet, per
@@ -88,7 +88,7 @@ def preprocess_input(x: Any, variant: str) -> Any:
     Raises:
         UsageError: for an unknown variant, with the nearest one, or if ``x`` has fewer than three dimensions.
     """
-    spec = specs.get_spec(variant)
+    spec = variants.get_spec(variant)
     pixels: Any = tf.cast(x, tf.float32) if tf.is_tensor(x) else np.asarray(x, np.float32)
     if len(pixels.shape) < 3:
         raise UsageError(f"x has shape {tuple(pixels.shape)}; pass images, [..., height, width, channels].")
@@ -128,7 +128,7 @@ def _efficientnet(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tf.keras.Model:
     """Does what the public functions do, which have all these arguments but the first."""
-    spec = specs.MODELS[variant]
+    spec = variants.MODELS[variant]
     top = include_top and not features_only
     size = spec.eval_size if top else None
     shape: Any = tuple(input_shape or (size, size, 3))
@@ -204,7 +204,7 @@ def _published(
     network: Callable[Concatenate[str, _Arguments], tf.keras.Model], title: str, variant: str
 ) -> Callable[_Arguments, tf.keras.Model]:
     """Makes the public function of one variant: the network's signature, but a name and documentation of its own."""
-    spec = specs.MODELS[variant]
+    spec = variants.MODELS[variant]
     v1 = "v2" not in variant
     # V1's as in Keras: preprocessing is no argument by position, which nothing is that partial() binds by name.
     defaults: Any = {"include_preprocessing": True, "bn_momentum": 0.99} if v1 else {}

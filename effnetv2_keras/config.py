@@ -6,7 +6,6 @@ to the run's folder and read back from there. Instances are frozen: nothing edit
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -72,9 +71,8 @@ class Config(Section):
 
     @property
     def spec(self) -> specs.ModelSpec:
-        """The named variant, with the normalisation that is asked for."""
-        spec = specs.get_spec(self.model.model_name)
-        return dataclasses.replace(spec, normalization=self.model.normalization or spec.normalization)
+        """The network, with the normalisation that is asked for."""
+        return self.model.spec
 
     @property
     def eval_size(self) -> int:
@@ -122,6 +120,8 @@ class Config(Section):
             changes, reference_keys.Context(self.eval_size, self.data.augment_arithmetic == "clean")
         )
         tree = self.model_dump()
+        if "model.model_name" in changes:
+            tree["model"]["network"] = None  # it is another's
         known = dict(flatten(tree))
         for key, value in changes.items():
             if key not in known:

@@ -90,8 +90,8 @@ CONVERTED: dict[str, Callable[[Any, Context], dict[str, Any]]] = {
 """Settings that need a calculation: ``(value, context) -> settings``."""
 
 _SPEC = (
-    "it makes another network; describe that as a ModelSpec (dataclasses.replace(specs.get_spec(NAME), ...)) and build "
-    "it with build_model"
+    "it makes another network; describe that as a ModelSpec, dataclasses.replace(variants.get_spec(NAME), ...), write "
+    "its to_json() to a file and name that with --model_name=FILE.json"
 )
 _SPLITS = "splits are named as in TensorFlow Datasets: data.train_split=train[2%:],data.eval_split=train[:2%]"
 _UNUSED = "the reference code never reads it"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 
-from effnetv2_keras import progressive, specs
+from effnetv2_keras import progressive, specs, variants
 from effnetv2_keras.overrides import check_regex
 
 
@@ -76,7 +77,8 @@ def ramp(start: float, end: float) -> RampConfig:
 class ModelConfig(Section):
     """The network."""
 
-    model_name: str = _knob("efficientnetv2-b0", "a name of specs.MODELS")
+    model_name: str = _knob("efficientnetv2-b0", "a name of variants.MODELS, or the path of a spec, .json")
+    network: OptionalStr = _knob(None, "the spec itself, as JSON, once read from that path; None: a named variant")
     survival_prob: float = _knob(0.8, "stochastic depth: probability that the deepest block survives", gt=0, le=1)
     bn_momentum: float = _knob(0.99, "BatchNorm moving-average momentum (paper section 5.1)", ge=0, lt=1)
     bn_epsilon: float = _knob(1e-3, "BatchNorm epsilon (reference code)", gt=0)
@@ -84,10 +86,24 @@ class ModelConfig(Section):
     normalization: OptionalNormalization = _knob(None, "a key of specs.PIXEL_STATISTICS; None: the variant's own")
     include_preprocessing: bool = _knob(True, "normalise inside the model (input 0..255); else in the input pipeline")
 
-    @pydantic.field_validator("model_name")
+    @pydantic.model_validator(mode="before")
     @classmethod
-    def _known_model(cls, name: str) -> str:
-        return specs.get_spec(name).name
+    def _read_network(cls, fields: Any) -> Any:
+        name = fields.get("model_name") if isinstance(fields, dict) else None
+        if isinstance(name, str) and name.endswith(".json") and not fields.get("network"):
+            return {**fields, "network": variants.get_spec(name).to_json()}
+        return fields
+
+    @pydantic.model_validator(mode="after")
+    def _known_network(self) -> ModelConfig:
+        _ = self.spec
+        return self
+
+    @property
+    def spec(self) -> specs.ModelSpec:
+        """The network, with the normalisation that is asked for."""
+        spec = specs.ModelSpec.from_json(self.network) if self.network else variants.get_spec(self.model_name)
+        return dataclasses.replace(spec, normalization=self.normalization or spec.normalization)
 
 
 class ProgressiveConfig(Section):

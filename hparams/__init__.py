@@ -26,7 +26,7 @@ def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
 
     Args:
         dataset_cfg: a recipe's name, in any case.
-        model_name: a key of ``effnetv2_keras.specs.MODELS``.
+        model_name: a key of ``effnetv2_keras.variants.MODELS``.
         recipe: ``"paper"``, or ``"original"`` for the reference code's settings where the two differ.
 
     Raises:

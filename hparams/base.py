@@ -8,7 +8,7 @@ None of these rows has been trained to the end on ImageNet here: not measured.
 
 from __future__ import annotations
 
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.config import (
     Config,
     DataConfig,
@@ -31,7 +31,7 @@ _TABLE_6 = {
 
 def progressive_of(model_name: str) -> ProgressiveConfig:
     """The four stages of a variant: images from 128 px, RandAugment from 5, mixup from 0, dropout from 0.1."""
-    spec = specs.get_spec(model_name)
+    spec = variants.get_spec(model_name)
     size, magnitude, alpha, dropout = _TABLE_6.get(spec.name, (spec.train_size, 10, 0.0, spec.dropout_rate))
     return ProgressiveConfig(
         stages=4,
@@ -44,8 +44,7 @@ def progressive_of(model_name: str) -> ProgressiveConfig:
 
 def get_base(model_name: str) -> Config:
     """The paper's training settings (section 5.1) for a variant, without a data set."""
-    name = specs.get_spec(model_name).name
-    return Config(model=ModelConfig(model_name=name), progressive=progressive_of(name))
+    return Config(model=ModelConfig(model_name=model_name), progressive=progressive_of(model_name))
 
 
 def sized(eval_size: int, ratio: float) -> int:
@@ -72,14 +71,14 @@ def finetune(model_name: str, data: DataConfig, *weights: str) -> Config:
     RandAugment nor mixing.
 
     Args:
-        model_name: a key of ``effnetv2_keras.specs.MODELS``.
+        model_name: a key of ``effnetv2_keras.variants.MODELS``.
         data: what to fine-tune on.
         weights: names of published weights to start from, the best first; the first that the variant has is taken.
             Without any the run starts from random weights, and ``train.ft_init_ckpt`` must name a file.
     """
-    spec = specs.get_spec(model_name)
+    spec = variants.get_spec(model_name)
     return Config(
-        model=ModelConfig(model_name=spec.name, survival_prob=0.8),
+        model=ModelConfig(model_name=model_name, survival_prob=0.8),
         progressive=constant(sized(spec.eval_size, 1.0)),
         train=TrainConfig(
             epochs=1,  # less than min_steps for every data set that this is for

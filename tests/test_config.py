@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.overrides import flatten, parse_overrides
+from tests.tiny import TINY
 
 
 def overridden(text):
@@ -156,3 +159,19 @@ def test_every_knob_is_described():
                 yield prefix + name
 
     assert not list(undescribed(Config))
+
+
+def test_a_configuration_keeps_the_network_of_a_file(tmp_path):
+    path = tmp_path / "found.json"
+    path.write_text(dataclasses.replace(TINY, name="found").to_json())
+    config = Config().override({"model.model_name": str(path)})
+    assert config.spec == dataclasses.replace(TINY, name="found")
+    assert config.eval_size == TINY.eval_size
+    path.unlink()
+    assert Config.from_yaml(config.to_yaml()) == config
+    assert config.override({"model.normalization": "imagenet"}).spec.normalization == "imagenet"
+    assert config.override({"model.model_name": "efficientnetv2-b1"}).spec.name == "efficientnetv2-b1"
+    path.write_text(dataclasses.replace(TINY, name="another").to_json())
+    assert config.override({"model.model_name": str(path)}).spec.name == "another"
+    with pytest.raises(ConfigError, match="gone.json cannot be read"):
+        config.override({"model.model_name": str(tmp_path / "gone.json")})

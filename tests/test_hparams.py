@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import hparams
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import ConfigError
 from hparams import base
@@ -14,7 +14,7 @@ ONE_STAGE = ("imagenet21k", *FINE_TUNING)
 
 
 @pytest.mark.parametrize("recipe", hparams.names())
-@pytest.mark.parametrize("model_name", specs.MODELS)
+@pytest.mark.parametrize("model_name", variants.MODELS)
 def test_every_recipe_fits_every_variant(recipe, model_name):
     config = hparams.load(recipe, model_name)
     assert config.model.model_name == model_name
@@ -59,7 +59,7 @@ def test_settings_are_those_of_the_reference_code(recipe, model_name):
     size = {"efficientnetv2-s": (300, 384), "efficientnetv2-b1": (192, 240), "efficientnet-b4": (304, 368)}[model_name]
     expected = 224 if recipe == "ImageNet21k" else size[recipe in FINE_TUNING]
     assert stage.image_size == expected
-    assert config.eval_size == (224 if recipe == "ImageNet21k" else specs.MODELS[model_name].eval_size)
+    assert config.eval_size == (224 if recipe == "ImageNet21k" else variants.MODELS[model_name].eval_size)
 
 
 @pytest.mark.parametrize("recipe", FINE_TUNING)
@@ -81,7 +81,7 @@ def test_training_sizes_follow_from_the_evaluation_size():
     """The reference code's lists, by name."""
     for name, size in {"b0": 176, "b1": 192, "b2": 208, "b3": 240, "b4": 304, "b5": 352, "b6": 416, "b7": 480,
                        "b8": 528, "l2": 640}.items():  # fmt: skip
-        spec = specs.MODELS[f"efficientnet-{name}"]
+        spec = variants.MODELS[f"efficientnet-{name}"]
         assert base.sized(spec.eval_size, 0.8) == size == spec.train_size
         assert hparams.load("imagenet", spec.name).progressive.image_size.end == size
     for name, size in {"v2-s": 384, "v2-m": 480, "v2-l": 480, "v2-xl": 512, "v2-b0": 224, "v2-b1": 240, "v2-b2": 256,
@@ -148,7 +148,7 @@ def test_every_cell_of_the_original_recipe(model_name):
         0.9,
         0.8,
     )
-    assert config.spec == specs.MODELS[model_name]
+    assert config.spec == variants.MODELS[model_name]
     if len(sizes) == 4:
         assert [stage.end_step for stage in stages] == [26834, 53668, 80502, 107336]
 

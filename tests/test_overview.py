@@ -8,7 +8,7 @@ import rich.console
 import tensorflow_datasets as tfds
 
 import hparams
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.sources import DataError
 from effnetv2_keras.data.splits import SOURCES, digits_splits
@@ -74,7 +74,7 @@ def digits():
     return digits_splits(DataConfig())
 
 
-@pytest.mark.parametrize("model_name", specs.MODELS)
+@pytest.mark.parametrize("model_name", variants.MODELS)
 @pytest.mark.parametrize(("recipe", "kind"), KINDS)
 def test_plan_of_every_recipe_and_variant(recipe, kind, model_name, own_data, digits, monkeypatch):
     """No recipe of a published data set needs the data to be planned."""

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from effnetv2_keras import specs
+from effnetv2_keras import specs, variants
 from effnetv2_keras.errors import UsageError
 
 
@@ -31,7 +31,7 @@ from effnetv2_keras.errors import UsageError
     ],
 )
 def test_scaling(name, filters, repeats, stem, head):
-    expanded = specs.expand(specs.get_spec(name))
+    expanded = specs.expand(variants.get_spec(name))
     ends = expanded.stage_ends
     assert [expanded.blocks[end].output_filters for end in ends] == filters
     assert [end - start for start, end in zip((-1, *ends), ends)] == repeats
@@ -39,7 +39,7 @@ def test_scaling(name, filters, repeats, stem, head):
 
 
 def test_only_the_first_block_of_a_stage_strides_and_widens():
-    expanded = specs.expand(specs.get_spec("efficientnetv2-s"))
+    expanded = specs.expand(variants.get_spec("efficientnetv2-s"))
     firsts = {0, *(end + 1 for end in expanded.stage_ends[:-1])}
     for index, block in enumerate(expanded.blocks):
         assert index in firsts or (block.stride == 1 and block.has_residual)
@@ -47,7 +47,7 @@ def test_only_the_first_block_of_a_stage_strides_and_widens():
 
 
 def test_squeeze_counts_from_the_block_input():
-    block = specs.expand(specs.get_spec("efficientnetv2-b0")).blocks[5]
+    block = specs.expand(variants.get_spec("efficientnetv2-b0")).blocks[5]
     assert (block.input_filters, block.squeezed_filters, block.expanded_filters) == (48, 12, 192)
 
 
@@ -60,7 +60,7 @@ def test_drop_path_grows_linearly_and_stays_below_its_end():
 
 def test_unknown_model_suggests_the_nearest():
     with pytest.raises(UsageError, match="Unknown model 'efficientnet-v2-s'; did you mean 'efficientnetv2-s'"):
-        specs.get_spec("efficientnet-v2-s")
+        variants.get_spec("efficientnet-v2-s")
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,47 @@ def test_unknown_model_suggests_the_nearest():
     ],
 )
 def test_bad_blocks(change, message):
-    block = specs.get_spec("efficientnetv2-s").blocks[0]
+    block = variants.get_spec("efficientnetv2-s").blocks[0]
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(block, **change)
 
 
 def test_stages_must_fit_together():
-    spec = specs.get_spec("efficientnetv2-s")
+    spec = variants.get_spec("efficientnetv2-s")
     with pytest.raises(ValueError, match="a stage gives 24 channels but the next takes 48"):
         dataclasses.replace(spec, blocks=(spec.blocks[0], *spec.blocks[2:]))
+
+
+@pytest.mark.parametrize("name", variants.MODELS)
+def test_a_network_is_the_same_after_a_round_trip_through_json(name):
+    spec = variants.MODELS[name]
+    assert specs.ModelSpec.from_json(spec.to_json()) == spec
+    assert spec.to_json().count("\n    {") == len(spec.blocks)
+
+
+def test_a_file_names_a_network(tmp_path):
+    path = tmp_path / "found.json"
+    spec = dataclasses.replace(variants.MODELS["efficientnetv2-b0"], name="found", depth=1.5)
+    path.write_text(spec.to_json())
+    assert variants.get_spec(str(path)) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not the JSON of a ModelSpec"),
+        ("[1]", "it is a list, not an object"),
+        ('{"name": "n", "blocks": []}', "has no blocks"),
+        ('{"name": "n", "blocks": [{"kind": "mbconv"}]}', "missing .* required positional arguments"),
+        ('{"name": "n", "blocks": [], "deep": 1}', "the network has the unknown field 'deep'; known are name, blocks"),
+        ('{"name": "n", "blocks": [{"kernel": 3}]}', "blocks has the unknown field 'kernel'; known are kind, repeats"),
+    ],
+)
+def test_a_file_that_is_no_network_is_named(tmp_path, text, message):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        variants.get_spec(str(path))
+    assert str(path) in str(error.value)
+    with pytest.raises(UsageError, match="gone.json cannot be read: No such file"):
+        variants.get_spec(str(tmp_path / "gone.json"))

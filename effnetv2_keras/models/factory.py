@@ -9,7 +9,7 @@ from typing import Any, Callable, Literal, Union
 
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras import specs, variants
 from effnetv2_keras.models import blocks, layers
 
 Pooling = Literal["avg", "max"]
@@ -48,7 +48,7 @@ def build_model(
     models of different names can share a graph; ``layers_by_role`` finds them whatever the name.
 
     Args:
-        spec_or_name: a variant, or the name of one in ``specs.MODELS``.
+        spec_or_name: a variant, or the name of one in ``variants.MODELS``.
         num_classes: width of the classifier, where there is a top.
         include_top: whether the model ends with pooling, dropout and the classifier.
         input_shape: height, width and channels of the images; a height or width of None accepts any.
@@ -72,7 +72,7 @@ def build_model(
     Raises:
         ValueError: if a setting is unknown or out of range.
     """
-    spec = specs.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
+    spec = variants.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
     _check_settings(survival_prob, bn_momentum, bn_epsilon, activation, dtype, include_top, num_classes, pooling)
     prefix = f"{name}_" if name else ""
     conv = {"activation": activation, "bn_momentum": bn_momentum, "bn_epsilon": bn_epsilon, "dtype": dtype}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from effnetv2_keras import specs
+from effnetv2_keras import specs, variants
 from effnetv2_keras.specs import BlockSpec, ModelSpec
 
 Shape = tuple[int, ...]
@@ -115,4 +115,4 @@ def _fingerprint(shapes: Mapping[str, Shape]) -> frozenset[tuple[str, Shape]]:
 
 @functools.cache
 def _variants() -> dict[frozenset[tuple[str, Shape]], str]:
-    return {_fingerprint(body_shapes(spec)): name for name, spec in specs.MODELS.items()}
+    return {_fingerprint(body_shapes(spec)): name for name, spec in variants.MODELS.items()}

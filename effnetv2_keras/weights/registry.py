@@ -26,7 +26,7 @@ def fetch(name: str, variant: str | None, *, with_top: bool, cache_dir: str | os
 
     Args:
         name: one of ``NAMES``.
-        variant: the model's name in ``specs.MODELS``; None if it is none of them.
+        variant: the model's name in ``variants.MODELS``; None if it is none of them.
         with_top: whether the classifier is wanted.
         cache_dir: the folder; None takes the environment variable ``EFFNETV2_KERAS_CACHE``, or else
             ``~/.cache/effnetv2_keras``.

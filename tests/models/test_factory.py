@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.models import build_model, endpoints, layers_by_role, stochastic_scope
 from tests.models.filling import fill_at_random
 from tests.reference import REFERENCE
@@ -35,7 +35,7 @@ def test_b0_has_the_parameters_of_the_reference_code(b0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", specs.MODELS)
+@pytest.mark.parametrize("name", variants.MODELS)
 def test_every_variant_has_the_parameters_of_the_reference_code(name):
     assert count(build_model(name)) == REFERENCE[name][1:3]
 

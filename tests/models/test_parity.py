@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras import specs, variants
 from effnetv2_keras.models import build_model, layers_by_role
 from effnetv2_keras.specs import ModelSpec
 from tests.models.filling import fill_at_random, fill_by_hash, uniform_hash
@@ -101,7 +101,7 @@ def test_features_are_those_of_keras(variant):
     ours = tf.keras.Model(ours.input, layers_by_role(ours)["head"].output)
     fill_at_random(ours)
     theirs = keras_model(variant, include_top=False, include_preprocessing=False)
-    copy_weights(ours, theirs, specs.MODELS[f"efficientnetv2-{variant}"])
+    copy_weights(ours, theirs, variants.MODELS[f"efficientnetv2-{variant}"])
     for height, width in ((64, 64), (75, 33)):
         images = np.random.default_rng(1).uniform(-1, 1, [2, height, width, 3]).astype(np.float32)
         assert_equal(ours(images), theirs(images))
@@ -113,6 +113,6 @@ def test_logits_are_those_of_keras(variant):
     ours = build_model(f"efficientnetv2-{variant}")
     fill_at_random(ours, seed=2)
     theirs = keras_model(variant, input_shape=[75, 64, 3], classifier_activation=None)
-    copy_weights(ours, theirs, specs.MODELS[f"efficientnetv2-{variant}"])
+    copy_weights(ours, theirs, variants.MODELS[f"efficientnetv2-{variant}"])
     pixels = np.random.default_rng(1).integers(0, 256, [2, 75, 64, 3], np.uint8)
     assert_equal(ours(pixels), theirs(pixels))

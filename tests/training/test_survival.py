@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.strategy import make_strategy
 from main import EXIT_INTERRUPTED
@@ -129,7 +129,7 @@ def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path,
     assert [status for status, _ in workers] == [0, 0], workers
     assert "evaluated 13 of 13 images" in workers[0][1]
     assert "evaluated" not in workers[1][1]
-    monkeypatch.setitem(specs.MODELS, "tiny", TINY)
+    monkeypatch.setitem(variants.MODELS, "tiny", TINY)
     config = RunFolder(tmp_path / "workers").config()
     for name in ("mirrored", "cpu"):
         train_tiny(config, tmp_path / name, strategy=make_strategy(name))

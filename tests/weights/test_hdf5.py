@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import load_weights
 from tests.models.filling import fill_at_random
@@ -20,10 +20,10 @@ IMAGENET_MEAN, IMAGENET_VARIANCE = (0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0
 
 def spec_of(name):
     """Our network of that name; Keras' B3 of V1 is one of its own."""
-    return specs.MODELS[{"efficientnet-b3": "efficientnet-b3-keras"}.get(name, name)]
+    return variants.MODELS[{"efficientnet-b3": "efficientnet-b3-keras"}.get(name, name)]
 
 
-def variants(*fast):
+def each_variant(*fast):
     return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in V2 + V1]
 
 
@@ -41,7 +41,7 @@ def keras_model(name, **settings):
     return model
 
 
-@pytest.mark.parametrize("name", variants("efficientnetv2-b0", "efficientnet-b0"))
+@pytest.mark.parametrize("name", each_variant("efficientnetv2-b0", "efficientnet-b0"))
 def test_the_logits_are_those_of_the_keras_application_that_wrote_the_file(name, tmp_path):
     theirs = keras_model(name, classifier_activation=None, input_shape=(64, 64, 3))
     theirs.save_weights(tmp_path / "theirs.h5")
@@ -52,7 +52,7 @@ def test_the_logits_are_those_of_the_keras_application_that_wrote_the_file(name,
     assert_close(ours(pixels(64, 64)), theirs(pixels(64, 64)))
 
 
-@pytest.mark.parametrize("name", variants("efficientnetv2-b0", "efficientnet-b0"))
+@pytest.mark.parametrize("name", each_variant("efficientnetv2-b0", "efficientnet-b0"))
 def test_the_features_are_those_of_the_keras_application_that_wrote_the_file(name, tmp_path):
     theirs = keras_model(name, include_top=False)
     theirs.save_weights(tmp_path / "theirs.h5")

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import effnetv2_keras
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import build_model
 from effnetv2_keras.specs import BlockSpec, ModelSpec
@@ -23,7 +23,7 @@ def file_of(weights, *skipped):
     return WeightsFile("made up", weights, skipped)
 
 
-@pytest.mark.parametrize("spec", [TINY, specs.MODELS["efficientnetv2-b0"], specs.MODELS["efficientnet-b0"]])
+@pytest.mark.parametrize("spec", [TINY, variants.MODELS["efficientnetv2-b0"], variants.MODELS["efficientnet-b0"]])
 def test_the_layout_is_that_of_the_models(spec):
     model = build_model(spec, include_top=False)
     shapes = {name: tuple(weight.shape) for name, weight in zip(weight_names(model), model.weights)}
@@ -31,7 +31,7 @@ def test_the_layout_is_that_of_the_models(spec):
 
 
 def test_every_variant_is_recognised_by_its_shapes():
-    for name, spec in specs.MODELS.items():
+    for name, spec in variants.MODELS.items():
         shapes = {**layout.body_shapes(spec), "classifier/kernel": (1, 2)}
         shapes[layout.STEM_KERNEL] = (3, 3, 5, shapes[layout.STEM_KERNEL][3])
         assert layout.variant_of(shapes) == name
@@ -98,7 +98,7 @@ def test_a_weight_too_many_in_the_body_is_an_error_but_not_one_of_another_top(ch
 
 
 def test_a_file_of_another_variant_says_which():
-    weights = {name: np.zeros(shape) for name, shape in layout.body_shapes(specs.MODELS["efficientnetv2-s"]).items()}
+    weights = {name: np.zeros(shape) for name, shape in layout.body_shapes(variants.MODELS["efficientnetv2-s"]).items()}
     with pytest.raises(WeightsError, match="it is not a file of this variant. It holds the weights of "
                        "'efficientnetv2-s'; build that model. The model is unchanged") as caught:  # fmt: skip
         assign(tiny(), file_of(weights), "file")

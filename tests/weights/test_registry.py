@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from effnetv2_keras import specs
+from effnetv2_keras import variants
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import WeightsError, download, layout, load_weights, registry
 from effnetv2_keras.weights.registry import PUBLISHED, Published
@@ -68,7 +68,7 @@ def publish(monkeypatch, server, saved, tmp_path):
 
 def test_every_variant_has_its_files():
     assert {name for _, name in PUBLISHED} == set(registry.NAMES)
-    assert {variant for variant, _ in PUBLISHED} == set(specs.MODELS) - {
+    assert {variant for variant, _ in PUBLISHED} == set(variants.MODELS) - {
         "efficientnet-b3",
         "efficientnet-b8",
     }

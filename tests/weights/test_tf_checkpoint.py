@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras import specs, variants
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import WeightsError, load_weights
 from tests.models.filling import fill_at_random
@@ -83,7 +83,7 @@ def checkpoint(request, tmp_path_factory, raw, averaged):
 
 def test_names_are_those_of_the_reference_code():
     """Spelled out once, as they stand in a checkpoint of its B0, and of V1's, whose first block has no expansion."""
-    spec = specs.MODELS["efficientnetv2-b0"]
+    spec = variants.MODELS["efficientnetv2-b0"]
     for name, expected in {
         "stem/norm/gamma": "stem/tpu_batch_normalization/gamma",
         "block_0/project/conv/kernel": "blocks_0/conv2d/kernel",
@@ -96,7 +96,7 @@ def test_names_are_those_of_the_reference_code():
         "classifier/bias": "head/dense/bias",
     }.items():
         assert reference_name(spec, name) == f"efficientnetv2-b0/{expected}"
-    assert reference_name(specs.MODELS["efficientnet-b0"], "block_0/project/conv/kernel").endswith(
+    assert reference_name(variants.MODELS["efficientnet-b0"], "block_0/project/conv/kernel").endswith(
         "blocks_0/conv2d/kernel"
     )
 
@@ -105,7 +105,7 @@ def test_names_are_those_of_the_reference_code():
 def test_checkpoints_of_named_variants(name, tmp_path):
     saved = build_model(name)
     fill_at_random(saved, seed=1)
-    prefix = write_reference(tmp_path / "model.ckpt", specs.MODELS[name], named_weights(saved))
+    prefix = write_reference(tmp_path / "model.ckpt", variants.MODELS[name], named_weights(saved))
     model = build_model(name)
     report = load_weights(model, prefix)
     assert len(report.loaded) == len(model.weights)

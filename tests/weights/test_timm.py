@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import save_file
 
-from effnetv2_keras import specs
+from effnetv2_keras import specs, variants
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import WeightsError, load_weights
 from tests.models.filling import fill_at_random
@@ -64,7 +64,7 @@ def block_layer(block, part, sort):
     return names[part] if sort == "conv" else f"bn{list(names).index(part) + 1}"
 
 
-@pytest.mark.parametrize("spec", [TINY, specs.MODELS["efficientnetv2-b0"], specs.MODELS["efficientnet-b0"]])
+@pytest.mark.parametrize("spec", [TINY, variants.MODELS["efficientnetv2-b0"], variants.MODELS["efficientnet-b0"]])
 def test_safetensors_in_timms_names_and_layouts(spec, tmp_path):
     saved, model = build_model(spec), build_model(spec)
     fill_at_random(saved, seed=3)
