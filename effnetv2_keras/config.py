@@ -16,6 +16,7 @@ import yaml
 from effnetv2_keras import reference_keys, specs
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.overrides import flatten, nearest, read_yaml
+from effnetv2_keras.search_settings import SearchConfig
 from effnetv2_keras.sections import (
     DataConfig,
     EvalConfig,
@@ -39,13 +40,14 @@ __all__ = [
     "ProgressiveConfig",
     "RampConfig",
     "RuntimeConfig",
+    "SearchConfig",
     "TrainConfig",
     "ramp",
 ]
 
 CONFIG_FILE = "config.yaml"
 
-_CHANGEABLE = ("runtime.", "data.service", "eval.batch_size")
+_CHANGEABLE = ("runtime.", "data.service", "eval.batch_size", "search.")
 """Settings, or beginnings of them, that may change when a run is resumed: they do not change its arithmetic."""
 
 
@@ -59,6 +61,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     precision: PrecisionConfig = PrecisionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    search: SearchConfig = SearchConfig()
 
     @pydantic.model_validator(mode="after")
     def _replicas_can_meet(self) -> Config:

@@ -1,0 +1,1 @@
+"""Training-aware architecture search and non-uniform scaling (paper section 3.3)."""

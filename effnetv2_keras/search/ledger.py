@@ -1,0 +1,312 @@
+"""The trials of a search in Optuna's storage, shared by all processes that take part (no TensorFlow)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import socket
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+import psutil
+from optuna.trial import FrozenTrial, TrialState
+
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.search.reward import Budget, Costs, reward
+from effnetv2_keras.search.samplers import EXCESS, NOT_TRAINED, make_sampler
+from effnetv2_keras.search.space import SearchSpace
+from effnetv2_keras.search_settings import SearchConfig
+from effnetv2_keras.specs import ModelSpec
+
+JOURNAL_FILE = "journal.log"
+STUDY = "effnetv2_keras"
+NETWORK = "network"
+"""User attribute of a trial: the name of its network."""
+
+_OWNER, _SEEN, _CONTINUES = "owner", "seen", "continues"
+
+_MOST_DRAWS = 300  # in a row that give no network to train
+_SILENCE = 600.0  # seconds after which a process of another machine counts as gone
+_OVER = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
+"""What Optuna raises when another process has ended a trial before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a trial found.
+
+    Attributes:
+        accuracy: of held-out images, in [0, 1].
+        step_time: time of a train step over that of the backbone.
+        details: further figures for the tables.
+    """
+
+    accuracy: float
+    step_time: float
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A network that this process is to evaluate.
+
+    Attributes:
+        trial: Optuna's.
+        spec: the network.
+        costs: what it costs, counted.
+    """
+
+    trial: optuna.Trial
+    spec: ModelSpec
+    costs: Costs
+
+
+def open_storage(url: str | None, folder: pathlib.Path) -> optuna.storages.BaseStorage:
+    """Opens the storage of a search.
+
+    Args:
+        url: of a database, such as ``postgresql://user:password@host/name``; None takes a journal file in the folder,
+            which processes share wherever they share the file system.
+        folder: of the search; it exists.
+
+    Raises:
+        UsageError: if the database cannot be reached or its driver is missing.
+    """
+    if url is None:
+        journal = optuna.storages.journal
+        return journal.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL_FILE)))
+    try:
+        return optuna.storages.RDBStorage(url)
+    except Exception as error:  # SQLAlchemy and each driver have their own
+        raise UsageError(
+            f"The search's storage {_without_password(url)} cannot be opened: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]}. Check search.storage (as in postgresql://user:password@host/name), the "
+            "server, and that the driver is installed; search.storage=None takes a journal file in --model_dir."
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    head, separator, tail = url.rpartition("@")
+    return f"{head.split('://')[0]}://...@{tail}" if separator else url
+
+
+class Ledger:
+    """Who evaluates which network, and what came out.
+
+    All processes with the same storage see the same trials. What a process that died left undone is taken up by the
+    next that looks.
+
+    Args:
+        space: the networks.
+        budget: limits that can be counted.
+        settings: of the search.
+        storage: shared.
+        seed: with the number of trials so far, it decides the next draw.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        budget: Budget,
+        settings: SearchConfig,
+        *,
+        storage: optuna.storages.BaseStorage,
+        seed: int = 0,
+    ) -> None:
+        self._space, self._budget, self._settings, self._seed = space, budget, settings, seed
+        self._is_front = settings.sampler == "nsga2"
+        directions = ["maximize", "minimize", "minimize"] if self._is_front else ["maximize"]
+        with _quiet():
+            self.study = optuna.create_study(
+                study_name=STUDY, storage=storage, directions=directions, load_if_exists=True, pruner=_pruner(settings)
+            )
+        if len(self.study.directions) != len(directions):
+            raise UsageError(
+                f"The storage holds a search after {len(self.study.directions)} figures, but search.sampler="
+                f"{settings.sampler} is after {len(directions)}. Use the sampler as before, or another --model_dir."
+            )
+        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.decisions.items()
+        }
+        process = psutil.Process()
+        self._owner = {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time()}
+
+    @property
+    def me(self) -> str:
+        """This process, as the tables name it."""
+        return owner_of({_OWNER: self._owner})
+
+    def trials(self) -> list[FrozenTrial]:
+        """The trials whose networks are or were trained, by any process, in order of their numbers."""
+        return [trial for trial in self._known() if _OWNER in trial.user_attrs]
+
+    def _known(self) -> list[FrozenTrial]:
+        """All trials but those that were not trained, or that another one goes on with."""
+        trials = self.study.get_trials(deepcopy=False)
+        continued = {trial.user_attrs.get(_CONTINUES) for trial in trials}
+        return [trial for trial in trials if NOT_TRAINED not in trial.user_attrs and trial.number not in continued]
+
+    def take_over(self) -> list[int]:
+        """Queues the networks of trials again whose processes are gone.
+
+        Returns:
+            The numbers of those trials.
+        """
+        gone = [trial for trial in self._known() if trial.state == TrialState.RUNNING and _is_gone(trial.user_attrs)]
+        return [trial.number for trial in gone if self._put_back(trial.number, trial.params)]
+
+    def put_back(self, proposal: Proposal) -> None:
+        """Leaves a network to whoever comes next; what was trained of it stays in its folder."""
+        self._put_back(proposal.trial.number, proposal.trial.params)
+
+    def _put_back(self, number: int, params: dict[str, Any]) -> bool:
+        try:
+            with _quiet():
+                self.study.tell(number, state=TrialState.FAIL)
+        except _OVER:  # somebody else was faster
+            return False
+        self.study.enqueue_trial(params, user_attrs={_CONTINUES: number})
+        return True
+
+    def next(self) -> Proposal | None:
+        """Draws the next network; None if there are enough, or no new ones are found.
+
+        Networks that exceed a limit, or that were evaluated before, are noted and drawn over.
+        """
+        for _ in range(_MOST_DRAWS):
+            known = self._known()
+            waiting = any(trial.state == TrialState.WAITING for trial in known)
+            if len(known) >= self._settings.trials and not waiting:
+                return None
+            proposal = self._draw()
+            if proposal and self._is_wanted(proposal.trial.number):
+                return proposal
+            if proposal:
+                self._leave(proposal.trial, "there were enough by then")
+        return None
+
+    def _draw(self) -> Proposal | None:
+        self.study.sampler = make_sampler(self._settings, [self._seed, len(self.study.get_trials(deepcopy=False))])
+        with _quiet():
+            trial = self.study.ask(self._distributions)
+        spec = self._space.spec(trial.params)
+        trial.set_user_attr(NETWORK, spec.name)
+        excess = self._budget.excess(spec)
+        if excess:
+            trial.set_user_attr(EXCESS, excess)
+        if any(share > 0 for share in excess.values()):
+            self._leave(trial, f"exceeds {max(excess, key=lambda key: excess[key])}")
+            return None
+        if twin := self._twin(spec.name):
+            self._leave(trial, f"is the network of trial {twin.number}", twin.values)
+            return None
+        costs = self._budget.costs(spec)
+        for name, value in (
+            ("parameters", costs.parameters),
+            ("relative_parameters", costs.relative_parameters),
+            ("macs", costs.macs),
+            (_SEEN, time.time()),
+            (_OWNER, self._owner),
+        ):
+            trial.set_user_attr(name, value)
+        return Proposal(trial, spec, costs)
+
+    def _twin(self, name: str) -> FrozenTrial | None:
+        """A trial that evaluated, or evaluates, the same network."""
+        for trial in self.trials():
+            if trial.user_attrs.get(NETWORK) == name and trial.state in (TrialState.COMPLETE, TrialState.RUNNING):
+                return trial
+        return None
+
+    def _is_wanted(self, number: int) -> bool:
+        """Whether a trial is within the planned number: processes that draw at the same moment do not exceed it."""
+        return sum(trial.number < number for trial in self._known()) < self._settings.trials
+
+    def _leave(self, trial: optuna.Trial, why: str, values: Sequence[float] | None = None) -> None:
+        trial.set_user_attr(NOT_TRAINED, why)
+        with _quiet():
+            self.study.tell(trial, values, TrialState.COMPLETE if values else TrialState.PRUNED)
+
+    def keep(self, proposal: Proposal) -> None:
+        """Tells the other processes that this one is still at it; to be called every minute or so."""
+        proposal.trial.set_user_attr(_SEEN, time.time())
+
+    def should_stop(self, proposal: Proposal, epoch: int, accuracy: float, step_time: float) -> bool:
+        """Notes how far a trial is, and asks whether it is worth going on."""
+        if self._is_front:
+            return False
+        proposal.trial.report(self._reward(proposal, accuracy, step_time), epoch)
+        return proposal.trial.should_prune()
+
+    def _reward(self, proposal: Proposal, accuracy: float, step_time: float) -> float:
+        return reward(accuracy, step_time, proposal.costs.relative_parameters, self._settings)
+
+    def complete(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Notes what a trial found."""
+        figures = {"accuracy": outcome.accuracy, "step_time": outcome.step_time, **outcome.details}
+        figures["reward"] = self._reward(proposal, outcome.accuracy, outcome.step_time)
+        for name, value in figures.items():
+            proposal.trial.set_user_attr(name, value)
+        front = [outcome.accuracy, outcome.step_time, proposal.costs.relative_parameters]
+        self._tell(proposal, TrialState.COMPLETE, front if self._is_front else [figures["reward"]])
+
+    def prune(self, proposal: Proposal, why: str, **figures: float) -> None:
+        """Notes that a trial was not worth going on, or is too slow."""
+        for name, value in {"reason": why, **figures}.items():
+            proposal.trial.set_user_attr(name, value)
+        self._tell(proposal, TrialState.PRUNED)
+
+    def exceed(self, proposal: Proposal, limit: str, share: float) -> None:
+        """Notes by how much a trial was found to exceed a limit that had to be measured."""
+        proposal.trial.set_user_attr(EXCESS, {**self._budget.excess(proposal.spec), limit: share})
+
+    def fail(self, proposal: Proposal, why: str) -> None:
+        """Notes that a trial failed; the search goes on."""
+        proposal.trial.set_user_attr("reason", why)
+        self._tell(proposal, TrialState.FAIL)
+
+    def _tell(self, proposal: Proposal, state: TrialState, values: Sequence[float] | None = None) -> None:
+        with contextlib.suppress(*_OVER), _quiet():  # taken over from this process, which was silent for too long
+            self.study.tell(proposal.trial, values, state)
+
+
+def owner_of(attributes: Mapping[str, Any]) -> str:
+    """Names the process that a trial belongs to: its machine, and its number there."""
+    owner = attributes[_OWNER]
+    return f"{owner['host']}:{owner['pid']}"
+
+
+def _is_gone(attributes: Mapping[str, Any]) -> bool:
+    """Whether the process of a trial has ended: certain on the same machine, presumed of others that are silent."""
+    owner = attributes.get(_OWNER)
+    if owner is None:
+        return False
+    if owner["host"] != socket.gethostname():
+        return time.time() - attributes[_SEEN] > _SILENCE
+    try:
+        return abs(psutil.Process(owner["pid"]).create_time() - owner["created"]) > 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _pruner(settings: SearchConfig) -> optuna.pruners.BasePruner:
+    if settings.pruner == "none":
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Optuna's own reports, and its warnings of what may change in it, from the person at the keyboard."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)

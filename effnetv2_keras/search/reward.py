@@ -1,0 +1,97 @@
+"""What a search is after, and what it may not exceed (no TensorFlow)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.profile import count_macs, count_parameters
+from effnetv2_keras.search.space import SearchSpace
+from effnetv2_keras.search_settings import SearchConfig
+from effnetv2_keras.specs import ModelSpec
+
+
+def reward(accuracy: float, step_time: float, parameters: float, settings: SearchConfig) -> float:
+    """Joins accuracy, training speed and size into one figure: ``A * S^w * P^v`` (paper section 3.3).
+
+    Both S and P are relative to the backbone, whose reward is therefore its accuracy. The paper normalises S only;
+    to normalise P as well multiplies all rewards by the same number.
+
+    Args:
+        accuracy: A, of held-out images after the short training, in [0, 1].
+        step_time: S, time of a train step over that of the backbone, positive.
+        parameters: P, trainable parameters over those of the backbone, positive.
+        settings: w is ``time_exponent`` and v is ``parameters_exponent``; the paper's are -0.07 and -0.05.
+
+    Raises:
+        ValueError: if a time or size is not positive.
+    """
+    if step_time <= 0 or parameters <= 0:
+        raise ValueError(f"step_time is {step_time} and parameters is {parameters}; both must be positive.")
+    return float(accuracy * step_time**settings.time_exponent * parameters**settings.parameters_exponent)
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a network costs, counted from its specification.
+
+    Attributes:
+        parameters: trainable ones.
+        macs: multiply-adds for one image.
+        relative_parameters: over those of the backbone.
+    """
+
+    parameters: int
+    macs: int
+    relative_parameters: float
+
+
+class Budget:
+    """The limits of a search on what can be counted before a network is trained.
+
+    Args:
+        space: the space.
+        settings: the limits.
+        image_size: side of the images, pixels.
+        num_classes: width of the classifier.
+
+    Raises:
+        UsageError: if no network of the space keeps within them.
+    """
+
+    def __init__(self, space: SearchSpace, settings: SearchConfig, *, image_size: int, num_classes: int) -> None:
+        self._settings, self._image_size, self._num_classes = settings, image_size, num_classes
+        self._reference = self._parameters(space.backbone)
+        for key, limit, unit, name, count in self._limits():
+            least = count(space.smallest(count)) / unit
+            if limit is not None and least > limit:
+                raise UsageError(
+                    f"search.{key} is {limit:g} {name}, but the smallest network of this space has {least:.4g}. Raise "
+                    f"the limit, take a smaller backbone as --model_name, or offer less: search.layers=-2|-1|0, "
+                    "search.expansions=1|4, search.kernels=3."
+                )
+
+    def _limits(self) -> tuple[tuple[str, float | None, float, str, Callable[[ModelSpec], int]], ...]:
+        settings = self._settings
+        return (
+            ("max_parameters", settings.max_parameters, 1e6, "million parameters", self._parameters),
+            ("max_macs", settings.max_macs, 1e9, "billion multiply-adds", self._macs),
+        )
+
+    def _parameters(self, spec: ModelSpec) -> int:
+        return count_parameters(spec, num_classes=self._num_classes).trainable
+
+    def _macs(self, spec: ModelSpec) -> int:
+        return count_macs(spec, image_size=self._image_size, num_classes=self._num_classes)
+
+    def costs(self, spec: ModelSpec) -> Costs:
+        """Counts a network."""
+        parameters = self._parameters(spec)
+        return Costs(parameters, self._macs(spec), parameters / self._reference)
+
+    def excess(self, spec: ModelSpec) -> dict[str, float]:
+        """By how much a network exceeds each limit, as a share of it; at most 0 where it keeps within it."""
+        return {
+            key: count(spec) / unit / limit - 1 for key, limit, unit, _, count in self._limits() if limit is not None
+        }
