@@ -232,8 +232,9 @@ class Ledger:
             self.study.tell(trial, values, TrialState.COMPLETE if values else TrialState.PRUNED)
 
     def keep(self, proposal: Proposal) -> None:
-        """Tells the other processes that this one is still at it; to be called every minute or so."""
-        proposal.trial.set_user_attr(_SEEN, time.time())
+        """Tells the other processes now and then that this one is still at it."""
+        if time.time() - proposal.trial.user_attrs[_SEEN] > _SILENCE / 10:
+            proposal.trial.set_user_attr(_SEEN, time.time())
 
     def should_stop(self, proposal: Proposal, epoch: int, accuracy: float, step_time: float) -> bool:
         """Notes how far a trial is, and asks whether it is worth going on."""
