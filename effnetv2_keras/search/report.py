@@ -20,6 +20,7 @@ from effnetv2_keras.pages import render
 from effnetv2_keras.pages.drawing import BLUE, GREEN, GREY, ORANGE, Plot, as_svg, page_style
 from effnetv2_keras.search.display import HEADINGS, cells, ending
 from effnetv2_keras.search.ledger import NETWORK, Ledger
+from effnetv2_keras.search.samplers import quiet
 from effnetv2_keras.search.space import SearchSpace
 from effnetv2_keras.search_settings import SearchConfig
 from effnetv2_keras.training.disk import write_atomically
@@ -96,17 +97,16 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     Returns:
         By decision, the largest first; empty where there are too few trials to tell.
     """
-    study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
-    study.add_trials(
-        optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, value=trial.user_attrs["reward"]
+    with quiet(), contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
+        study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
+        study.add_trials(
+            optuna.trial.create_trial(
+                params=trial.params, distributions=trial.distributions, value=trial.user_attrs["reward"]
+            )
+            for trial in trials
         )
-        for trial in trials
-    )
-    with contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
-        found = optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(baseline_quantile=_BEST_SHARE)
-        )
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
         if all(map(math.isfinite, found.values())) and sum(found.values()) > 0:
             return dict(found)
     return {}

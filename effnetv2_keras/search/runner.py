@@ -1,4 +1,4 @@
-"""Runs each trial in a process of its own, so that none takes the search down with it (no TensorFlow)."""
+"""Runs trials in another process, so that none takes the search down with it (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from effnetv2_keras.training.run_folder import RunFolder
 NETWORK_FILE = "network.json"
 
 _LONGEST_REASON = 300  # characters
-_POLL = 0.2  # seconds
+_POLL, _PATIENCE = 0.2, 120.0  # seconds
 
 OnEpoch = Callable[[int, float, float], bool]
 """Hears of each evaluation, its number from 1, accuracy and step time, and says whether the trial is to stop."""
@@ -93,6 +93,9 @@ def search_size(config: Config) -> int:
 class TrialRunner:
     """Evaluates networks, each in a folder named after it below ``folder``.
 
+    They are trained one after the other by a process that stays as long as they succeed; after one that fails, or has
+    to be stopped, the next gets a new process.
+
     Args:
         folder: of all trials.
         config: of the search.
@@ -102,6 +105,7 @@ class TrialRunner:
 
     def __init__(self, folder: pathlib.Path, config: Config, backbone: ModelSpec, strategy: str) -> None:
         self._folder, self._config, self._backbone, self._strategy = folder, config, backbone, strategy
+        self._process: subprocess.Popen[str] | None = None
 
     def run(self, spec: ModelSpec, on_epoch: OnEpoch, on_wait: Callable[[], bool]) -> Outcome:
         """Measures and trains a network, or goes on with it.
@@ -137,30 +141,56 @@ class TrialRunner:
             shutil.rmtree(folder / trial.RUN / name, ignore_errors=True)
 
     def _wait_for(self, folder: pathlib.Path, on_epoch: OnEpoch, on_wait: Callable[[], bool]) -> None:
-        command = [sys.executable, "-m", trial.__name__, str(folder), self._strategy]
-        epochs = 0
-        with (folder / trial.LOG).open("ab") as log:
-            # Its standard input ends when this process does, however that happens; then it saves and ends as well.
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            try:
-                while process.poll() is None:
-                    time.sleep(_POLL)
-                    if on_wait():
-                        raise Asked
-                    for accuracy, step_time in self._new_epochs(folder, epochs):
-                        epochs += 1
-                        if on_epoch(epochs, accuracy, step_time):
-                            raise NotWorthIt
-            finally:
-                _end(process)
-        if process.returncode == trial.EXIT_UNUSABLE:
-            raise UsageError(_last_words(folder / trial.LOG))
-        if process.returncode == trial.EXIT_INTERRUPTED:
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._start()
+        process, epochs = self._process, 0
+        print(folder.resolve(), file=process.stdin, flush=True)
+        try:
+            while process.poll() is None and not (folder / trial.RESULT).exists():
+                time.sleep(_POLL)
+                if on_wait():
+                    raise Asked
+                for accuracy, step_time in self._new_epochs(folder, epochs):
+                    epochs += 1
+                    if on_epoch(epochs, accuracy, step_time):
+                        raise NotWorthIt
+        except BaseException:
+            self.close()
+            raise
+        if not (folder / trial.RESULT).exists():
+            self._explain(process.wait(), folder / trial.LOG)
+
+    def _start(self) -> subprocess.Popen[str]:
+        # Its standard input ends when this process does, however that happens; then it saves and ends as well.
+        return subprocess.Popen(
+            [sys.executable, "-m", trial.__name__, self._strategy],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process only, which asks that one to end
+        )
+
+    @staticmethod
+    def _explain(status: int, log: pathlib.Path) -> None:
+        """Says why a trial ended without a result."""
+        if status == trial.EXIT_UNUSABLE:
+            raise UsageError(_last_words(log))
+        if status == trial.EXIT_INTERRUPTED:
             raise Asked
-        if process.returncode or not (folder / trial.RESULT).exists():
-            raise TrialFailed(_reason(process.returncode, folder / trial.LOG))
+        raise TrialFailed(_reason(status, log))
+
+    def close(self) -> None:
+        """Asks the process of the trials to save and end, and waits for it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def _new_epochs(self, folder: pathlib.Path, known: int) -> list[tuple[float, float]]:
         """Accuracy and step time after each evaluation beyond those that are known."""
@@ -169,18 +199,6 @@ class TrialRunner:
             return []
         step_time = float(json.loads((folder / trial.STEP_TIME).read_text()))
         return [(row[headline_of_best(row)], step_time) for row in rows[known:]]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks a process to save and end, and waits for it."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(120)
-        process.kill()
-    process.wait()
-    if process.stdin:
-        process.stdin.close()
 
 
 def _reason(status: int, log: pathlib.Path) -> str:

@@ -58,9 +58,9 @@ def search(
     with _claimed(folder, config):
         storage = open_storage(config.search.storage, folder)
         ledger = Ledger(space, budget, config.search, storage=storage, seed=config.train.seed)
-    runner = TrialRunner(folder / TRIALS, config, space.backbone, strategy)
     display = Display(ledger, config.search, console)
-    with stop_on_signal() as stop, display.shown():
+    runner = TrialRunner(folder / TRIALS, config, space.backbone, strategy)
+    with stop_on_signal() as stop, display.shown(), contextlib.closing(runner):
         display.introduce(space)
         while not stop:
             for number in ledger.take_over():
@@ -93,8 +93,7 @@ def _evaluate(ledger: Ledger, runner: TrialRunner, display: Display, proposal: P
     try:
         ledger.complete(proposal, runner.run(proposal.spec, on_epoch, on_wait))
     except TooSlow as slow:
-        ledger.exceed(proposal, "max_step_time", slow.share)
-        ledger.prune(proposal, str(slow), step_time=slow.step_time)
+        ledger.exceed(proposal, str(slow), slow.step_time, slow.share)
     except NotWorthIt:
         ledger.prune(proposal, "others are ahead")
     except TrialFailed as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -17,46 +18,49 @@ from effnetv2_keras.training.steps import TrainStep
 _WARM_UP = 2  # steps: the first traces, the second grows the allocator
 
 
-def relative_step_time(
-    config: Config,
-    spec: specs.ModelSpec,
-    reference: specs.ModelSpec,
-    strategy: tf.distribute.Strategy,
-    *,
-    num_classes: int,
-    steps: int,
-) -> float:
-    """Measures how long a train step of a network takes, over that of a reference.
+class Stopwatch:
+    """Compares train steps with those of a reference network.
 
-    Both train on the same random images, with the settings of ``config`` in its last stage: forward and backward pass,
-    optimizer and moving average. They take turns step by step, and the medians are compared.
+    Both train on random images with the settings of ``config`` in its last stage: forward and backward pass, optimizer
+    and moving average.
 
     Args:
         config: batch size, precision, optimizer and the stage's image size.
-        spec: the network.
-        reference: the network that it is compared with.
+        reference: the network that others are compared with; it is compiled once.
         strategy: where the steps run.
         num_classes: width of the classifiers.
-        steps: steps of each that are timed, at least 1.
-
-    Returns:
-        Median time of the one over that of the other.
     """
-    stage = config.progressive.plan(config.progressive.stages)[-1]
-    contestants = [_stepper(config, one, strategy, stage, num_classes) for one in (spec, reference)]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(_WARM_UP + steps):
-        # Each goes first in every other turn.
-        for number in (0, 1) if turn % 2 else (1, 0):
-            start = time.perf_counter()
-            contestants[number]()
-            seconds[number].append(time.perf_counter() - start)
-    own, references = (statistics.median(some[_WARM_UP:]) for some in seconds)
-    return own / references
+
+    def __init__(
+        self, config: Config, reference: specs.ModelSpec, strategy: tf.distribute.Strategy, *, num_classes: int
+    ) -> None:
+        self._make_stepper = functools.partial(
+            _stepper, config, strategy, config.progressive.plan(config.progressive.stages)[-1], num_classes
+        )
+        self._reference = self._make_stepper(reference)
+
+    def relative_time(self, spec: specs.ModelSpec, *, steps: int) -> float:
+        """Measures how long a train step of a network takes, over that of the reference.
+
+        The two take turns step by step, and each goes first in every other turn; their medians are compared.
+
+        Args:
+            spec: the network.
+            steps: steps of each that are timed, at least 1.
+        """
+        contestants = (self._make_stepper(spec), self._reference)
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for turn in range(_WARM_UP + steps):
+            for number in (0, 1) if turn % 2 else (1, 0):
+                start = time.perf_counter()
+                contestants[number]()
+                seconds[number].append(time.perf_counter() - start)
+        own, references = (statistics.median(some[_WARM_UP:]) for some in seconds)
+        return own / references
 
 
 def _stepper(
-    config: Config, spec: specs.ModelSpec, strategy: tf.distribute.Strategy, stage: Stage, num_classes: int
+    config: Config, strategy: tf.distribute.Strategy, stage: Stage, num_classes: int, spec: specs.ModelSpec
 ) -> Callable[[], None]:
     """Makes a function that takes a train step and waits for its end."""
     state = create_state(
