@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.ticker
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -28,6 +29,7 @@ from effnetv2_keras.training.disk import write_atomically
 BEST_FILE, FRONT_FOLDER = "best.json", "front"
 
 _MOST_BARS = 12
+_FEWEST = 8  # trials from which importances are told
 _BEST_SHARE = 0.25
 _OPERATORS = {"fused_mbconv": ("Fused-MBConv", ORANGE), "mbconv": ("MBConv", BLUE)}
 
@@ -97,6 +99,8 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     Returns:
         By decision, the largest first; empty where there are too few trials to tell.
     """
+    if len(trials) < _FEWEST:
+        return {}
     with quiet(), contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
         study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
         study.add_trials(
@@ -175,6 +179,7 @@ def _draw_course(axes: matplotlib.axes.Axes, trials: Sequence[FrozenTrial]) -> N
     axes.plot(numbers, rewards, "o", color=GREY, markersize=4, label="trial")
     axes.step(numbers, [max(rewards[:count]) for count in numbers], where="post", color=GREEN, label="best so far")
     axes.set_xlabel("finished trials")
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True))
     axes.set_ylabel("reward")
     axes.legend(frameon=False, fontsize=9, loc="lower right")
 
