@@ -50,14 +50,10 @@ class Asked(Exception):  # noqa: N818 - says what happened
     """The search was asked to end in the middle of a trial; what was trained is saved."""
 
 
-def trial_config(config: Config, network: pathlib.Path) -> Config:
+def short_training(config: Config) -> Config:
     """Makes the configuration of a trial: a short training at one small image size (paper section 3.3).
 
     The regularisation is that of the first stage, as fits small images; the warm-up is at most a fifth of the training.
-
-    Args:
-        config: of the search.
-        network: file of the network.
     """
     search, train = config.search, config.train
     size, ramps = search_size(config), config.progressive
@@ -82,7 +78,7 @@ def trial_config(config: Config, network: pathlib.Path) -> Config:
             update={"preflight": False, "tensorboard": False, "keep_checkpoint_max": 1, "trackers": ()}
         ),
     }
-    return config.model_copy(update=changes).override({"model.model_name": str(network)})
+    return config.model_copy(update=changes)
 
 
 def search_size(config: Config) -> int:
@@ -124,7 +120,8 @@ class TrialRunner:
         network = folder / NETWORK_FILE
         write_atomically(network, spec.to_json())
         write_atomically(folder / trial.REFERENCE, self._backbone.to_json())
-        write_atomically(folder / trial.CONFIG, trial_config(self._config, network).to_yaml())
+        config = short_training(self._config).override({"model.model_name": str(network)})
+        write_atomically(folder / trial.CONFIG, config.to_yaml())
         if not (folder / trial.RESULT).exists():
             self._wait_for(folder, on_epoch, on_wait)
         result = json.loads((folder / trial.RESULT).read_text())

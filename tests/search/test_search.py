@@ -15,7 +15,7 @@ import rich.console
 
 from effnetv2_keras import variants
 from effnetv2_keras.errors import ConfigError, UsageError
-from effnetv2_keras.search.runner import TrialFailed, TrialRunner, trial_config
+from effnetv2_keras.search.runner import TrialFailed, TrialRunner, short_training
 from effnetv2_keras.search.search import search
 from effnetv2_keras.training.disk import RunFolderError
 from hparams import load
@@ -142,7 +142,7 @@ def test_a_trial_trains_at_one_small_size_as_the_training_loop_does(done):
     assert [row["epoch"] for row in evaluations] == [1, 2]
     assert float(complete["accuracy"]) == pytest.approx(evaluations[-1]["top1_ema"], abs=1e-4)
     assert not (trial / "run" / "checkpoints").exists()
-    short = trial_config(config, trial / "network.json")
+    short = short_training(config)
     assert (short.progressive.image_size.start, short.progressive.image_size.end, short.eval.isize) == (32, 32, 32)
     assert short.progressive.dropout_rate.end == config.progressive.dropout_rate.start
     assert short.train.lr_warmup_epoch == pytest.approx(0.4)
