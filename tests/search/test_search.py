@@ -251,8 +251,8 @@ def test_kills_cost_a_trial_at_most_and_processes_share_the_rest(tmp_path, backb
     assert any("was interrupted; its network is tried again" in text for text in printed)
     processes = {row["process"].rsplit(":", 1)[1] for row in rows}
     assert {str(one.pid) for one in both} <= processes
-    for text in printed:  # each shows the trials of all
-        assert all(row["network"] in text for row in rows)
+    # Whoever ended last showed the trials of all.
+    assert any(all(row["network"] in text and row["process"] in text for row in rows) for text in printed)
 
 
 @pytest.mark.slow
