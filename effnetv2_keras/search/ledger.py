@@ -22,7 +22,6 @@ from effnetv2_keras.search_settings import SearchConfig
 from effnetv2_keras.specs import ModelSpec
 
 JOURNAL_FILE = "journal.log"
-STUDY = "effnetv2_keras"
 NETWORK = "network"
 """User attribute of a trial: the name of its network."""
 
@@ -104,6 +103,7 @@ class Ledger:
         budget: limits that can be counted.
         settings: of the search.
         storage: shared.
+        name: of the search, since a database may hold many; those who give the same share it.
         seed: with the number of trials so far, it decides the next draw.
     """
 
@@ -114,6 +114,7 @@ class Ledger:
         settings: SearchConfig,
         *,
         storage: optuna.storages.BaseStorage,
+        name: str = "search",
         seed: int = 0,
     ) -> None:
         self._space, self._budget, self._settings, self._seed = space, budget, settings, seed
@@ -121,7 +122,7 @@ class Ledger:
         directions = ["maximize", "minimize", "minimize"] if self._is_front else ["maximize"]
         with quiet():
             self.study = optuna.create_study(
-                study_name=STUDY, storage=storage, directions=directions, load_if_exists=True, pruner=_pruner(settings)
+                study_name=name, storage=storage, directions=directions, load_if_exists=True, pruner=_pruner(settings)
             )
         if len(self.study.directions) != len(directions):
             raise UsageError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import rich.console
 
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import open_splits
-from effnetv2_keras.errors import ConfigError, Interrupted
+from effnetv2_keras.errors import ConfigError, Interrupted, UsageError
 from effnetv2_keras.overrides import flatten, read_yaml
 from effnetv2_keras.search.display import Display
 from effnetv2_keras.search.ledger import JOURNAL_FILE, Ledger, Proposal, open_storage
@@ -23,6 +25,8 @@ from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 
 CONFIG_FILE = "search.yaml"
 TRIALS = "trials"
+
+_MOST_FAILURES = 5  # in a row, in one process
 
 _CHANGEABLE = ("runtime.", "data.service", "search.trials", "search.storage", "search.keep_checkpoints")
 """Settings, or beginnings of them, that may change when a search goes on."""
@@ -46,7 +50,7 @@ def search(
 
     Raises:
         ConfigError, DataError, RunFolderError: for settings, data or a folder that cannot be used.
-        UsageError: for limits that no network keeps, or a storage that cannot be reached.
+        UsageError: for limits that no network keeps, a storage that cannot be reached, or if trial after trial fails.
         Interrupted: if a signal asked for the end; trials are saved, and so is what the one at hand had learnt.
     """
     folder, console = pathlib.Path(model_dir), console or rich.console.Console()
@@ -57,11 +61,13 @@ def search(
     budget = Budget(space, config.search, image_size=search_size(config), num_classes=num_classes)
     with _claimed(folder, config):
         storage = open_storage(config.search.storage, folder)
-        ledger = Ledger(space, budget, config.search, storage=storage, seed=config.train.seed)
+        name = f"{space.backbone.name}-{_digest(config)}"
+        ledger = Ledger(space, budget, config.search, storage=storage, name=name, seed=config.train.seed)
     display = Display(ledger, config.search, console)
     runner = TrialRunner(folder / TRIALS, config, space.backbone, strategy)
     with stop_on_signal() as stop, display.shown(), contextlib.closing(runner):
         display.introduce(space)
+        failures = 0
         while not stop:
             for number in ledger.take_over():
                 display.say(f"Trial {number} was interrupted; its network is tried again.")
@@ -69,17 +75,22 @@ def search(
             display.update()
             if proposal is None:
                 break
-            _evaluate(ledger, runner, display, proposal, stop)
+            failures = failures + 1 if _evaluate(ledger, runner, display, proposal, stop) else 0
             display.update()
             write_results(folder, ledger, space, config.search)
+            if failures == _MOST_FAILURES:
+                raise UsageError(
+                    f"{failures} trials in a row failed, which is hardly their fault. The reasons are above and "
+                    f"in {folder / 'trials.csv'}; the same command goes on with the search."
+                )
     display.conclude(write_results(folder, ledger, space, config.search))
     if stop:
         raise Interrupted(f"{stop.name}: all finished trials are saved. The same command goes on with the search.")
     return ledger
 
 
-def _evaluate(ledger: Ledger, runner: TrialRunner, display: Display, proposal: Proposal, stop: StopRequest) -> None:
-    """Runs a trial and notes how it ended."""
+def _evaluate(ledger: Ledger, runner: TrialRunner, display: Display, proposal: Proposal, stop: StopRequest) -> bool:
+    """Runs a trial and notes how it ended; returns whether it failed."""
     display.begin(proposal)
 
     def on_epoch(epoch: int, accuracy: float, step_time: float) -> bool:
@@ -98,10 +109,12 @@ def _evaluate(ledger: Ledger, runner: TrialRunner, display: Display, proposal: P
         ledger.prune(proposal, "others are ahead")
     except TrialFailed as failure:
         ledger.fail(proposal, str(failure))
+        return True
     except BaseException as error:  # not the network's fault: somebody has to go on with it
         ledger.put_back(proposal)
         if not isinstance(error, Asked):
             raise
+    return False
 
 
 def check_folder(folder: pathlib.Path, config: Config) -> None:
@@ -121,17 +134,26 @@ def check_folder(folder: pathlib.Path, config: Config) -> None:
         before = Config().override(read_yaml((folder / CONFIG_FILE).read_text()))
     except ConfigError as error:
         raise RunFolderError(f"{folder / CONFIG_FILE} cannot be read: {error}") from error
-    old, new = (dict(flatten(one.model_dump())) for one in (before, config))
-    differences = [
-        f"{key} was {old[key]!r} and is now {new[key]!r}"
-        for key in old
-        if old[key] != new[key] and not key.startswith(_CHANGEABLE)
-    ]
+    old, new = _lasting(before), _lasting(config)
+    differences = [f"{key} was {old[key]!r} and is now {new[key]!r}" for key in old if old[key] != new[key]]
     if differences:
         raise RunFolderError(
             f"{folder} holds another search: {'; '.join(differences)}. Use the same settings to go on with it (only "
             "search.trials and runtime settings may change), or another --model_dir."
         )
+
+
+def _lasting(config: Config) -> dict[str, Any]:
+    """The settings that stay the same throughout a search."""
+    return {key: value for key, value in flatten(config.model_dump()) if not key.startswith(_CHANGEABLE)}
+
+
+def _digest(config: Config) -> str:
+    """Tells searches apart that share a database: other settings, another search; where the data is does not matter."""
+    settings = {
+        key: value for key, value in _lasting(config).items() if key not in ("data.data_dir", "model.model_name")
+    }
+    return hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager

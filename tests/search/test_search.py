@@ -15,6 +15,7 @@ import rich.console
 
 from effnetv2_keras import variants
 from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.search.ledger import Outcome
 from effnetv2_keras.search.runner import TrialFailed, TrialRunner, short_training
 from effnetv2_keras.search.search import search
 from effnetv2_keras.training.disk import RunFolderError
@@ -180,6 +181,31 @@ def test_what_cannot_work_leaves_no_folder(tmp_path, backbone, images, changes, 
     with pytest.raises(error, match=message):
         search(config_for(backbone, images, **changes), str(tmp_path / "new"), console=QUIET)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_search_whose_trials_all_fail_ends(tmp_path, backbone, images, monkeypatch):
+    def fail(self, spec, on_epoch, on_wait):
+        raise TrialFailed("no room on the device")
+
+    monkeypatch.setattr(TrialRunner, "run", fail)
+    config = config_for(backbone, images, **{"search.trials": 20})
+    with pytest.raises(UsageError, match="5 trials in a row failed"):
+        search(config, str(tmp_path / "search"), console=QUIET)
+    assert [row["ending"] for row in rows_of(tmp_path / "search")] == ["failed: no room on the device"] * 5
+    with pytest.raises(UsageError, match="5 trials in a row failed"):
+        search(config, str(tmp_path / "search"), console=QUIET)
+    assert len(rows_of(tmp_path / "search")) == 10
+
+
+def test_searches_with_other_settings_share_a_database_without_meeting(tmp_path, backbone, images, monkeypatch):
+    monkeypatch.setattr(TrialRunner, "run", lambda self, spec, on_epoch, on_wait: Outcome(0.5, 1.0))
+    url = f"sqlite:///{tmp_path}/search.db"
+    for name, kernels in (("one", "3"), ("two", "3|5"), ("three", "3")):
+        config = config_for(backbone, images, **{"search.storage": url, "search.kernels": kernels})
+        ledger = search(config, str(tmp_path / name), console=QUIET)
+        assert len(ledger.trials()) == 2
+    names = [{row["network"] for row in rows_of(tmp_path / name)} for name in ("one", "two", "three")]
+    assert names[0] == names[2] != names[1]
 
 
 def test_a_network_that_is_too_slow_is_not_trained(tmp_path, backbone, images):
