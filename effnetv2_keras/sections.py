@@ -111,7 +111,9 @@ class ProgressiveConfig(Section):
     """Stages of progressive learning (paper section 4, Algorithm 1 and Table 6)."""
 
     stages: int = knob(4, "number of stages; 1 trains at the final size throughout", ge=1)
-    schedule: progressive.RampSchedule = knob("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
+    schedule: progressive.RampSchedule = knob(
+        "paper", "rise as in 'paper' (Algorithm 1) or 'original' (its code); 'random': each stage between the ends"
+    )
     size_multiple: int = knob(1, "round image sizes to a multiple of this, pixels", ge=1)
     image_size: RampConfig = knob(ramp(128, 224), "side of the training images, pixels")
     randaug_magnitude: RampConfig = knob(
@@ -121,14 +123,15 @@ class ProgressiveConfig(Section):
     cutmix_alpha: RampConfig = knob(ramp(0, 0), "CutMix Beta parameter; 0 turns it off")
     dropout_rate: RampConfig = knob(ramp(0.1, 0.3), "dropout before the classifier")
 
-    def plan(self, total_steps: int) -> tuple[progressive.Stage, ...]:
-        """The stage plan of a run of ``total_steps`` steps."""
+    def plan(self, total_steps: int, *, seed: int = 0) -> tuple[progressive.Stage, ...]:
+        """The stage plan of a run of ``total_steps`` steps; of a configuration, ``Config.plan``."""
         return progressive.plan_stages(
             self.ramps(),
             num_stages=self.stages,
             total_steps=total_steps,
             schedule=self.schedule,
             size_multiple=self.size_multiple,
+            seed=seed,
         )
 
     def ramps(self) -> progressive.Ramps:

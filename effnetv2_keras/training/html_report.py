@@ -47,7 +47,7 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
     """
     config, rows = folder.config(), folder.metrics()
     num_train, num_eval = folder.num_images()
-    stages = config.progressive.plan(config.total_steps(num_train))
+    stages = config.plan(config.total_steps(num_train))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
