@@ -25,10 +25,10 @@ from effnetv2_keras.overrides import nearest, parse_overrides
 _MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "train (or traineval), eval, predict, export, benchmark, report, plan, preview, summary or data_service.",
+    "train (or traineval), eval, predict, export, benchmark, report, plan, preview, summary, search or data_service.",
 )
 _MODEL_NAME = flags.DEFINE_string(
-    "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2."
+    "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2, or PATH.json."
 )
 _DATASET_CFG = flags.DEFINE_string("dataset_cfg", "folder", "A recipe of hparams/, in any case.")
 _HPARAM_STR = flags.DEFINE_string("hparam_str", "", "Overrides: 'a.b=1,c.d=x|y', or the path of a YAML file.")
@@ -223,6 +223,12 @@ def _summary(console: rich.console.Console, _: Sequence[str]) -> None:
     overview.print_summary(_config(), console)
 
 
+def _search(console: rich.console.Console, _: Sequence[str]) -> None:
+    from effnetv2_keras.search.search import search
+
+    search(_config(), _model_dir(), strategy=_STRATEGY.value, console=console)
+
+
 def _data_service(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras.data.service import Services
     from effnetv2_keras.training.interruption import stop_on_signal
@@ -245,6 +251,7 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
     "plan": _plan,
     "preview": _preview,
     "summary": _summary,
+    "search": _search,
     "data_service": _data_service,
 }
 

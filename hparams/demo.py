@@ -10,7 +10,16 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from effnetv2_keras.config import Config, DataConfig, EvalConfig, ProgressiveConfig, RuntimeConfig, TrainConfig, ramp
+from effnetv2_keras.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    ProgressiveConfig,
+    RuntimeConfig,
+    SearchConfig,
+    TrainConfig,
+    ramp,
+)
 from hparams import base
 
 
@@ -42,6 +51,7 @@ def get_config(model_name: str) -> Config:
             "eval": EvalConfig(batch_size=200, isize=32, every_epochs=1),
             "data": DataConfig(source="digits", crop_area=(0.7, 1.0), ra_num_layers=1, hflip=False, eval_crop=1.0),
             "runtime": RuntimeConfig(log_every=20),
+            "search": SearchConfig(epochs=1.5, layers=(-1, 0)),
         }
     )
 

@@ -7,8 +7,7 @@ import dataclasses
 import pathlib
 import socket
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -17,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.search.reward import Budget, Costs, reward
-from effnetv2_keras.search.samplers import EXCESS, NOT_TRAINED, make_sampler
+from effnetv2_keras.search.samplers import EXCESS, NOT_TRAINED, make_sampler, quiet
 from effnetv2_keras.search.space import SearchSpace
 from effnetv2_keras.search_settings import SearchConfig
 from effnetv2_keras.specs import ModelSpec
@@ -120,7 +119,7 @@ class Ledger:
         self._space, self._budget, self._settings, self._seed = space, budget, settings, seed
         self._is_front = settings.sampler == "nsga2"
         directions = ["maximize", "minimize", "minimize"] if self._is_front else ["maximize"]
-        with _quiet():
+        with quiet():
             self.study = optuna.create_study(
                 study_name=STUDY, storage=storage, directions=directions, load_if_exists=True, pruner=_pruner(settings)
             )
@@ -165,7 +164,7 @@ class Ledger:
 
     def _put_back(self, number: int, params: dict[str, Any]) -> bool:
         try:
-            with _quiet():
+            with quiet():
                 self.study.tell(number, state=TrialState.FAIL)
         except _OVER:  # somebody else was faster
             return False
@@ -191,7 +190,7 @@ class Ledger:
 
     def _draw(self) -> Proposal | None:
         self.study.sampler = make_sampler(self._settings, [self._seed, len(self.study.get_trials(deepcopy=False))])
-        with _quiet():
+        with quiet():
             trial = self.study.ask(self._distributions)
         spec = self._space.spec(trial.params)
         trial.set_user_attr(NETWORK, spec.name)
@@ -210,7 +209,7 @@ class Ledger:
             ("relative_parameters", costs.relative_parameters),
             ("macs", costs.macs),
             (_SEEN, time.time()),
-            (_OWNER, self._owner),
+            (_OWNER, dict(self._owner)),
         ):
             trial.set_user_attr(name, value)
         return Proposal(trial, spec, costs)
@@ -228,12 +227,13 @@ class Ledger:
 
     def _leave(self, trial: optuna.Trial, why: str, values: Sequence[float] | None = None) -> None:
         trial.set_user_attr(NOT_TRAINED, why)
-        with _quiet():
+        with quiet():
             self.study.tell(trial, values, TrialState.COMPLETE if values else TrialState.PRUNED)
 
     def keep(self, proposal: Proposal) -> None:
-        """Tells the other processes that this one is still at it; to be called every minute or so."""
-        proposal.trial.set_user_attr(_SEEN, time.time())
+        """Tells the other processes now and then that this one is still at it."""
+        if time.time() - proposal.trial.user_attrs[_SEEN] > _SILENCE / 10:
+            proposal.trial.set_user_attr(_SEEN, time.time())
 
     def should_stop(self, proposal: Proposal, epoch: int, accuracy: float, step_time: float) -> bool:
         """Notes how far a trial is, and asks whether it is worth going on."""
@@ -249,28 +249,32 @@ class Ledger:
         """Notes what a trial found."""
         figures = {"accuracy": outcome.accuracy, "step_time": outcome.step_time, **outcome.details}
         figures["reward"] = self._reward(proposal, outcome.accuracy, outcome.step_time)
-        for name, value in figures.items():
-            proposal.trial.set_user_attr(name, value)
         front = [outcome.accuracy, outcome.step_time, proposal.costs.relative_parameters]
-        self._tell(proposal, TrialState.COMPLETE, front if self._is_front else [figures["reward"]])
+        self._tell(proposal, TrialState.COMPLETE, figures, front if self._is_front else [figures["reward"]])
 
-    def prune(self, proposal: Proposal, why: str, **figures: float) -> None:
-        """Notes that a trial was not worth going on, or is too slow."""
-        for name, value in {"reason": why, **figures}.items():
-            proposal.trial.set_user_attr(name, value)
-        self._tell(proposal, TrialState.PRUNED)
+    def prune(self, proposal: Proposal, why: str) -> None:
+        """Notes that a trial was not worth going on."""
+        self._tell(proposal, TrialState.PRUNED, {"reason": why})
 
-    def exceed(self, proposal: Proposal, limit: str, share: float) -> None:
-        """Notes by how much a trial was found to exceed a limit that had to be measured."""
-        proposal.trial.set_user_attr(EXCESS, {**self._budget.excess(proposal.spec), limit: share})
+    def exceed(self, proposal: Proposal, why: str, step_time: float, share: float) -> None:
+        """Notes that a network was found too slow, and by which share of the limit."""
+        excess = {**self._budget.excess(proposal.spec), "max_step_time": share}
+        self._tell(proposal, TrialState.PRUNED, {"reason": why, "step_time": step_time, EXCESS: excess})
 
     def fail(self, proposal: Proposal, why: str) -> None:
         """Notes that a trial failed; the search goes on."""
-        proposal.trial.set_user_attr("reason", why)
-        self._tell(proposal, TrialState.FAIL)
+        self._tell(proposal, TrialState.FAIL, {"reason": why})
 
-    def _tell(self, proposal: Proposal, state: TrialState, values: Sequence[float] | None = None) -> None:
-        with contextlib.suppress(*_OVER), _quiet():  # taken over from this process, which was silent for too long
+    def _tell(
+        self,
+        proposal: Proposal,
+        state: TrialState,
+        figures: Mapping[str, Any],
+        values: Sequence[float] | None = None,
+    ) -> None:
+        with contextlib.suppress(*_OVER), quiet():  # taken over from this process, which was silent for too long
+            for name, value in figures.items():
+                proposal.trial.set_user_attr(name, value)
             self.study.tell(proposal.trial, values, state)
 
 
@@ -297,16 +301,3 @@ def _pruner(settings: SearchConfig) -> optuna.pruners.BasePruner:
     if settings.pruner == "none":
         return optuna.pruners.NopPruner()
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Optuna's own reports, and its warnings of what may change in it, from the person at the keyboard."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,19 @@ EXCESS = "excess"
 """User attribute of a trial: by how much its network exceeds each limit, ``{limit: share}``."""
 NOT_TRAINED = "not_trained"
 """User attribute of a trial whose network was not trained: why."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Optuna's own reports, and its warnings of what may change in it, from the person at the keyboard."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 class ReinforceSampler(optuna.samplers.BaseSampler):
@@ -91,10 +105,10 @@ class ReinforceSampler(optuna.samplers.BaseSampler):
         ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
         logits = {name: np.zeros(len(options)) for name, options in choices.items()}
         mean, variance = None, 0.0
-        rewards = {trial.number: trial.value for trial in ended if trial.value is not None}
-        worst = min(rewards.values(), default=0.0)
-        for trial in ended:
-            value = rewards.get(trial.number, worst) if trial.state == TrialState.COMPLETE else worst
+        rewards = [trial.value if trial.state == TrialState.COMPLETE else None for trial in ended]
+        worst = min((value for value in rewards if value is not None), default=0.0)
+        for trial, rewarded in zip(ended, rewards):
+            value = worst if rewarded is None else rewarded
             if mean is None:
                 mean = value
                 continue
@@ -127,8 +141,7 @@ def _random(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:
 
 
 def _tpe(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet():
         return optuna.samplers.TPESampler(
             n_startup_trials=max(3, min(10, trials // 4)),
             multivariate=True,
@@ -139,8 +152,7 @@ def _tpe(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:
 
 
 def _nsga2(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet():
         return optuna.samplers.NSGAIISampler(
             population_size=max(4, min(50, trials // 6)), constraints_func=_constraints, seed=_mixed(seed)
         )

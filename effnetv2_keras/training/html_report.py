@@ -8,12 +8,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import PIL.Image
 
 from effnetv2_keras.config import Config
 from effnetv2_keras.headline import headline, headline_of_best
 from effnetv2_keras.overrides import flatten
+from effnetv2_keras.pages import render
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.progress import format_seconds, is_input_bound
 from effnetv2_keras.training.provenance import read_provenance
@@ -23,7 +23,6 @@ from effnetv2_keras.training.run_folder import RunFolder, write_atomically
 from effnetv2_keras.training.samples import Sample, Samples
 
 REPORT_FILE = "report.html"
-_TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 _THUMBNAIL = 144  # pixels
 _ABSENT = "-"
 _FIGURES = {
@@ -48,10 +47,8 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
     config, rows = folder.config(), folder.metrics()
     num_train, num_eval = folder.num_images()
     stages = config.plan(config.total_steps(num_train))
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    page = render(
+        "report.html.jinja",
         title=f"{config.model.model_name} on {_data_name(config)}",
         folder=folder.path.resolve().name,
         summary=f"{num_train:,} images to train on, {num_eval:,} to evaluate on, {len(folder.class_names()):,} classes",

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
 from effnetv2_keras.headline import headline
+from effnetv2_keras.pages.drawing import BLUE, GREEN, ORANGE, Plot, as_svg, page_style
 from effnetv2_keras.progressive import Stage
 
-_INK = "#010203"  # stands for the page's own text colour in what matplotlib writes
 _MOST_POINTS = 400
 
 
@@ -37,22 +34,6 @@ class Curve:
     color: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Plot:
-    """A plot and what it shows.
-
-    Attributes:
-        title: in words.
-        svg: the drawing, to be put into HTML as it is.
-    """
-
-    title: str
-    svg: str
-
-
-_BLUE, _ORANGE, _GREEN = "#3b82f6", "#f07d2d", "#22a06b"
-
-
 def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple[Plot, ...]:
     """Draws the course of a run over its steps; of figures that it has not, there is no plot.
 
@@ -63,15 +44,15 @@ def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple
     key, name = headline(next((row for row in rows if row["kind"] == "eval"), {}))
     plots = {
         "loss, nats": (
-            Curve("train", "loss", "training", _BLUE),
-            Curve("eval", "eval_loss", "evaluation, raw", _ORANGE),
-            Curve("eval", "eval_loss_ema", "evaluation, EMA", _GREEN),
+            Curve("train", "loss", "training", BLUE),
+            Curve("eval", "eval_loss", "evaluation, raw", ORANGE),
+            Curve("eval", "eval_loss_ema", "evaluation, EMA", GREEN),
         ),
-        f"evaluation {name}": (Curve("eval", key, "raw", _ORANGE), Curve("eval", f"{key}_ema", "EMA", _GREEN)),
-        "learning rate": (Curve("train", "lr", "", _BLUE),),
-        "gradient norm": (Curve("train", "gradient_norm", "", _BLUE),),
-        "images per second": (Curve("train", "images_per_second", "", _BLUE),),
-        f"EMA gap, {name}": (Curve("eval", "ema_gap", "", _GREEN),),
+        f"evaluation {name}": (Curve("eval", key, "raw", ORANGE), Curve("eval", f"{key}_ema", "EMA", GREEN)),
+        "learning rate": (Curve("train", "lr", "", BLUE),),
+        "gradient norm": (Curve("train", "gradient_norm", "", BLUE),),
+        "images per second": (Curve("train", "images_per_second", "", BLUE),),
+        f"EMA gap, {name}": (Curve("eval", "ema_gap", "", GREEN),),
     }
     return tuple(
         Plot(title, _draw(title, rows, stages, known))
@@ -86,9 +67,7 @@ def _belongs(row: dict[str, Any], curve: Curve) -> bool:
 
 
 def _draw(title: str, rows: Sequence[dict[str, Any]], stages: Sequence[Stage], curves: Sequence[Curve]) -> str:
-    ink = {f"{part}.color": _INK for part in ("text", "xtick", "ytick")}
-    settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10, "axes.edgecolor": _INK, **ink}
-    with matplotlib.rc_context({**settings, "axes.labelcolor": _INK}):
+    with page_style(title):
         figure = matplotlib.figure.Figure(figsize=(4.4, 2.5), layout="constrained")
         axes = figure.subplots()
         for curve in curves:
@@ -104,7 +83,7 @@ def _draw(title: str, rows: Sequence[dict[str, Any]], stages: Sequence[Stage], c
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=9)
-        return _as_html(figure, title)
+        return as_svg(figure, title)
 
 
 def _thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -114,18 +93,3 @@ def _thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], l
         return [], []
     means = [[float(part.mean()) for part in np.array_split(np.asarray(some), parts)] for some in (steps, values)]
     return means[0], means[1]
-
-
-def _as_html(figure: matplotlib.figure.Figure, title: str) -> str:
-    """The figure as an SVG element: no XML prologue, no ids but those referred to, the page's font and text colour."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(
-        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{title}">', svg, count=1
-    )
-    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # would hold for the whole page
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = svg.replace('xlink:href="', 'href="')
-    return re.sub(r"font: (\d[\w.]*) [^;\"]*", r"font-size: \1", svg)

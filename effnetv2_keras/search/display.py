@@ -1,0 +1,145 @@
+"""Shows a person how a search goes: its table as it grows, and a bar with the time left (no TensorFlow)."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Iterator
+
+import rich.console
+import rich.progress
+from optuna.trial import FrozenTrial, TrialState
+
+from effnetv2_keras.search.ledger import NETWORK, Ledger, Proposal, owner_of
+from effnetv2_keras.search.space import SearchSpace
+from effnetv2_keras.search_settings import SearchConfig
+from effnetv2_keras.training.progress import format_seconds
+
+_COLUMNS = (
+    ("trial", 5), ("network", 32), ("accuracy", 8), ("step time", 9), ("params, M", 9), ("MACs, G", 8),
+    ("reward", 7), ("process", 24),
+)  # fmt: skip
+_ENDINGS = {TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
+
+
+def cells(trial: FrozenTrial) -> list[str]:
+    """Writes a trial that ended as the cells of ``HEADINGS``; a dash stands for what is not known."""
+
+    def figure(name: str, form: str, unit: float = 1) -> str:
+        value = trial.user_attrs.get(name)
+        return "-" if value is None else format(value / unit, form)
+
+    return [
+        str(trial.number),
+        trial.user_attrs[NETWORK],
+        figure("accuracy", ".4f"),
+        figure("step_time", ".3f"),
+        figure("parameters", ".3f", 1e6),
+        figure("macs", ".4f", 1e9),
+        figure("reward", ".4f"),
+        owner_of(trial.user_attrs),
+    ]
+
+
+HEADINGS = tuple(name for name, _ in _COLUMNS)
+
+
+def ending(trial: FrozenTrial) -> str:
+    """Says why a trial has no result; empty if it has one."""
+    return f"{_ENDINGS[trial.state]}: {trial.user_attrs.get('reason', '?')}" if trial.state in _ENDINGS else ""
+
+
+class Display:
+    """The table and the bar.
+
+    Args:
+        ledger: the trials, of all processes.
+        settings: of the search.
+        console: where to draw.
+    """
+
+    def __init__(self, ledger: Ledger, settings: SearchConfig, console: rich.console.Console) -> None:
+        self._ledger, self._settings, self._console = ledger, settings, console
+        self._shown: set[int] = set()
+        self._started, self._ended_here, self._note = time.monotonic(), 0, ""
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("trials"),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("trials", total=settings.trials, note="")
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Shows the bar while the context lasts."""
+        with self._bar:
+            yield
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def introduce(self, space: SearchSpace) -> None:
+        """Says what is searched, and prints the table so far."""
+        self.say(
+            f"{space.size:.3g} networks around {space.backbone.name}; {self._settings.sampler} sampler, "
+            f"{self._settings.trials} trials of {self._settings.epochs:g} epochs; this is process {self._ledger.me}."
+        )
+        self.say(_line(list(HEADINGS)))
+        self.update()
+
+    def update(self) -> None:
+        """Prints the trials that ended since, whichever process ran them."""
+        for trial in self._ledger.trials():
+            if trial.state.is_finished() and trial.number not in self._shown:
+                self._shown.add(trial.number)
+                self._ended_here += owner_of(trial.user_attrs) == self._ledger.me
+                self.say(f"{_line(cells(trial))} {ending(trial)}".rstrip())
+        self._bar.update(self._task, completed=len(self._shown))
+
+    def begin(self, proposal: Proposal) -> None:
+        """Shows which trial runs."""
+        self._note = f"trial {proposal.trial.number}: measuring the step time"
+        self._draw()
+
+    def epoch(self, proposal: Proposal, epoch: int, accuracy: float) -> None:
+        """Shows how far it is."""
+        self._note = f"trial {proposal.trial.number}: epoch {epoch}/{self._settings.epochs:g}, accuracy {accuracy:.4f}"
+        self._draw()
+
+    def _draw(self) -> None:
+        left = ""
+        if self._ended_here:
+            each = (time.monotonic() - self._started) / self._ended_here
+            processes = max(1, sum(trial.state == TrialState.RUNNING for trial in self._ledger.trials()))
+            left = f" · {format_seconds(each * (self._settings.trials - len(self._shown)) / processes)} left"
+        self._bar.update(self._task, note=f"{self._note}{left}")
+
+    def conclude(self, files: list[pathlib.Path]) -> None:
+        """Says how many trials there are, which network is the best, and where to read more."""
+        trials = self._ledger.trials()
+        running = sum(trial.state == TrialState.RUNNING for trial in trials)
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        others = f", {running} in other processes" if running else ""
+        self.say(f"{len(complete)} of {len(trials)} trials have a result{others}.")
+        if not self._settings.trials <= len(trials):
+            self.say(f"Few new networks are left: the last draws were known or over a limit ({self._refusals()}).")
+        if complete:
+            best = max(complete, key=lambda trial: trial.user_attrs["reward"])
+            self.say(f"Best by reward: trial {best.number}, {best.user_attrs[NETWORK]}.")
+        for path in files:
+            self.say(f"Wrote {path}")
+
+    def _refusals(self) -> str:
+        return f"{len(self._ledger.study.get_trials(deepcopy=False)) - len(self._ledger.trials())} in all"
+
+
+def _line(texts: list[str]) -> str:
+    return "  ".join(
+        text.ljust(width) if name in ("network", "process") else text.rjust(width)
+        for text, (name, width) in zip(texts, _COLUMNS)
+    )

@@ -1,0 +1,213 @@
+"""Runs trials in another process, so that none takes the search down with it (no TensorFlow)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from effnetv2_keras.config import Config, ProgressiveConfig, RampConfig
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.headline import headline_of_best
+from effnetv2_keras.search import trial
+from effnetv2_keras.search.ledger import Outcome
+from effnetv2_keras.specs import ModelSpec
+from effnetv2_keras.training.disk import write_atomically
+from effnetv2_keras.training.run_folder import RunFolder
+
+NETWORK_FILE = "network.json"
+
+_LONGEST_REASON = 300  # characters
+_POLL, _PATIENCE = 0.2, 120.0  # seconds
+
+OnEpoch = Callable[[int, float, float], bool]
+"""Hears of each evaluation, its number from 1, accuracy and step time, and says whether the trial is to stop."""
+
+
+class TrialFailed(Exception):  # noqa: N818 - says what happened
+    """A trial that ended without a result; the message says why."""
+
+
+class TooSlow(Exception):  # noqa: N818 - says what happened
+    """A network whose step time is over the limit, by this share of it."""
+
+    def __init__(self, step_time: float, share: float) -> None:
+        super().__init__(f"a step takes {step_time:.2f} times that of the backbone")
+        self.step_time, self.share = step_time, share
+
+
+class NotWorthIt(Exception):  # noqa: N818 - says what happened
+    """A trial that was stopped because others are ahead."""
+
+
+class Asked(Exception):  # noqa: N818 - says what happened
+    """The search was asked to end in the middle of a trial; what was trained is saved."""
+
+
+def trial_config(config: Config, network: pathlib.Path) -> Config:
+    """Makes the configuration of a trial: a short training at one small image size (paper section 3.3).
+
+    The regularisation is that of the first stage, as fits small images; the warm-up is at most a fifth of the training.
+
+    Args:
+        config: of the search.
+        network: file of the network.
+    """
+    search, train = config.search, config.train
+    size, ramps = search_size(config), config.progressive
+    fixed = {
+        name: RampConfig(start=ramp.start, end=ramp.start)
+        for name in ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
+        if (ramp := getattr(ramps, name))
+    }
+    changes = {
+        "progressive": ProgressiveConfig(stages=1, image_size=RampConfig(start=size, end=size), **fixed),
+        "train": train.model_copy(
+            update={
+                "epochs": search.epochs,
+                "min_steps": 0,
+                "lr_warmup_epoch": min(train.lr_warmup_epoch, search.epochs / 5),
+                "ft_init_ckpt": None,
+                "accumulation_steps": train.accumulation_steps[-1:],
+            }
+        ),
+        "eval": config.eval.model_copy(update={"isize": size, "every_epochs": 1.0}),
+        "runtime": config.runtime.model_copy(
+            update={"preflight": False, "tensorboard": False, "keep_checkpoint_max": 1, "trackers": ()}
+        ),
+    }
+    return config.model_copy(update=changes).override({"model.model_name": str(network)})
+
+
+def search_size(config: Config) -> int:
+    """Side of the images of trials, pixels."""
+    return config.search.image_size or round(config.progressive.image_size.start)
+
+
+class TrialRunner:
+    """Evaluates networks, each in a folder named after it below ``folder``.
+
+    They are trained one after the other by a process that stays as long as they succeed; after one that fails, or has
+    to be stopped, the next gets a new process.
+
+    Args:
+        folder: of all trials.
+        config: of the search.
+        backbone: the network that step times are relative to.
+        strategy: name of the devices that a trial trains on.
+    """
+
+    def __init__(self, folder: pathlib.Path, config: Config, backbone: ModelSpec, strategy: str) -> None:
+        self._folder, self._config, self._backbone, self._strategy = folder, config, backbone, strategy
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, spec: ModelSpec, on_epoch: OnEpoch, on_wait: Callable[[], bool]) -> Outcome:
+        """Measures and trains a network, or goes on with it.
+
+        Args:
+            spec: the network.
+            on_epoch: hears of each evaluation.
+            on_wait: called a few times a second; True ends the trial for now.
+
+        Raises:
+            TrialFailed, TooSlow, NotWorthIt, Asked: for a trial without an outcome.
+            UsageError: for settings or data that no other trial could use either.
+        """
+        folder = self._folder / spec.name
+        folder.mkdir(parents=True, exist_ok=True)
+        network = folder / NETWORK_FILE
+        write_atomically(network, spec.to_json())
+        write_atomically(folder / trial.REFERENCE, self._backbone.to_json())
+        write_atomically(folder / trial.CONFIG, trial_config(self._config, network).to_yaml())
+        if not (folder / trial.RESULT).exists():
+            self._wait_for(folder, on_epoch, on_wait)
+        result = json.loads((folder / trial.RESULT).read_text())
+        if not self._config.search.keep_checkpoints:
+            self._forget_weights(folder)
+        if trial.TOO_SLOW in result:
+            raise TooSlow(result["step_time"], result[trial.TOO_SLOW])
+        details = {name: result[name] for name in ("metric", "images", "seconds")}
+        return Outcome(result["accuracy"], result["step_time"], details)
+
+    @staticmethod
+    def _forget_weights(folder: pathlib.Path) -> None:
+        for name in ("checkpoints", "best"):
+            shutil.rmtree(folder / trial.RUN / name, ignore_errors=True)
+
+    def _wait_for(self, folder: pathlib.Path, on_epoch: OnEpoch, on_wait: Callable[[], bool]) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._start()
+        process, epochs = self._process, 0
+        print(folder.resolve(), file=process.stdin, flush=True)
+        try:
+            while process.poll() is None and not (folder / trial.RESULT).exists():
+                time.sleep(_POLL)
+                if on_wait():
+                    raise Asked
+                for accuracy, step_time in self._new_epochs(folder, epochs):
+                    epochs += 1
+                    if on_epoch(epochs, accuracy, step_time):
+                        raise NotWorthIt
+        except BaseException:
+            self.close()
+            raise
+        if not (folder / trial.RESULT).exists():
+            self._explain(process.wait(), folder / trial.LOG)
+
+    def _start(self) -> subprocess.Popen[str]:
+        # Its standard input ends when this process does, however that happens; then it saves and ends as well.
+        return subprocess.Popen(
+            [sys.executable, "-m", trial.__name__, self._strategy],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process only, which asks that one to end
+        )
+
+    @staticmethod
+    def _explain(status: int, log: pathlib.Path) -> None:
+        """Says why a trial ended without a result."""
+        if status == trial.EXIT_UNUSABLE:
+            raise UsageError(_last_words(log))
+        if status == trial.EXIT_INTERRUPTED:
+            raise Asked
+        raise TrialFailed(_reason(status, log))
+
+    def close(self) -> None:
+        """Asks the process of the trials to save and end, and waits for it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _new_epochs(self, folder: pathlib.Path, known: int) -> list[tuple[float, float]]:
+        """Accuracy and step time after each evaluation beyond those that are known."""
+        rows = [row for row in RunFolder(folder / trial.RUN).metrics() if row["kind"] == "eval"]
+        if len(rows) <= known:
+            return []
+        step_time = float(json.loads((folder / trial.STEP_TIME).read_text()))
+        return [(row[headline_of_best(row)], step_time) for row in rows[known:]]
+
+
+def _reason(status: int, log: pathlib.Path) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"killed by {name}{', perhaps for want of memory' if name == 'SIGKILL' else ''}; see {log}"
+    return f"{_last_words(log)} (exit status {status}; see {log})"
+
+
+def _last_words(log: pathlib.Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_REASON] if lines else "it said nothing"

@@ -1,0 +1,160 @@
+"""``--mode=search``: draws networks, trains each for a short while, and shows which are worth training to the end."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+import rich.console
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.errors import ConfigError, Interrupted
+from effnetv2_keras.overrides import flatten, read_yaml
+from effnetv2_keras.search.display import Display
+from effnetv2_keras.search.ledger import JOURNAL_FILE, Ledger, Proposal, open_storage
+from effnetv2_keras.search.report import write_results
+from effnetv2_keras.search.reward import Budget
+from effnetv2_keras.search.runner import Asked, NotWorthIt, TooSlow, TrialFailed, TrialRunner, search_size
+from effnetv2_keras.search.space import SearchSpace
+from effnetv2_keras.training.disk import RunFolderError, write_atomically
+from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
+
+CONFIG_FILE = "search.yaml"
+TRIALS = "trials"
+
+_CHANGEABLE = ("runtime.", "data.service", "search.trials", "search.storage", "search.keep_checkpoints")
+"""Settings, or beginnings of them, that may change when a search goes on."""
+
+
+def search(
+    config: Config, model_dir: str, *, strategy: str = "auto", console: rich.console.Console | None = None
+) -> Ledger:
+    """Searches for networks, or takes part in, or goes on with, the search in ``model_dir``.
+
+    Several processes may share one search: those with the same folder, or the same ``search.storage``.
+
+    Args:
+        config: recipe, backbone and, in ``config.search``, what to search and how.
+        model_dir: the search's folder, created if missing.
+        strategy: name of the devices that each trial trains on, as for ``make_strategy``.
+        console: where the table is drawn; None is standard output.
+
+    Returns:
+        The trials.
+
+    Raises:
+        ConfigError, DataError, RunFolderError: for settings, data or a folder that cannot be used.
+        UsageError: for limits that no network keeps, or a storage that cannot be reached.
+        Interrupted: if a signal asked for the end; trials are saved, and so is what the one at hand had learnt.
+    """
+    folder, console = pathlib.Path(model_dir), console or rich.console.Console()
+    check_folder(folder, config)
+    _spare_the_accelerators()
+    num_classes = len(open_splits(config.data).train.class_names)
+    space = SearchSpace(config.spec, config.search)
+    budget = Budget(space, config.search, image_size=search_size(config), num_classes=num_classes)
+    with _claimed(folder, config):
+        storage = open_storage(config.search.storage, folder)
+        ledger = Ledger(space, budget, config.search, storage=storage, seed=config.train.seed)
+    display = Display(ledger, config.search, console)
+    runner = TrialRunner(folder / TRIALS, config, space.backbone, strategy)
+    with stop_on_signal() as stop, display.shown(), contextlib.closing(runner):
+        display.introduce(space)
+        while not stop:
+            for number in ledger.take_over():
+                display.say(f"Trial {number} was interrupted; its network is tried again.")
+            proposal = ledger.next()
+            display.update()
+            if proposal is None:
+                break
+            _evaluate(ledger, runner, display, proposal, stop)
+            display.update()
+            write_results(folder, ledger, space, config.search)
+    display.conclude(write_results(folder, ledger, space, config.search))
+    if stop:
+        raise Interrupted(f"{stop.name}: all finished trials are saved. The same command goes on with the search.")
+    return ledger
+
+
+def _evaluate(ledger: Ledger, runner: TrialRunner, display: Display, proposal: Proposal, stop: StopRequest) -> None:
+    """Runs a trial and notes how it ended."""
+    display.begin(proposal)
+
+    def on_epoch(epoch: int, accuracy: float, step_time: float) -> bool:
+        display.epoch(proposal, epoch, accuracy)
+        return ledger.should_stop(proposal, epoch, accuracy, step_time)
+
+    def on_wait() -> bool:
+        ledger.keep(proposal)
+        return bool(stop)
+
+    try:
+        ledger.complete(proposal, runner.run(proposal.spec, on_epoch, on_wait))
+    except TooSlow as slow:
+        ledger.exceed(proposal, str(slow), slow.step_time, slow.share)
+    except NotWorthIt:
+        ledger.prune(proposal, "others are ahead")
+    except TrialFailed as failure:
+        ledger.fail(proposal, str(failure))
+    except BaseException as error:  # not the network's fault: somebody has to go on with it
+        ledger.put_back(proposal)
+        if not isinstance(error, Asked):
+            raise
+
+
+def check_folder(folder: pathlib.Path, config: Config) -> None:
+    """Makes sure that a folder is this search's or free, and changes nothing.
+
+    Raises:
+        RunFolderError: if it holds a search with other settings, or something else.
+    """
+    if not (folder / CONFIG_FILE).exists():
+        # A process beside this one may be about to make the search.
+        if folder.is_dir() and any(not path.name.startswith(JOURNAL_FILE) for path in folder.iterdir()):
+            raise RunFolderError(
+                f"{folder} is not empty and holds no {CONFIG_FILE}, so it is no search. Choose another --model_dir."
+            )
+        return
+    try:
+        before = Config().override(read_yaml((folder / CONFIG_FILE).read_text()))
+    except ConfigError as error:
+        raise RunFolderError(f"{folder / CONFIG_FILE} cannot be read: {error}") from error
+    old, new = (dict(flatten(one.model_dump())) for one in (before, config))
+    differences = [
+        f"{key} was {old[key]!r} and is now {new[key]!r}"
+        for key in old
+        if old[key] != new[key] and not key.startswith(_CHANGEABLE)
+    ]
+    if differences:
+        raise RunFolderError(
+            f"{folder} holds another search: {'; '.join(differences)}. Use the same settings to go on with it (only "
+            "search.trials and runtime settings may change), or another --model_dir."
+        )
+
+
+@contextlib.contextmanager
+def _claimed(folder: pathlib.Path, config: Config) -> Iterator[None]:
+    """Makes the folder this search's, once what the context does has succeeded."""
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+        write_atomically(folder / CONFIG_FILE, config.to_yaml())
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be written: {error.strerror}. Make it a folder that this user may write to, or choose "
+            "another --model_dir."
+        ) from error
+    finally:
+        if is_new and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _spare_the_accelerators() -> None:
+    """Leaves the accelerators to the trials, which are processes of their own."""
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # in use already, as in a notebook
+        tf.config.set_visible_devices([], "GPU")

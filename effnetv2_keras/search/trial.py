@@ -1,0 +1,137 @@
+"""Trials in a process of their own: ``python -m effnetv2_keras.search.trial STRATEGY``, folders on standard input.
+
+Each folder says what to do (``trial.yaml``, the configuration; ``reference.json``, the backbone), takes what is found
+(``result.json``, and ``run``, the training) and what is printed meanwhile (``log.txt``). A trial that was interrupted
+goes on where it was. The process ends after the first trial that fails; it saves and ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import queue
+import signal
+import sys
+import threading
+from typing import Any
+
+import filelock
+
+import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+from effnetv2_keras.config import Config
+from effnetv2_keras.specs import ModelSpec
+
+CONFIG, REFERENCE, RESULT, STEP_TIME, RUN, LOG, LOCK = (
+    "trial.yaml", "reference.json", "result.json", "step_time.json", "run", "log.txt", ".lock",
+)  # fmt: skip
+TOO_SLOW = "too_slow"
+
+_PATIENCE = 300  # seconds
+
+EXIT_INTERRUPTED = 75
+EXIT_UNUSABLE = 2
+"""Exit status for settings or data that no other trial could use either."""
+
+
+class Trials:
+    """Measures and trains networks one after the other.
+
+    Args:
+        strategy: name of the devices that they train on, as for ``make_strategy``.
+    """
+
+    def __init__(self, strategy: str) -> None:
+        from effnetv2_keras.training.strategy import make_strategy
+
+        self._strategy = make_strategy(strategy)
+        self._stopwatches: dict[str, Any] = {}
+
+    def run(self, folder: pathlib.Path) -> None:
+        """Measures the step time of a network, trains it for a short while, and notes the result.
+
+        That is ``step_time``, and unless it is over the limit: ``accuracy`` of the last evaluation, ``metric``, which
+        figure of it that is, ``images`` that were evaluated, and ``seconds`` of training.
+        """
+        from effnetv2_keras.data.splits import open_splits
+        from effnetv2_keras.headline import headline_of_best
+        from effnetv2_keras.training.disk import write_atomically
+        from effnetv2_keras.training.loop import train
+
+        config = Config.from_yaml((folder / CONFIG).read_text())
+        splits = open_splits(config.data)
+        if not (folder / STEP_TIME).exists():
+            step_time = self._step_time(config, (folder / REFERENCE).read_text(), len(splits.train.class_names))
+            write_atomically(folder / STEP_TIME, json.dumps(step_time))
+        result: dict[str, Any] = {"step_time": json.loads((folder / STEP_TIME).read_text())}
+        limit = config.search.max_step_time
+        if limit is not None and result["step_time"] > limit:
+            result[TOO_SLOW] = result["step_time"] / limit - 1
+        else:
+            row = train(config, folder / RUN, strategy=self._strategy, splits=splits)
+            metric = headline_of_best(row)
+            images = splits.evaluation.num_examples
+            result |= {"accuracy": row[metric], "metric": metric, "images": images, "seconds": row["seconds"]}
+        write_atomically(folder / RESULT, json.dumps(result, indent=1))
+
+    def _step_time(self, config: Config, reference: str, num_classes: int) -> float:
+        """Compares a network with the reference, which is compiled once for all trials alike in all else."""
+        from effnetv2_keras.search.step_time import Stopwatch
+
+        alike = config.model_copy(update={"model": config.model.model_copy(update={"model_name": "", "network": None})})
+        key = alike.to_yaml() + reference
+        if key not in self._stopwatches:
+            self._stopwatches = {
+                key: Stopwatch(config, ModelSpec.from_json(reference), self._strategy, num_classes=num_classes)
+            }
+        return float(self._stopwatches[key].relative_time(config.spec, steps=config.search.timing_steps))
+
+
+def _listen(folders: queue.Queue[pathlib.Path]) -> None:
+    """Hears of trials, and of the end of the process that sends them, after which this one saves and ends."""
+    text = b""
+    # Not sys.stdin, whose lock would still be held when Python ends.
+    while some := os.read(0, 1 << 16):
+        *lines, text = (text + some).split(b"\n")
+        for line in lines:
+            folders.put(pathlib.Path(os.fsdecode(line)))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _write_to(log: pathlib.Path) -> None:
+    """Sends all that is printed, by TensorFlow too, to the end of a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def main() -> None:
+    """Runs trials until one fails; the exit status says how it ended."""
+    from effnetv2_keras.data.sources import DataError
+    from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
+
+    folders: queue.Queue[pathlib.Path] = queue.Queue()
+    threading.Thread(target=_listen, args=(folders,), daemon=True).start()
+    trials = None
+    while True:
+        folder = folders.get()
+        _write_to(folder / LOG)
+        try:
+            trials = trials or Trials(sys.argv[1])
+            with filelock.FileLock(folder / LOCK, timeout=_PATIENCE):  # one whose parent was killed may still be saving
+                trials.run(folder)
+        except Interrupted as stop:
+            print(stop, flush=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except (ConfigError, DataError) as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+            sys.exit(EXIT_UNUSABLE)
+        except (UsageError, TrainingDiverged) as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

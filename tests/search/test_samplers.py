@@ -1,0 +1,81 @@
+"""The planted problem: a reward with a known optimum in the real space around EfficientNetV2-B0."""
+
+import statistics
+
+import numpy as np
+import optuna
+import pytest
+
+from effnetv2_keras import variants
+from effnetv2_keras.search.ledger import Ledger, Outcome
+from effnetv2_keras.search.reward import Budget
+from effnetv2_keras.search.samplers import SAMPLERS, ReinforceSampler
+from effnetv2_keras.search.space import SearchSpace
+from effnetv2_keras.search_settings import SearchConfig
+
+SEEDS, TRIALS = range(10), 40
+
+
+def planted(space, spec):
+    """Accuracy falls and step time grows with every decision that is not the planted one."""
+    point = space.point(spec)
+    optimum = {
+        name: choices[(7 * number + 3) % len(choices)] for number, (name, choices) in enumerate(space.decisions.items())
+    }
+    missed = sum(point[name] != choice for name, choice in optimum.items()) / len(point)
+    return Outcome(accuracy=0.9 - 0.5 * missed, step_time=1 + missed)
+
+
+def best_reward(sampler, seed, trials=TRIALS):
+    settings = SearchConfig(sampler=sampler, trials=trials)
+    space = SearchSpace(variants.get_spec("efficientnetv2-b0"), settings)
+    budget = Budget(space, settings, image_size=64, num_classes=10)
+    ledger = Ledger(space, budget, settings, storage=optuna.storages.InMemoryStorage(), seed=seed)
+    while proposal := ledger.next():
+        ledger.complete(proposal, planted(space, proposal.spec))
+    rewards = [trial.user_attrs["reward"] for trial in ledger.trials()]
+    assert len(rewards) == trials
+    return max(rewards)
+
+
+@pytest.fixture(scope="module")
+def by_chance():
+    return [best_reward("random", seed) for seed in SEEDS]
+
+
+@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"random"}))
+def test_what_learns_beats_chance_at_equal_trials(sampler, by_chance):
+    learnt = [best_reward(sampler, seed) for seed in SEEDS]
+    assert sum(own > other for own, other in zip(learnt, by_chance)) >= 7
+    assert statistics.mean(learnt) > statistics.mean(by_chance) + 0.01
+
+
+def test_chance_does_not_draw_the_same_in_another_search(by_chance):
+    assert len(set(by_chance)) > 5
+    assert best_reward("random", SEEDS[3]) == by_chance[3]
+
+
+def finished(number, value, state=optuna.trial.TrialState.COMPLETE, **params):
+    distributions = {name: optuna.distributions.CategoricalDistribution(("a", "b")) for name in params}
+    return optuna.trial.create_trial(params=params, distributions=distributions, value=value, state=state)
+
+
+def test_the_policy_leans_to_what_was_rewarded_and_away_from_what_failed():
+    sampler, choices = ReinforceSampler([0]), {"x": ("a", "b"), "y": ("a", "b")}
+    assert sampler.policy(choices, [])["x"] == pytest.approx([0.5, 0.5])
+    rewarded = [
+        finished(number, float(number % 2), x="ab"[number % 2], y="ab"[number // 2 % 2]) for number in range(40)
+    ]
+    policy = sampler.policy(choices, rewarded)
+    assert policy["x"][1] > 0.8
+    assert 0.3 < policy["y"][1] < 0.7
+    failed = [
+        finished(number, None, optuna.trial.TrialState.FAIL, x="b", y="a")
+        if number % 2
+        else finished(number, 0.5 + 0.01 * (number % 3), x="a", y="a")
+        for number in range(40)
+    ]
+    assert sampler.policy(choices, failed)["x"][0] > 0.6
+    for shares in policy.values():
+        assert np.sum(shares) == pytest.approx(1)
+        assert np.min(shares) >= 0.025
