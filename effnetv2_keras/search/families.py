@@ -19,7 +19,7 @@ _PUBLISHED = {
     "efficientnetv2-b0-by-b5": "efficientnetv2-m",
     "efficientnetv2-b0-by-b7": "efficientnetv2-l",
 }
-_HEADINGS = ("network", "stem", "channels", "layers", "train px", "eval px", "dropout", "parameters, M", "MACs, G")
+_HEADINGS: tuple[str, ...] = ("network", "stem", "channels", "layers", "train px", "eval px", "dropout", "parameters, M", "MACs, G")
 
 
 def from_base_table() -> tuple[ModelSpec, ...]:
@@ -38,9 +38,10 @@ def from_base_table() -> tuple[ModelSpec, ...]:
 
 
 def table(specs: Iterable[ModelSpec]) -> str:
-    """Lists networks, one a line, in Markdown: each above the published one that it should be.
+    """Lists networks, one a line, in Markdown; under each the published one that it should be, and the difference.
 
-    Parameters are the trainable ones with 1000 classes; MACs, multiply-adds of one image of the evaluation size.
+    Parameters are the trainable ones with 1000 classes; MACs, multiply-adds of one image of the evaluation size. The
+    difference is ours less the published, stage by stage; of parameters and MACs, in percent of the published.
     """
     rows = [_HEADINGS]
     for spec in specs:
@@ -48,6 +49,7 @@ def table(specs: Iterable[ModelSpec]) -> str:
         if spec.name in _PUBLISHED:
             published = MODELS[_PUBLISHED[spec.name]]
             rows.append(_row(f"{published.name}, published", published))
+            rows.append(_difference(rows[-2], rows[-1]))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
     lines.insert(1, " | ".join("-" * width for width in widths))
@@ -69,6 +71,15 @@ def _row(name: str, spec: ModelSpec) -> tuple[str, ...]:
         f"{profile.count_parameters(spec).trainable / 1e6:.2f}",
         f"{profile.count_macs(spec, image_size=spec.eval_size) / 1e9:.2f}",
     )
+
+
+def _difference(ours: tuple[str, ...], published: tuple[str, ...]) -> tuple[str, ...]:
+    """The row under the two, from what they print."""
+    numbers = [[[float(number) for number in cell.split()] for cell in row[1:]] for row in (ours, published)]
+    *steps, parameters, macs = zip(*numbers)
+    differences = [" ".join(f"{a - b:+.3g}" if a != b else "0" for a, b in zip(*pair)) for pair in steps]
+    shares = [f"{100 * (a / b - 1):+.1f} %" for (a,), (b,) in (parameters, macs)]
+    return ("difference", *differences, *shares)
 
 
 def write_specs(specs: Sequence[ModelSpec], folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[str]:
