@@ -101,14 +101,14 @@ def write_specs(specs: Sequence[ModelSpec], folder: str | os.PathLike[str], *, o
         if path.parent != pathlib.Path(folder):
             raise UsageError(f"The network's name {spec.name!r} is no file name; take the slashes out of its .json.")
     try:
-        different = [path for path, text in files.items() if path.exists() and path.read_text() != text]
+        different = [path for path, text in files.items() if path.exists() and path.read_bytes() != text.encode()]
         if different and not overwrite:
             raise UsageError(
                 f"{different[0]} holds something else. Name another --output_dir, or replace it with --overwrite."
             )
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
-            path.write_text(text)
+            path.write_bytes(text.encode())
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}. Name another folder, --output_dir.") from error
     return [str(path) for path in files]
