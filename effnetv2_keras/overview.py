@@ -57,7 +57,13 @@ def _epochs(config: Config, total_steps: int, num_train: int) -> str:
 
 
 def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, num_classes: int) -> rich.table.Table:
-    table = _table(f"Stages ({config.progressive.schedule})", *STAGE_HEADINGS, "steps", "epochs", "cost of a step")
+    table = _table(
+        f"Stages ({config.progressive.schedule}, {config.progressive.order})",
+        *STAGE_HEADINGS,
+        "steps",
+        "epochs",
+        "cost of a step",
+    )
     largest_size = max(stage.image_size for stage in stages)
     largest = profile.count_macs(config.spec, image_size=largest_size, num_classes=num_classes)
     for stage in stages:

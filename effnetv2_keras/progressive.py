@@ -16,7 +16,8 @@ from typing import Literal, get_args
 
 from effnetv2_keras.errors import UsageError
 
-RampSchedule = Literal["paper", "original", "random"]
+RampSchedule = Literal["paper", "original"]
+StageOrder = Literal["rising", "random"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +104,11 @@ class Ramps:
                     raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low}, {high}].")
 
 
-def _positions(count: int, schedule: RampSchedule, seed: int) -> list[float]:
+def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
     """Where each stage lies on the ramps: 0 at their starts, 1 at their ends; a single stage lies at the end."""
     if count == 1:
         return [1.0]
-    if schedule == "random":
+    if order == "random":
         generator = random.Random(seed)  # whose random() is the same in every version of Python
         return [generator.random() for _ in range(count)]
     return [index / (count - 1) for index in range(count)]
@@ -118,34 +119,7 @@ def _original_size(ramp: Ramp, index: int, count: int) -> float:
     return math.floor(ramp.start + (ramp.end - ramp.start) * (index + 1) / count)
 
 
-def plan_stages(
-    ramps: Ramps,
-    *,
-    num_stages: int,
-    total_steps: int,
-    schedule: RampSchedule = "paper",
-    size_multiple: int = 1,
-    seed: int = 0,
-) -> tuple[Stage, ...]:
-    """Cuts ``total_steps`` into ``num_stages`` stages of equal length (to one step) and gives each its settings.
-
-    Args:
-        ramps: what changes, and between which values.
-        num_stages: 1 means training at the final size and strength throughout.
-        total_steps: steps of the whole run.
-        schedule: ``"paper"`` (Algorithm 1), ``"original"`` (the reference code's size ramp, regularisers as in the
-            paper) or ``"random"``: the stage lies anywhere between the ends, evenly distributed, and all ramps are read
-            at the same place, so that larger images are still regularised more (random resizing, Table 13; a
-            regulariser whose ends are equal stays as it is).
-        size_multiple: image sizes are rounded to the nearest multiple of this many pixels.
-        seed: of the random places; the same seed gives the same stages on every machine.
-
-    Returns:
-        The stages; their step ranges partition ``range(total_steps)``.
-
-    Raises:
-        UsageError: if there are more stages than steps, or a setting is out of range.
-    """
+def _check(num_stages: int, total_steps: int, schedule: RampSchedule, order: StageOrder, size_multiple: int) -> None:
     if num_stages < 1:
         raise UsageError(f"num_stages is {num_stages}; it must be at least 1.")
     if total_steps < num_stages:
@@ -157,6 +131,45 @@ def plan_stages(
         raise UsageError(f"size_multiple is {size_multiple}; it must be at least 1 pixel.")
     if schedule not in get_args(RampSchedule):
         raise UsageError(f"Unknown stage schedule {schedule!r}; use one of: {', '.join(get_args(RampSchedule))}.")
+    if order not in get_args(StageOrder):
+        raise UsageError(f"Unknown order of stages {order!r}; use one of: {', '.join(get_args(StageOrder))}.")
+    if (schedule, order) == ("original", "random"):
+        raise UsageError(
+            "The size ramp of schedule='original' only rises, but order is 'random'; use schedule='paper' with it."
+        )
+
+
+def plan_stages(
+    ramps: Ramps,
+    *,
+    num_stages: int,
+    total_steps: int,
+    schedule: RampSchedule = "paper",
+    order: StageOrder = "rising",
+    size_multiple: int = 1,
+    seed: int = 0,
+) -> tuple[Stage, ...]:
+    """Cuts ``total_steps`` into ``num_stages`` stages of equal length (to one step) and gives each its settings.
+
+    Args:
+        ramps: what changes, and between which values.
+        num_stages: 1 means training at the final size and strength throughout.
+        total_steps: steps of the whole run.
+        schedule: ``"paper"`` (Algorithm 1) or ``"original"`` (the reference code's size ramp, regularisers as in the
+            paper).
+        order: ``"rising"`` from the ramps' starts to their ends, or ``"random"``: a stage lies anywhere between them,
+            evenly distributed, and all ramps are read at the same place, so that larger images are still regularised
+            more (random resizing, Table 13; a regulariser whose ends are equal stays as it is).
+        size_multiple: image sizes are rounded to the nearest multiple of this many pixels.
+        seed: of the random places; the same seed gives the same stages on every machine.
+
+    Returns:
+        The stages; their step ranges partition ``range(total_steps)``.
+
+    Raises:
+        UsageError: if there are more stages than steps, or a setting is out of range.
+    """
+    _check(num_stages, total_steps, schedule, order, size_multiple)
 
     def stage(index: int, position: float) -> Stage:
         original = schedule == "original"
@@ -172,7 +185,7 @@ def plan_stages(
             dropout_rate=ramps.dropout_rate.at(position),
         )
 
-    return tuple(stage(*place) for place in enumerate(_positions(num_stages, schedule, seed)))
+    return tuple(stage(*place) for place in enumerate(_positions(num_stages, order, seed)))
 
 
 def remaining(stages: Sequence[Stage], *, step: int) -> Iterator[tuple[Stage, range]]:

@@ -111,8 +111,9 @@ class ProgressiveConfig(Section):
     """Stages of progressive learning (paper section 4, Algorithm 1 and Table 6)."""
 
     stages: int = knob(4, "number of stages; 1 trains at the final size throughout", ge=1)
-    schedule: progressive.RampSchedule = knob(
-        "paper", "rise as in 'paper' (Algorithm 1) or 'original' (its code); 'random': each stage between the ends"
+    schedule: progressive.RampSchedule = knob("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
+    order: progressive.StageOrder = knob(
+        "rising", "'random': each stage anywhere between the ends of the ramps, drawn from train.seed (Table 13)"
     )
     size_multiple: int = knob(1, "round image sizes to a multiple of this, pixels", ge=1)
     image_size: RampConfig = knob(ramp(128, 224), "side of the training images, pixels")
@@ -130,6 +131,7 @@ class ProgressiveConfig(Section):
             num_stages=self.stages,
             total_steps=total_steps,
             schedule=self.schedule,
+            order=self.order,
             size_multiple=self.size_multiple,
             seed=seed,
         )

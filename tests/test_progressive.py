@@ -105,7 +105,7 @@ def test_random_stages_share_one_place_on_all_ramps(num_stages, extra, seed, swa
     total = num_stages + extra
 
     def planned():
-        return plan_stages(ramps, num_stages=num_stages, total_steps=total, schedule="random", seed=seed)
+        return plan_stages(ramps, num_stages=num_stages, total_steps=total, order="random", seed=seed)
 
     stages = planned()
     assert stages == planned()
@@ -126,7 +126,7 @@ def test_random_stages_share_one_place_on_all_ramps(num_stages, extra, seed, swa
 
 def test_random_sizes_are_drawn_from_the_seed():
     def sizes(seed, **changes):
-        arguments = {"num_stages": 44, "total_steps": 44, "schedule": "random", **changes}
+        arguments = {"num_stages": 44, "total_steps": 44, "order": "random", **changes}
         return [stage.image_size for stage in plan_stages(make_ramps(), seed=seed, **arguments)]
 
     assert sizes(0)[:6] == [273, 258, 200, 173, 216, 198]  # the same for ever: runs must go on with the same plan
@@ -166,6 +166,14 @@ def test_remaining_is_the_rest_of_the_plan(num_stages, extra, data):
         ({"num_stages": 4, "total_steps": 3}, "4 stages need at least 4 steps, but the run has 3"),
         ({"num_stages": 0, "total_steps": 3}, "num_stages is 0; it must be at least 1"),
         ({"num_stages": 1, "total_steps": 3, "schedule": "papr"}, "Unknown stage schedule 'papr'; use one of: paper"),
+        (
+            {"num_stages": 1, "total_steps": 3, "order": "falling"},
+            "Unknown order of stages 'falling'; use one of: rising",
+        ),
+        (
+            {"num_stages": 2, "total_steps": 3, "schedule": "original", "order": "random"},
+            "'original' only rises, but order is 'random'; use schedule='paper'",
+        ),
         ({"num_stages": 1, "total_steps": 3, "size_multiple": 0}, "size_multiple is 0"),
     ],
 )

@@ -19,7 +19,17 @@ _PUBLISHED = {
     "efficientnetv2-b0-by-b5": "efficientnetv2-m",
     "efficientnetv2-b0-by-b7": "efficientnetv2-l",
 }
-_HEADINGS: tuple[str, ...] = ("network", "stem", "channels", "layers", "train px", "eval px", "dropout", "parameters, M", "MACs, G")
+_HEADINGS: tuple[str, ...] = (
+    "network",
+    "stem",
+    "channels",
+    "layers",
+    "train px",
+    "eval px",
+    "dropout",
+    "parameters, M",
+    "MACs, G",
+)
 
 
 def from_base_table() -> tuple[ModelSpec, ...]:
