@@ -125,7 +125,8 @@ def test_any_network_scales(stages, width, depth, phi, eval_size):
     assert all(count % 8 == 0 for count in channels(small))
     assert all(before <= after for before, after in zip(channels(small), channels(large)))
     assert all(before <= after for before, after in zip(layers(spec), layers(small)))
-    assert all(before < after for before, after in zip(layers(small), layers(large)) if before > 4)
+    # A fifth more is a layer more once there are over five.
+    assert all(before < after for before, after in zip(layers(small), layers(large)) if before > 5)
     assert len(small.blocks) == (7 if len(chained) == 6 else len(chained))
     kinds = [(stage.kind, stage.kernel_size, stage.expand_ratio, stage.se_ratio) for stage in small.blocks]
     assert kinds[: len(chained)] == [
