@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.specs import BlockSpec, ModelSpec, round_filters
+from effnetv2_keras.specs import BlockSpec, ModelSpec, round_filters, round_repeats
 from effnetv2_keras.variants import MODELS
 
 MAX_EVAL_SIZE = 480
@@ -147,7 +147,7 @@ def scale(
     Returns:
         The network with all numbers written out: its multipliers are 1.
     """
-    width, depth = spec.width * scaling.width, spec.depth * scaling.depth
+    width = spec.width * scaling.width
 
     def scaled(filters: int) -> int:
         return round_filters(filters, width, spec.least_width)
@@ -155,7 +155,7 @@ def scale(
     blocks = tuple(
         dataclasses.replace(
             block,
-            repeats=_up(block.repeats * depth),
+            repeats=_layers(block.repeats, spec.depth, scaling.depth),
             input_filters=scaled(block.input_filters),
             output_filters=scaled(block.output_filters),
         )
@@ -195,6 +195,12 @@ def family(spec: ModelSpec, phis: Sequence[float] = ()) -> tuple[ModelSpec, ...]
         scale(spec, scaling, name=f"{spec.name}-{step}", dropout_rate=dropout(member))
         for member, (step, scaling) in enumerate(scalings.items(), 1)
     )
+
+
+def _layers(repeats: int, depth: float, factor: float) -> int:
+    """Layers of a stage after scaling by ``factor``: never fewer than the network builds, unless that is below 1."""
+    scaled = _up(repeats * depth * factor)
+    return scaled if factor < 1 else max(scaled, round_repeats(repeats, depth))
 
 
 def _up(layers: float) -> int:
