@@ -28,7 +28,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 
 bench: .venv/dev
-	for script in benchmarks/*.py; do PYTHONPATH=. $(BIN)/python $$script; done
+	for script in benchmarks/*.py benchmarks/ablations/*.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -25,7 +25,8 @@ from effnetv2_keras.overrides import nearest, parse_overrides
 _MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "train (or traineval), eval, predict, export, benchmark, report, plan, preview, summary, search or data_service.",
+    "train (or traineval), eval, predict, export, benchmark, report, plan, preview, summary, search, scale or "
+    "data_service.",
 )
 _MODEL_NAME = flags.DEFINE_string(
     "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2, or PATH.json."
@@ -45,12 +46,15 @@ _REJOIN = flags.DEFINE_bool("rejoin", True, "multiworker: when a worker is lost,
 _WEIGHTS = flags.DEFINE_enum("weights", "best", ["best", "latest"], "Of a run: which checkpoint.")
 _USE_EMA = flags.DEFINE_bool("use_ema", True, "Of a run: the moving average of the weights, not the raw ones.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "export: folder to make. None: one in MODEL_DIR.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "eval: folder for plots and tables. None: the run's, or this.")
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "eval, scale: folder for what they write. None: the run's, or this."
+)
 _QUANTIZE = flags.DEFINE_enum(
     "quantize", "none", ["none", "float16", "dynamic", "int8"], "As tflite: types of weights and activations."
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "export, benchmark: side of the images. None: as evaluated.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replace what is in --export_dir.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "export, scale: replace what is in the folder.")
+_PHI = flags.DEFINE_list("phi", [], "scale: V1's compound coefficients, as 1,2,3. Empty: as from S to M and to L.")
 _IMAGES = flags.DEFINE_multi_string("images", [], "predict: a file or folder; may be repeated, or follow the flags.")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "predict: classes per image.", lower_bound=1)
 _FORMAT = flags.DEFINE_string(
@@ -229,6 +233,12 @@ def _search(console: rich.console.Console, _: Sequence[str]) -> None:
     search(_config(), _model_dir(), strategy=_STRATEGY.value, console=console)
 
 
+def _scale(_: rich.console.Console, __: Sequence[str]) -> None:
+    from effnetv2_keras.search import families
+
+    print(families.write_family(_MODEL_NAME.value, _PHI.value, _OUTPUT_DIR.value or ".", overwrite=_OVERWRITE.value))
+
+
 def _data_service(console: rich.console.Console, _: Sequence[str]) -> None:
     from effnetv2_keras.data.service import Services
     from effnetv2_keras.training.interruption import stop_on_signal
@@ -252,6 +262,7 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
     "preview": _preview,
     "summary": _summary,
     "search": _search,
+    "scale": _scale,
     "data_service": _data_service,
 }
 

@@ -16,6 +16,7 @@ import yaml
 from effnetv2_keras import reference_keys, specs
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.overrides import flatten, nearest, read_yaml
+from effnetv2_keras.progressive import Stage
 from effnetv2_keras.search_settings import SearchConfig
 from effnetv2_keras.sections import (
     DataConfig,
@@ -94,6 +95,10 @@ class Config(Section):
                 f"Use a batch of at most {num_train}: --hparam_str=train.batch_size={min(num_train, 64)}"
             )
         return max(1, self.train.min_steps, int(self.train.epochs * num_train / self.train.batch_size))
+
+    def plan(self, total_steps: int) -> tuple[Stage, ...]:
+        """The stage plan of a run of ``total_steps`` steps."""
+        return self.progressive.plan(total_steps, seed=self.train.seed)
 
     def micro_batches(self, stage: int) -> int:
         """Parts, one after the other, that a replica's batch is computed in, in the stage of this index, from 0."""

@@ -35,7 +35,7 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
     sizes = find_sizes(config.data)
     num_train, num_classes = sizes.num_train, sizes.num_classes
     total_steps = config.total_steps(num_train)
-    stages = config.progressive.plan(total_steps)
+    stages = config.plan(total_steps)
     parameters = profile.count_parameters(config.spec, num_classes=num_classes)
     console.print(
         f"{num_train:,} images to train on, {sizes.num_eval:,} to evaluate on, {num_classes} classes\n"
@@ -57,8 +57,15 @@ def _epochs(config: Config, total_steps: int, num_train: int) -> str:
 
 
 def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, num_classes: int) -> rich.table.Table:
-    table = _table(f"Stages ({config.progressive.schedule})", *STAGE_HEADINGS, "steps", "epochs", "cost of a step")
-    largest = profile.count_macs(config.spec, image_size=stages[-1].image_size, num_classes=num_classes)
+    table = _table(
+        f"Stages ({config.progressive.schedule}, {config.progressive.order})",
+        *STAGE_HEADINGS,
+        "steps",
+        "epochs",
+        "cost of a step",
+    )
+    largest_size = max(stage.image_size for stage in stages)
+    largest = profile.count_macs(config.spec, image_size=largest_size, num_classes=num_classes)
     for stage in stages:
         cost = profile.count_macs(config.spec, image_size=stage.image_size, num_classes=num_classes)
         table.add_row(

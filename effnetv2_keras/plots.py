@@ -14,6 +14,7 @@ from effnetv2_keras.headline import headline
 from effnetv2_keras.progressive import Stage
 
 _MOST_NAMES = 50
+_MOST_NOTES = 12  # of more stages than that, they would cover each other
 
 
 def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
@@ -47,7 +48,10 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
         mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
         ended = mine[-1]["seconds"] / 60 if mine else began
         plan_axes.plot([began, ended], [stage.image_size] * 2, color="black", linewidth=2)
-        note = f"RA {stage.randaug_magnitude:.3g}\nmixup {stage.mixup_alpha:.2g}\ndropout {stage.dropout_rate:.2g}"
+        regularisers = (
+            f"RA {stage.randaug_magnitude:.3g}\nmixup {stage.mixup_alpha:.2g}\ndropout {stage.dropout_rate:.2g}"
+        )
+        note = regularisers if len(stages) <= _MOST_NOTES else ""
         plan_axes.annotate(note, ((began + ended) / 2, stage.image_size), (0, -4), textcoords="offset points",
                            ha="center", va="top", fontsize=7)  # fmt: skip
         for axes in (loss_axes, score_axes, plan_axes):

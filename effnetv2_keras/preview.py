@@ -27,7 +27,7 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
     source = open_splits(config.data).train
     plan = InputPlan(config.data, columns, None, UnreadableImages(config.data.unreadable))
     rows, titles = [], []
-    for stage in config.progressive.plan(config.total_steps(source.num_examples)):
+    for stage in config.plan(config.total_steps(source.num_examples)):
         input_fn = train_input(source, plan, stage=stage, seed=config.train.seed, first_step=stage.first_step)
         with plan.unreadable.explained(source, config.data.service):
             rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))

@@ -1,19 +1,23 @@
 """Progressive learning with adaptive regularisation: the stage plan, as a pure function (no TensorFlow).
 
 Algorithm 1 of the paper (arXiv 2104.00298): training is cut into M equal stages; the image size and every
-regulariser grow from stage to stage. Everything that the training loop asks of a stage is a field of ``Stage``.
+regulariser grow from stage to stage. In random resizing, which its Table 13 compares with that, each stage has a size
+drawn anew, and here the regularisers that belong to it. Everything that the training loop asks of a stage is a field of
+``Stage``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Iterator, Sequence
-from typing import Callable, Literal
+from typing import Literal, get_args
 
 from effnetv2_keras.errors import UsageError
 
 RampSchedule = Literal["paper", "original"]
+StageOrder = Literal["rising", "random"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Ramp:
 
     Attributes:
         start: value of the first stage.
-        end: value of the last stage.
+        end: value of the last stage. Where the stages' order is random, these are the ends of the range.
     """
 
     start: float
@@ -32,6 +36,10 @@ class Ramp:
         if not (math.isfinite(self.start) and math.isfinite(self.end)):
             raise UsageError(f"Ramp({self.start!r}, {self.end!r}): both ends must be finite numbers.")
 
+    def at(self, position: float) -> float:
+        """Value at a position from 0, the start, to 1, the end."""
+        return self.start + (self.end - self.start) * position
+
     def value_at(self, index: int, count: int) -> float:
         """Value in stage ``index`` of ``count``: ``start + (end - start) * index / (count - 1)``.
 
@@ -39,8 +47,7 @@ class Ramp:
         """
         if not 0 <= index < count:
             raise UsageError(f"Stage {index} is not one of {count} stages (0 to {count - 1}).")
-        share = index / (count - 1) if count > 1 else 1.0
-        return self.start + (self.end - self.start) * share
+        return self.at(index / (count - 1) if count > 1 else 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +104,14 @@ class Ramps:
                     raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low}, {high}].")
 
 
-def _paper_size(ramp: Ramp, index: int, count: int) -> float:
-    """Algorithm 1: the first stage is at the smallest size."""
-    return ramp.value_at(index, count)
+def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
+    """Where each stage lies on the ramps: 0 at their starts, 1 at their ends; a single stage lies at the end."""
+    if count == 1:
+        return [1.0]
+    if order == "random":
+        generator = random.Random(seed)  # whose random() is the same in every version of Python
+        return [generator.random() for _ in range(count)]
+    return [index / (count - 1) for index in range(count)]
 
 
 def _original_size(ramp: Ramp, index: int, count: int) -> float:
@@ -107,28 +119,7 @@ def _original_size(ramp: Ramp, index: int, count: int) -> float:
     return math.floor(ramp.start + (ramp.end - ramp.start) * (index + 1) / count)
 
 
-SCHEDULES: dict[str, Callable[[Ramp, int, int], float]] = {"paper": _paper_size, "original": _original_size}
-"""How the image size moves between its two ends, by name. Regularisers follow ``Ramp.value_at`` in both."""
-
-
-def plan_stages(
-    ramps: Ramps, *, num_stages: int, total_steps: int, schedule: RampSchedule = "paper", size_multiple: int = 1
-) -> tuple[Stage, ...]:
-    """Cuts ``total_steps`` into ``num_stages`` stages of equal length (to one step) and gives each its settings.
-
-    Args:
-        ramps: what changes, and between which values.
-        num_stages: 1 means training at the final size and strength throughout.
-        total_steps: steps of the whole run.
-        schedule: ``"paper"`` (Algorithm 1) or ``"original"`` (the reference code's size ramp).
-        size_multiple: image sizes are rounded to the nearest multiple of this many pixels.
-
-    Returns:
-        The stages; their step ranges partition ``range(total_steps)``.
-
-    Raises:
-        UsageError: if there are more stages than steps, or a setting is out of range.
-    """
+def _check(num_stages: int, total_steps: int, schedule: RampSchedule, order: StageOrder, size_multiple: int) -> None:
     if num_stages < 1:
         raise UsageError(f"num_stages is {num_stages}; it must be at least 1.")
     if total_steps < num_stages:
@@ -138,23 +129,63 @@ def plan_stages(
         )
     if size_multiple < 1:
         raise UsageError(f"size_multiple is {size_multiple}; it must be at least 1 pixel.")
-    if schedule not in SCHEDULES:
-        raise UsageError(f"Unknown stage schedule {schedule!r}; use one of: {', '.join(SCHEDULES)}.")
+    if schedule not in get_args(RampSchedule):
+        raise UsageError(f"Unknown stage schedule {schedule!r}; use one of: {', '.join(get_args(RampSchedule))}.")
+    if order not in get_args(StageOrder):
+        raise UsageError(f"Unknown order of stages {order!r}; use one of: {', '.join(get_args(StageOrder))}.")
+    if (schedule, order) == ("original", "random"):
+        raise UsageError(
+            "The size ramp of schedule='original' only rises, but order is 'random'; use schedule='paper' with it."
+        )
 
-    def stage(index: int) -> Stage:
-        size = SCHEDULES[schedule](ramps.image_size, index, num_stages)
+
+def plan_stages(
+    ramps: Ramps,
+    *,
+    num_stages: int,
+    total_steps: int,
+    schedule: RampSchedule = "paper",
+    order: StageOrder = "rising",
+    size_multiple: int = 1,
+    seed: int = 0,
+) -> tuple[Stage, ...]:
+    """Cuts ``total_steps`` into ``num_stages`` stages of equal length (to one step) and gives each its settings.
+
+    Args:
+        ramps: what changes, and between which values.
+        num_stages: 1 means training at the final size and strength throughout.
+        total_steps: steps of the whole run.
+        schedule: ``"paper"`` (Algorithm 1) or ``"original"`` (the reference code's size ramp, regularisers as in the
+            paper).
+        order: ``"rising"`` from the ramps' starts to their ends, or ``"random"``: a stage lies anywhere between them,
+            evenly distributed, and all ramps are read at the same place, so that larger images are still regularised
+            more (random resizing, Table 13; a regulariser whose ends are equal stays as it is).
+        size_multiple: image sizes are rounded to the nearest multiple of this many pixels.
+        seed: of the random places; the same seed gives the same stages on every machine.
+
+    Returns:
+        The stages; their step ranges partition ``range(total_steps)``.
+
+    Raises:
+        UsageError: if there are more stages than steps, or a setting is out of range.
+    """
+    _check(num_stages, total_steps, schedule, order, size_multiple)
+
+    def stage(index: int, position: float) -> Stage:
+        original = schedule == "original"
+        size = _original_size(ramps.image_size, index, num_stages) if original else ramps.image_size.at(position)
         return Stage(
             index=index,
             first_step=index * total_steps // num_stages,
             end_step=(index + 1) * total_steps // num_stages,
             image_size=max(size_multiple, math.floor(size / size_multiple + 0.5) * size_multiple),
-            randaug_magnitude=ramps.randaug_magnitude.value_at(index, num_stages),
-            mixup_alpha=ramps.mixup_alpha.value_at(index, num_stages),
-            cutmix_alpha=ramps.cutmix_alpha.value_at(index, num_stages),
-            dropout_rate=ramps.dropout_rate.value_at(index, num_stages),
+            randaug_magnitude=ramps.randaug_magnitude.at(position),
+            mixup_alpha=ramps.mixup_alpha.at(position),
+            cutmix_alpha=ramps.cutmix_alpha.at(position),
+            dropout_rate=ramps.dropout_rate.at(position),
         )
 
-    return tuple(stage(index) for index in range(num_stages))
+    return tuple(stage(*place) for place in enumerate(_positions(num_stages, order, seed)))
 
 
 def remaining(stages: Sequence[Stage], *, step: int) -> Iterator[tuple[Stage, range]]:

@@ -112,6 +112,9 @@ class ProgressiveConfig(Section):
 
     stages: int = knob(4, "number of stages; 1 trains at the final size throughout", ge=1)
     schedule: progressive.RampSchedule = knob("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
+    order: progressive.StageOrder = knob(
+        "rising", "'random': each stage anywhere between the ends of the ramps, drawn from train.seed (Table 13)"
+    )
     size_multiple: int = knob(1, "round image sizes to a multiple of this, pixels", ge=1)
     image_size: RampConfig = knob(ramp(128, 224), "side of the training images, pixels")
     randaug_magnitude: RampConfig = knob(
@@ -121,14 +124,16 @@ class ProgressiveConfig(Section):
     cutmix_alpha: RampConfig = knob(ramp(0, 0), "CutMix Beta parameter; 0 turns it off")
     dropout_rate: RampConfig = knob(ramp(0.1, 0.3), "dropout before the classifier")
 
-    def plan(self, total_steps: int) -> tuple[progressive.Stage, ...]:
-        """The stage plan of a run of ``total_steps`` steps."""
+    def plan(self, total_steps: int, *, seed: int = 0) -> tuple[progressive.Stage, ...]:
+        """The stage plan of a run of ``total_steps`` steps; of a configuration, ``Config.plan``."""
         return progressive.plan_stages(
             self.ramps(),
             num_stages=self.stages,
             total_steps=total_steps,
             schedule=self.schedule,
+            order=self.order,
             size_multiple=self.size_multiple,
+            seed=seed,
         )
 
     def ramps(self) -> progressive.Ramps:

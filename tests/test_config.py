@@ -149,6 +149,12 @@ def test_steps_of_a_run():
         config.total_steps(100)
 
 
+def test_random_stages_follow_from_the_seed_of_the_run():
+    config = Config().override({"progressive.order": "random", "progressive.stages": 9, "train.seed": 3})
+    assert config.plan(90) == Config.from_yaml(config.to_yaml()).plan(90) == config.progressive.plan(90, seed=3)
+    assert config.plan(90) != config.override({"train.seed": 4}).plan(90)
+
+
 def test_every_knob_is_described():
     def undescribed(section, prefix=""):
         for name, field in section.model_fields.items():

@@ -34,6 +34,18 @@ def test_plan_says_why_the_run_is_as_long_as_it_is(tmp_path, changes, message):
     assert message in output.getvalue()
 
 
+def test_plan_of_random_sizes_counts_from_the_largest(digits, monkeypatch):
+    monkeypatch.setitem(SOURCES, "digits", lambda _: digits)
+    changes = {"progressive.order": "random", "progressive.stages": 8, "progressive.image_size.end": 320}
+    lines, stages, rates = shown(hparams.load("demo", "efficientnetv2-b0").override({**changes, "train.seed": 1}))
+    assert any("Stages (paper, random)" in line for line in lines)
+    sizes = [int(row[1]) for row in stages]
+    shares = [row[8] for row in stages]
+    assert sizes[-1] < max(sizes)
+    assert [size for size, share in zip(sizes, shares) if share == "100%"] == [max(sizes)]
+    assert len(rates) >= 8
+
+
 KINDS = [(name, "paper") for name in hparams.names()] + [
     (name, "original") for name in hparams.names() if hasattr(importlib.import_module(f"hparams.{name}"), "ORIGINAL")
 ]

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,67 @@ def test_stages_partition_the_steps(num_stages, extra, multiple):
 
 
 @given(
+    num_stages=st.integers(1, 60),
+    extra=st.integers(0, 100_000),
+    schedule=st.sampled_from(["paper", "original"]),
+    ends=st.tuples(st.integers(1, 900), st.integers(1, 900)),
+)
+def test_rising_stages_are_read_at_evenly_spaced_places(num_stages, extra, schedule, ends):
+    """To the last bit: runs that were begun must go on with the same plan."""
+    (start, end), ramps = ends, make_ramps(image_size=Ramp(*ends))
+    stages = plan_stages(ramps, num_stages=num_stages, total_steps=num_stages + extra, schedule=schedule, seed=5)
+    for index, stage in enumerate(stages):
+        share = index / (num_stages - 1) if num_stages > 1 else 1.0
+        grown = (end - start) * share if schedule == "paper" else (end - start) * (index + 1) / num_stages
+        size = start + grown if schedule == "paper" else math.floor(start + grown)
+        assert stage.image_size == max(1, math.floor(size + 0.5))
+        for name in ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate"):
+            ramp = getattr(ramps, name)
+            assert getattr(stage, name) == ramp.start + (ramp.end - ramp.start) * share
+
+
+@given(
+    num_stages=st.integers(1, 60), extra=st.integers(0, 10_000), seed=st.integers(0, 2**31 - 1), swapped=st.booleans()
+)
+def test_random_stages_share_one_place_on_all_ramps(num_stages, extra, seed, swapped):
+    ends = (300, 128) if swapped else (128, 300)
+    ramps = make_ramps(image_size=Ramp(*ends), cutmix_alpha=Ramp(1, 0), mixup_alpha=Ramp(0.2, 0.2))
+    total = num_stages + extra
+
+    def planned():
+        return plan_stages(ramps, num_stages=num_stages, total_steps=total, order="random", seed=seed)
+
+    stages = planned()
+    assert stages == planned()
+    rising = plan_stages(ramps, num_stages=num_stages, total_steps=total)
+    assert [(stage.index, stage.first_step, stage.end_step) for stage in stages] == [
+        (stage.index, stage.first_step, stage.end_step) for stage in rising
+    ]
+    for stage in stages:
+        place = (stage.randaug_magnitude - 5) / 10
+        assert 0 <= place <= 1
+        assert stage.image_size == pytest.approx(ends[0] + (ends[1] - ends[0]) * place, abs=0.5 + 1e-9)
+        assert stage.dropout_rate == pytest.approx(0.1 + 0.2 * place)
+        assert stage.cutmix_alpha == pytest.approx(1 - place)
+        assert stage.mixup_alpha == 0.2
+    if num_stages == 1:
+        assert stages[0].image_size == ends[1]
+
+
+def test_random_sizes_are_drawn_from_the_seed():
+    def sizes(seed, **changes):
+        arguments = {"num_stages": 44, "total_steps": 44, "order": "random", **changes}
+        return [stage.image_size for stage in plan_stages(make_ramps(), seed=seed, **arguments)]
+
+    assert sizes(0)[:6] == [273, 258, 200, 173, 216, 198]  # the same for ever: runs must go on with the same plan
+    assert sizes(0) != sizes(1)
+    assert min(sizes(0)) < 150
+    assert max(sizes(0)) > 280
+    assert sizes(0) != sorted(sizes(0))
+    assert all(size % 32 == 0 and 128 <= size <= 288 for size in sizes(0, size_multiple=32))
+
+
+@given(
     start=st.floats(0, 1000),
     end=st.floats(0, 1000),
     count=st.integers(1, 50),
@@ -103,6 +166,14 @@ def test_remaining_is_the_rest_of_the_plan(num_stages, extra, data):
         ({"num_stages": 4, "total_steps": 3}, "4 stages need at least 4 steps, but the run has 3"),
         ({"num_stages": 0, "total_steps": 3}, "num_stages is 0; it must be at least 1"),
         ({"num_stages": 1, "total_steps": 3, "schedule": "papr"}, "Unknown stage schedule 'papr'; use one of: paper"),
+        (
+            {"num_stages": 1, "total_steps": 3, "order": "falling"},
+            "Unknown order of stages 'falling'; use one of: rising",
+        ),
+        (
+            {"num_stages": 2, "total_steps": 3, "schedule": "original", "order": "random"},
+            "'original' only rises, but order is 'random'; use schedule='paper'",
+        ),
         ({"num_stages": 1, "total_steps": 3, "size_multiple": 0}, "size_multiple is 0"),
     ],
 )

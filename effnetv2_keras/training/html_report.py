@@ -46,7 +46,7 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
     """
     config, rows = folder.config(), folder.metrics()
     num_train, num_eval = folder.num_images()
-    stages = config.progressive.plan(config.total_steps(num_train))
+    stages = config.plan(config.total_steps(num_train))
     page = render(
         "report.html.jinja",
         title=f"{config.model.model_name} on {_data_name(config)}",

@@ -42,7 +42,7 @@ def _advice(config: Config, replicas: int, stage: Stage) -> str:
         f"Stage {stage.index + 1} does not fit in memory: {images} images of {stage.image_size} px at a time on each "
         f"of {replicas} replicas, in {config.precision.policy}. Compute a batch in more parts, with the same result "
         f"but for BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the "
-        f"{config.progressive.stages} stages, as 1|...|{2 * parts}; or use a smaller train.batch_size, "
+        f"{config.progressive.stages} stages, {2 * parts} for this one; or use a smaller train.batch_size, "
         "runtime.rematerialize=true, precision.policy=mixed_bfloat16, more replicas, or a smaller "
         "progressive.image_size.end."
     )

@@ -46,7 +46,7 @@ class Run:
         check_libraries(config.runtime.trackers)
         num_train = splits.train.num_examples
         total_steps = config.total_steps(num_train)
-        self.stages = config.progressive.plan(total_steps)
+        self.stages = config.plan(total_steps)
         self._worker = worker_of(strategy)
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits

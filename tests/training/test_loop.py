@@ -199,6 +199,14 @@ def test_a_run_takes_its_least_number_of_steps(tmp_path):
     )
 
 
+def test_a_run_takes_the_random_sizes_of_its_seed(tmp_path):
+    config = tiny_config("progressive.order=random,train.seed=4,train.epochs=1,runtime.log_every=1")
+    train_tiny(config, tmp_path / "run", splits=array_splits())
+    rows = [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "train"]
+    planned = [stage.image_size for stage in config.plan(3) for _ in range(stage.num_steps)]
+    assert [row["image_size"] for row in rows] == planned == [18, 17, 17]
+
+
 def test_variables_to_train_that_do_not_exist_leave_the_folder_free(tmp_path):
     with pytest.raises(UsageError, match="train.varsexp is 'blocks_0', which matches none"):
         train_tiny(tiny_config("train.varsexp=blocks_0"), tmp_path / "run", splits=array_splits())
