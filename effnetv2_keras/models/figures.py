@@ -38,11 +38,9 @@ def count_macs(model: tf.keras.Model, *, image_size: int) -> int | None:
 
 def _macs(operation: tf.Operation) -> int | None:
     """Of one operation: every number of the kernel is used once at every position of the output."""
-    is_conv = operation.type in ("Conv2D", "DepthwiseConv2dNative")
-    if is_conv or operation.type == "MatMul" or "jit_compiled_convolution" in operation.name:  # of groups
-        if operation.type.endswith("Call") or is_conv or operation.type == "MatMul":
-            output, kernel = operation.outputs[0].shape, operation.inputs[1].shape
-            known = output.is_fully_defined() and kernel.is_fully_defined()
-            return math.prod(output[:-1]) * math.prod(kernel) if known else None
-        return 0
+    in_groups = operation.type.endswith("Call") and "jit_compiled_convolution" in operation.get_attr("f").name
+    if in_groups or operation.type in ("Conv2D", "DepthwiseConv2dNative", "MatMul"):
+        output, kernel = operation.outputs[0].shape, operation.inputs[1].shape
+        known = output.is_fully_defined() and kernel.is_fully_defined()
+        return math.prod(output[:-1]) * math.prod(kernel) if known else None
     return None if any(word in operation.type for word in _NOT_COUNTED) else 0

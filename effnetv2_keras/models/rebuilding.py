@@ -75,10 +75,7 @@ class _Rebuilder:
 
     def rebuild(self, model: tf.keras.Model, name: str) -> tf.keras.Model:
         """Makes a functional model again."""
-        inputs = [
-            tf.keras.Input([None, None, tensor.shape[3]] if len(tensor.shape) == 4 else tensor.shape[1:], dtype=tensor.dtype)
-            for tensor in model.inputs
-        ]
+        inputs = _inputs_of_any_size(model)
         clone = tf.keras.models.clone_model(model, input_tensors=inputs, clone_function=self._remade)
         return tf.keras.Model(clone.inputs, clone.outputs[0] if len(clone.outputs) == 1 else clone.outputs, name=name)
 
@@ -91,7 +88,8 @@ class _Rebuilder:
     def _remade(self, layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
         name = self._stable_name(layer)
         if isinstance(layer, tf.keras.Sequential):
-            return tf.keras.Sequential([self._remade(part) for part in layer.layers], name=name)
+            parts = [self._remade(part) for part in layer.layers]
+            return tf.keras.Sequential([*_inputs_of_any_size(layer), *parts], name=name)
         if is_nested(layer):
             return self.rebuild(layer, name)
         try:
@@ -146,6 +144,14 @@ class _Rebuilder:
         number = self._numbers[base]
         self._numbers[base] += 1
         return f"{base}_{number}" if number else base
+
+
+def _inputs_of_any_size(model: tf.keras.Model) -> list[tf.Tensor]:
+    """New inputs as those of a model, but images and feature maps have no height and width."""
+    return [
+        tf.keras.Input((None, None, tensor.shape[3]) if len(tensor.shape) == 4 else tensor.shape[1:], dtype=tensor.dtype)
+        for tensor in model.inputs
+    ]
 
 
 def _refuse_stock_layers(model: tf.keras.Model) -> None:
