@@ -126,8 +126,8 @@ def get_spec(name: str) -> ModelSpec:
     if name not in MODELS:
         near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.0)[0]
         raise UsageError(
-            f"Unknown model {name!r}; did you mean {near!r}? Known models: {', '.join(MODELS)}, or the path of a .json. "
-            "--model_name also takes keras:NAME, any model of Keras."
+            f"Unknown model {name!r}; did you mean {near!r}? Known models: {', '.join(MODELS)}, or the path of a "
+            ".json. --model_name also takes keras:NAME, any model of Keras."
         )
     return MODELS[name]
 

@@ -157,8 +157,9 @@ def _try_another_size(model: tf.keras.Model, size: tuple[int | None, int | None]
     Raises:
         ValueError: if it counts on its size.
     """
-    if None not in size:
-        images = tf.TensorSpec([1, size[0] + 32, size[1] + 32, 3])
+    height, width = size
+    if height and width:
+        images = tf.TensorSpec([1, height + 32, width + 32, 3])
         tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(images)
 
 

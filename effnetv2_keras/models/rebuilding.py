@@ -129,8 +129,8 @@ class _Rebuilder:
             return HeadDropout if id(layer) in self._head else Dropout
         if shape[0] is not None or {*shape[1:]} != {1}:
             raise UsageError(
-                f"Dropout {layer.name!r} has the noise_shape {tuple(shape)}; allowed are none, and (None, 1, 1, 1), which "
-                "drops whole samples."
+                f"Dropout {layer.name!r} has the noise_shape {tuple(shape)}; allowed are none, and (None, 1, 1, 1), "
+                "which drops whole samples."
             )
         return DropPath
 
@@ -149,15 +149,23 @@ class _Rebuilder:
 def _inputs_of_any_size(model: tf.keras.Model) -> list[tf.Tensor]:
     """New inputs as those of a model, but images and feature maps have no height and width."""
     return [
-        tf.keras.Input((None, None, tensor.shape[3]) if len(tensor.shape) == 4 else tensor.shape[1:], dtype=tensor.dtype)
+        tf.keras.Input(
+            (None, None, tensor.shape[3]) if len(tensor.shape) == 4 else tensor.shape[1:], dtype=tensor.dtype
+        )
         for tensor in model.inputs
     ]
+
+
+def _strength(layer: tf.keras.layers.Layer) -> float:
+    """Rate or standard deviation of a random layer; 1 of those that have neither."""
+    config: dict[str, Any] = layer.get_config()
+    return float(config.get("rate", config.get("stddev", 1)))
 
 
 def _refuse_stock_layers(model: tf.keras.Model) -> None:
     """Refuses what is left of Keras' own layers that this package has others for: they are inside of other layers."""
     for layer in model.submodules:
-        if isinstance(layer, _RANDOM) and getattr(layer, "rate", getattr(layer, "stddev", 1)):
+        if isinstance(layer, _RANDOM) and _strength(layer):
             raise UsageError(
                 f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers of its own, which a resumed run "
                 "would not repeat. Leave it out (data.augment changes images), take a plain Dropout as a layer of the "
@@ -165,7 +173,7 @@ def _refuse_stock_layers(model: tf.keras.Model) -> None:
             )
         if isinstance(layer, _layers.BatchNormalization) and not isinstance(layer, BatchNorm):
             raise UsageError(
-                f"BatchNormalization {layer.name!r} is inside of another layer or of a kind of its own, where it cannot "
-                "follow train.sync_bn and train.accumulation_steps. Make it a layer of the functional model, or use "
+                f"BatchNormalization {layer.name!r} is inside of another layer or of a kind of its own, where it "
+                "cannot follow train.sync_bn and train.accumulation_steps. Make it a layer of the functional model, or use "
                 "effnetv2_keras.models.BatchNorm there."
             )
