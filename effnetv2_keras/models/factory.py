@@ -93,7 +93,8 @@ def layers_by_role(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
     Raises:
         ValueError: if ``build_model`` did not make the model.
     """
-    stems = [layer.name for layer in model.layers if layer.name.endswith("stem")]
+    convolutions = [layer.name for layer in model.layers if isinstance(layer, layers.ConvNorm)]
+    stems = [name for name in convolutions if name.endswith("stem")]
     if not stems:
         raise ValueError(f"Model {model.name!r} has no layer 'stem'; pass one of build_model's.")
     prefix = stems[-1][: -len("stem")]  # networks before it have theirs earlier

@@ -143,11 +143,11 @@ def _check(model: Any, name: str, num_classes: int) -> None:
 
 def _check_logits(last: tf.keras.layers.Layer, name: str) -> None:
     activation = getattr(getattr(last, "activation", None), "__name__", "linear")
-    squashed = [word for word in ("softmax", "sigmoid") if word in f"{last.name} {type(last).__name__}".lower()]
-    if activation != "linear" or squashed:
+    words = [word for word in ("softmax", "sigmoid") if word in f"{last.name} {type(last).__name__}".lower()]
+    if activation != "linear" or words:
+        ending = words[0] if activation == "linear" else activation
         raise UsageError(
-            f"{name} ends in {squashed[0] if activation == 'linear' else activation} (layer {last.name!r}), but the loss "
-            "takes logits; leave that activation out."
+            f"{name} ends in {ending} (layer {last.name!r}), but the loss takes logits; leave that activation out."
         )
 
 

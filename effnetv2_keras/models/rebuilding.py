@@ -174,6 +174,6 @@ def _refuse_stock_layers(model: tf.keras.Model) -> None:
         if isinstance(layer, _layers.BatchNormalization) and not isinstance(layer, BatchNorm):
             raise UsageError(
                 f"BatchNormalization {layer.name!r} is inside of another layer or of a kind of its own, where it "
-                "cannot follow train.sync_bn and train.accumulation_steps. Make it a layer of the functional model, or use "
-                "effnetv2_keras.models.BatchNorm there."
+                "cannot follow train.sync_bn and train.accumulation_steps. Make it a layer of the functional model, or "
+                "use effnetv2_keras.models.BatchNorm there."
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.factory import layers_by_role
 from effnetv2_keras.models.naming import layers_by_name, variable_names
 
 
@@ -53,6 +55,8 @@ def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.
 
 def _trainable(model: tf.keras.Model) -> dict[str, tf.Variable]:
     names = variable_names(layers_by_name(model))
+    with contextlib.suppress(ValueError):  # of another model
+        names.update(variable_names(layers_by_role(model)))
     return {names[id(variable)]: variable for variable in model.trainable_variables}
 
 
