@@ -80,7 +80,7 @@ class Benchmark:
     rows: tuple[Row, ...]
 
 
-def fresh(config: Config, *, num_classes: int = 1000, spec: specs.ModelSpec | None = None) -> Trained:
+def fresh(config: Config, *, num_classes: int = 1000, spec: specs.AnySpec | None = None) -> Trained:
     """A network as ``config`` describes it that nobody has trained; it takes as long as a trained one."""
     spec = spec or config.spec
     names = tuple(str(label) for label in range(num_classes))

@@ -74,7 +74,7 @@ class Config(Section):
         return self
 
     @property
-    def spec(self) -> specs.ModelSpec:
+    def spec(self) -> specs.AnySpec:
         """The network, with the normalisation that is asked for."""
         return self.model.spec
 

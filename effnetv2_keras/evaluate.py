@@ -70,7 +70,7 @@ def load_run(
     *,
     which: Which = "best",
     changes: Mapping[str, Any] | None = None,
-    spec: specs.ModelSpec | None = None,
+    spec: specs.AnySpec | None = None,
 ) -> Subject:
     """Loads raw and averaged weights of a run.
 

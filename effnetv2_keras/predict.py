@@ -63,7 +63,7 @@ def load_predictor(
     *,
     which: Which = "best",
     use_ema: bool = True,
-    spec: specs.ModelSpec | None = None,
+    spec: specs.AnySpec | None = None,
 ) -> Predictor:
     """Loads a predictor from the folder of a run or of an exported SavedModel, whichever ``path`` is.
 

@@ -78,13 +78,18 @@ def ramp(start: float, end: float) -> RampConfig:
 class ModelConfig(Section):
     """The network."""
 
-    model_name: str = knob("efficientnetv2-b0", "a name of variants.MODELS, or the path of a spec, .json")
-    network: OptionalStr = knob(None, "the spec itself, as JSON, once read from that path; None: a named variant")
-    survival_prob: float = knob(0.8, "stochastic depth: probability that the deepest block survives", gt=0, le=1)
+    model_name: str = knob(
+        "efficientnetv2-b0",
+        "a name of variants.MODELS, the path of a spec (.json), keras:NAME or keras:package.module:function",
+    )
+    network: OptionalStr = knob(None, "the spec itself, as JSON, once read from that path; None: a named network")
+    survival_prob: float = knob(
+        0.8, "stochastic depth: probability that the deepest block survives (ModelSpec networks only)", gt=0, le=1
+    )
     bn_momentum: float = knob(0.99, "BatchNorm moving-average momentum (paper section 5.1)", ge=0, lt=1)
-    bn_epsilon: float = knob(1e-3, "BatchNorm epsilon (reference code)", gt=0)
-    act_fn: str = knob("silu", "activation, any name tf.keras.activations knows")
-    normalization: OptionalNormalization = knob(None, "a key of specs.PIXEL_STATISTICS; None: the variant's own")
+    bn_epsilon: float = knob(1e-3, "BatchNorm epsilon (reference code; ModelSpec networks only)", gt=0)
+    act_fn: str = knob("silu", "activation, any name tf.keras.activations knows (ModelSpec networks only)")
+    normalization: OptionalNormalization = knob(None, "a key of specs.PIXEL_STATISTICS; None: the network's own")
     include_preprocessing: bool = knob(True, "normalise inside the model (input 0..255); else in the input pipeline")
 
     @pydantic.model_validator(mode="before")
@@ -101,9 +106,9 @@ class ModelConfig(Section):
         return self
 
     @property
-    def spec(self) -> specs.ModelSpec:
+    def spec(self) -> specs.AnySpec:
         """The network, with the normalisation that is asked for."""
-        spec = specs.ModelSpec.from_json(self.network) if self.network else variants.get_spec(self.model_name)
+        spec = specs.ModelSpec.from_json(self.network) if self.network else variants.any_spec(self.model_name)
         return dataclasses.replace(spec, normalization=self.normalization or spec.normalization)
 
 

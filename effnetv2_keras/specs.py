@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 from effnetv2_keras.errors import UsageError
 
@@ -160,6 +160,29 @@ class ModelSpec:
             raise UsageError(
                 f"This is not the JSON of a ModelSpec: {error}. ModelSpec.to_json() and --mode=search write such."
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class KerasSpec:
+    """A network that Keras or a function of one's own builds; only what training must know of it beforehand.
+
+    Attributes:
+        name: ``"keras:ResNet50"``, a name of ``tf.keras.applications``, or ``"keras:package.module:function"``.
+        train_size: largest training image, pixels (side of a square).
+        eval_size: evaluation image, pixels.
+        dropout_rate: dropout before the classifier at the end of training, in [0, 1).
+        normalization: see ``ModelSpec``; of a network that normalises pixels itself, it is not asked for.
+    """
+
+    name: str
+    train_size: int = 224
+    eval_size: int = 224
+    dropout_rate: float = 0.2
+    normalization: Normalization = "imagenet"
+
+
+AnySpec = Union[ModelSpec, KerasSpec]
+"""What can be trained."""
 
 
 def _from_fields(kind: Any, fields: dict[str, Any], what: str) -> Any:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import pathlib
+import re
 from collections.abc import Sequence
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.specs import BlockKind, BlockSpec, ModelSpec
+from effnetv2_keras.specs import AnySpec, BlockKind, BlockSpec, KerasSpec, ModelSpec
 
 
 def _stages(rows: Sequence[tuple[BlockKind, int, int, int, int, int, int, float]]) -> tuple[BlockSpec, ...]:
@@ -125,9 +126,36 @@ def get_spec(name: str) -> ModelSpec:
     if name not in MODELS:
         near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.0)[0]
         raise UsageError(
-            f"Unknown model {name!r}; did you mean {near!r}? Known models: {', '.join(MODELS)}, or the path of a .json."
+            f"Unknown model {name!r}; did you mean {near!r}? Known models: {', '.join(MODELS)}, or the path of a "
+            ".json. --model_name also takes keras:NAME, any model of Keras."
         )
     return MODELS[name]
+
+
+KERAS = "keras:"
+"""What the name of a network begins with that Keras or a function of one's own builds."""
+
+
+def any_spec(name: str) -> AnySpec:
+    """Looks up whatever can be trained.
+
+    Args:
+        name: as for ``get_spec``; ``keras:NAME``, a name of ``tf.keras.applications``; or
+            ``keras:package.module:function``. Whether those exist is found out when they are built. EfficientNets of
+            Keras have the sizes and the dropout of the variant of the same name.
+
+    Raises:
+        UsageError: as ``get_spec``, and for a name in another form.
+    """
+    if not name.startswith(KERAS):
+        return get_spec(name)
+    if not re.fullmatch(r"\w+|\w+(\.\w+)*:\w+", name[len(KERAS) :]):
+        raise UsageError(
+            f"The model {name!r} is in no known form; write keras:NAME with a name of tf.keras.applications, such as "
+            "keras:ResNet50, or keras:package.module:function."
+        )
+    twin = MODELS.get(re.sub(r"keras:EfficientNet(V2)?(B\d|[SML])", r"EfficientNet\1-\2", name).lower())
+    return KerasSpec(name, twin.train_size, twin.eval_size, twin.dropout_rate) if twin else KerasSpec(name)
 
 
 def _read(path: pathlib.Path) -> ModelSpec:

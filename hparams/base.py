@@ -31,7 +31,7 @@ _TABLE_6 = {
 
 def progressive_of(model_name: str) -> ProgressiveConfig:
     """The four stages of a variant: images from 128 px, RandAugment from 5, mixup from 0, dropout from 0.1."""
-    spec = variants.get_spec(model_name)
+    spec = variants.any_spec(model_name)
     size, magnitude, alpha, dropout = _TABLE_6.get(spec.name, (spec.train_size, 10, 0.0, spec.dropout_rate))
     return ProgressiveConfig(
         stages=4,
@@ -76,7 +76,7 @@ def finetune(model_name: str, data: DataConfig, *weights: str) -> Config:
         weights: names of published weights to start from, the best first; the first that the variant has is taken.
             Without any the run starts from random weights, and ``train.ft_init_ckpt`` must name a file.
     """
-    spec = variants.get_spec(model_name)
+    spec = variants.any_spec(model_name)
     return Config(
         model=ModelConfig(model_name=model_name, survival_prob=0.8),
         progressive=constant(sized(spec.eval_size, 1.0)),

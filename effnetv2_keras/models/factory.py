@@ -93,7 +93,8 @@ def layers_by_role(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
     Raises:
         ValueError: if ``build_model`` did not make the model.
     """
-    stems = [layer.name for layer in model.layers if layer.name.endswith("stem")]
+    convolutions = [layer.name for layer in model.layers if isinstance(layer, layers.ConvNorm)]
+    stems = [name for name in convolutions if name.endswith("stem")]
     if not stems:
         raise ValueError(f"Model {model.name!r} has no layer 'stem'; pass one of build_model's.")
     prefix = stems[-1][: -len("stem")]  # networks before it have theirs earlier
@@ -139,7 +140,7 @@ def _images(
         )
     images = tf.keras.Input(shape, name=f"{prefix}image") if input_tensor is None else input_tensor
     sources = images if sources is None else sources
-    return sources, _preprocessing(spec.normalization, prefix)(images) if include_preprocessing else images
+    return sources, preprocessing_layer(spec.normalization, prefix)(images) if include_preprocessing else images
 
 
 def _sources(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
@@ -153,7 +154,7 @@ def _sources(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     return sources[0] if len(sources) == 1 else sources
 
 
-def _preprocessing(normalization: specs.Normalization, prefix: str) -> tf.keras.layers.Layer:
+def preprocessing_layer(normalization: specs.Normalization, prefix: str = "") -> tf.keras.layers.Layer:
     """Makes the layer that turns pixels 0..255 into network input; one number serves where all channels are alike."""
     scale, offset = specs.pixel_rescaling(normalization)
     alike = len({*zip(scale, offset)}) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 
@@ -18,6 +18,7 @@ def set_trainable(
     trainable_from: str | None = None,
     trainable_layers: str | None = None,
     freeze_bn: bool = False,
+    layers: Mapping[str, tf.keras.layers.Layer] | None = None,
 ) -> None:
     r"""Sets which layers of a network train; what an earlier call set is forgotten.
 
@@ -35,11 +36,12 @@ def set_trainable(
             leaves all BatchNorms running.)
         freeze_bn: freezes the BatchNorms of the layers that train, too: scale, offset and moving averages stay, which
             is what small batches need.
+        layers: the layers to set by the names to use for them, if it is another model; None: ``layers_by_role(model)``.
 
     Raises:
         UsageError: if the model has no such layer; the message suggests the nearest one, or names them all. Also if
             both are given, or if ``model.trainable`` is False, under which nothing trains whatever its layers say.
-        ValueError: if ``build_model`` did not make the model.
+        ValueError: if ``build_model`` did not make the model, and no ``layers`` are given.
     """
     if not model.trainable:
         raise UsageError(f"{model.name!r} is frozen as a whole; set model.trainable = True first.")
@@ -47,7 +49,7 @@ def set_trainable(
         raise UsageError(
             f"trainable_from is {trainable_from!r} and trainable_layers {trainable_layers!r}; give one of them."
         )
-    roles = layers_by_role(model)
+    roles = layers_by_role(model) if layers is None else layers
     if trainable_from is not None and trainable_from not in roles:
         near = difflib.get_close_matches(trainable_from, roles, n=1, cutoff=0.0)[0]
         raise UsageError(

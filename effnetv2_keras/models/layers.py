@@ -207,6 +207,19 @@ class DropPath(_RandomZeros):
 
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
+class Dropout(_RandomZeros):
+    """Dropout at a rate of its own, whatever a ``stochastic.stochastic_scope`` sets.
+
+    Args:
+        rate: probability that a feature is zeroed, in [0, 1).
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ``[N, ...]`` to the same shape."""
+        return self._zero(inputs, self.rate, _sizes(inputs)) if training and self.rate else inputs
+
+
+@tf.keras.utils.register_keras_serializable(PACKAGE)
 class HeadDropout(_RandomZeros):
     """Dropout whose rate a ``stochastic.stochastic_scope`` may set, even where the layer was built with rate 0.
 
@@ -219,7 +232,12 @@ class HeadDropout(_RandomZeros):
         rate = stochastic.dropout_rate(self.rate)
         if not training or rate == 0.0:
             return inputs
-        return self._zero(inputs, rate, [_batch_size(inputs), *inputs.shape[1:]])
+        return self._zero(inputs, rate, _sizes(inputs))
+
+
+def _sizes(inputs: tf.Tensor) -> list[Any]:
+    """The static sizes where they are known."""
+    return [tf.shape(inputs)[axis] if size is None else size for axis, size in enumerate(inputs.shape)]
 
 
 def _batch_size(inputs: tf.Tensor) -> Any:

@@ -40,7 +40,8 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
         self.add_update(lambda: self._assign_moving_average(self.moving_mean, mean, self.momentum, None))
         unbiased = variance * count / tf.maximum(count - 1.0, 1.0)  # as the fused BatchNorm of one replica has it
         self.add_update(lambda: self._assign_moving_average(self.moving_variance, unbiased, self.momentum, None))
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
+        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
         inverse = tf.math.rsqrt(variance + self.epsilon)
         axes = [*range(inputs.shape.rank - 1)]
 

@@ -16,7 +16,7 @@ from typing import Any, Union
 
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.search_settings import SearchConfig
-from effnetv2_keras.specs import BlockSpec, ModelSpec, expand
+from effnetv2_keras.specs import AnySpec, BlockSpec, ModelSpec, expand
 
 Choice = Union[str, int]
 Point = Mapping[str, Choice]
@@ -50,9 +50,17 @@ class SearchSpace:
     Attributes:
         backbone: the same network with multipliers of 1.
         decisions: what there is to choose from, by decision; stages count from 1 as in Table 4.
+
+    Raises:
+        UsageError: for a backbone that is no ``ModelSpec``.
     """
 
-    def __init__(self, backbone: ModelSpec, settings: SearchConfig) -> None:
+    def __init__(self, backbone: AnySpec, settings: SearchConfig) -> None:
+        if not isinstance(backbone, ModelSpec):
+            raise UsageError(
+                f"{backbone.name} has no stages of blocks to choose; take another --model_name as the backbone: one of "
+                "the EfficientNets, or the .json of a ModelSpec."
+            )
         self.backbone = unscaled(backbone)
         self.decisions: dict[str, tuple[Choice, ...]] = {}
         for number, block in enumerate(self.backbone.blocks, 1):

@@ -233,7 +233,7 @@ class Trained:
     config: Config
     class_names: tuple[str, ...]
     step: int
-    spec: specs.ModelSpec
+    spec: specs.AnySpec
 
 
 def load_trained(
@@ -241,7 +241,7 @@ def load_trained(
     *,
     which: Which = "best",
     use_ema: bool = True,
-    spec: specs.ModelSpec | None = None,
+    spec: specs.AnySpec | None = None,
 ) -> Trained:
     """Loads the network of a run.
 

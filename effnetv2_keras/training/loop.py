@@ -27,7 +27,7 @@ def train(
     *,
     strategy: tf.distribute.Strategy | None = None,
     splits: Splits | None = None,
-    spec: specs.ModelSpec | None = None,
+    spec: specs.AnySpec | None = None,
     console: rich.console.Console | None = None,
 ) -> dict[str, Any]:
     """Trains a network, or goes on with the run in ``model_dir`` from its newest checkpoint.

@@ -40,7 +40,7 @@ class Run:
         folder: RunFolder,
         strategy: tf.distribute.Strategy,
         splits: Splits,
-        spec: specs.ModelSpec | None,
+        spec: specs.AnySpec | None,
         console: rich.console.Console,
     ) -> None:
         check_libraries(config.runtime.trackers)

@@ -108,7 +108,7 @@ def samples_of_run(
     which: Which = "best",
     use_ema: bool = True,
     changes: Mapping[str, Any] | None = None,
-    spec: specs.ModelSpec | None = None,
+    spec: specs.AnySpec | None = None,
 ) -> Samples:
     """Classifies some images with the network in a run's folder; without data or checkpoint, says that there are none.
 

@@ -1,13 +1,15 @@
-"""Which variables of a network the optimizer moves and which ones weight decay pulls, by their canonical names."""
+"""Which variables of a network the optimizer moves and which ones weight decay pulls, by their layers' names."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.weights.assign import weight_names
+from effnetv2_keras.models.factory import layers_by_role
+from effnetv2_keras.models.naming import layers_by_name, variable_names
 
 
 def moved_variables(model: tf.keras.Model, varsexp: str | None) -> list[tf.Variable]:
@@ -18,8 +20,8 @@ def moved_variables(model: tf.keras.Model, varsexp: str | None) -> list[tf.Varia
     the loss and the moving average cover them all; AdamW and LAMB shrink only what they step.
 
     Args:
-        model: one of ``build_model``'s.
-        varsexp: a regular expression, matched from the start of a variable's canonical name, such as
+        model: one of ``state.build_for``'s.
+        varsexp: a regular expression, matched from the start of a variable's name, such as
             ``"stem/conv/kernel"`` or ``"block_5/squeeze_excite/reduce/bias"``: ``"block_1\d/|classifier/"``. None is
             all. (Reference code, ``train.varsexp``, which fails where the expression matches everything.)
 
@@ -40,8 +42,8 @@ def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.
     """Selects the trainable variables with weight decay, and those without, whether they take gradient steps or not.
 
     Args:
-        model: one of ``build_model``'s.
-        exclude: a regular expression, matched from the start of a variable's canonical name; those variables have
+        model: one of ``state.build_for``'s.
+        exclude: a regular expression, matched from the start of a variable's name; those variables have
             none. None excludes nothing. (Reference code, ``train.weight_decay_exclude``.)
     """
     decayed: list[tf.Variable] = []
@@ -52,7 +54,9 @@ def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.
 
 
 def _trainable(model: tf.keras.Model) -> dict[str, tf.Variable]:
-    names = {id(variable): name for name, variable in zip(weight_names(model), model.weights)}
+    names = variable_names(layers_by_name(model))
+    with contextlib.suppress(ValueError):  # of another model
+        names.update(variable_names(layers_by_role(model)))
     return {names[id(variable)]: variable for variable in model.trainable_variables}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.models.factory import layers_by_role
+from effnetv2_keras.models.naming import variable_names
 from effnetv2_keras.weights import layout
 from effnetv2_keras.weights.layout import Array, WeightsFile
 from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError, shortened
@@ -22,12 +23,8 @@ def weight_names(model: tf.keras.Model) -> list[str]:
     Raises:
         WeightsError: if ``build_model`` did not make the model.
     """
-    names = {}
     try:
-        for role, layer in layers_by_role(model).items():
-            for variable in layer.weights:
-                path = variable.name.split(f"{layer.name}/", 1)[1]
-                names[id(variable)] = f"{role}/{path.split(':')[0]}"
+        names = variable_names(layers_by_role(model))
         return [names[id(variable)] for variable in model.weights]
     except (ValueError, LookupError) as error:
         raise WeightsError(f"Weights are loaded into models that build_model made: {error}") from error

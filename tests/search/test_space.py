@@ -116,6 +116,11 @@ def test_an_invalid_space_is_named(settings, message):
         Config().override({f"search.{key}": value for key, value in settings.items()})
 
 
+def test_a_keras_model_is_no_backbone():
+    with pytest.raises(UsageError, match="keras:ResNet50 has no stages of blocks to choose"):
+        SearchSpace(variants.any_spec("keras:ResNet50"), SearchConfig())
+
+
 def test_the_smallest_network_is_the_smallest():
     space = SearchSpace(TINY, SearchConfig(kernels=(3,), layers=(0, 1)))
     least = profile.count_parameters(space.smallest(lambda spec: profile.count_parameters(spec).total)).total

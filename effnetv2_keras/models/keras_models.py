@@ -1,0 +1,175 @@
+"""Builds the networks of ``KerasSpec``: those of ``tf.keras.applications``, and those of functions of one's own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from typing import Any, Callable
+
+import tensorflow as tf
+
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.factory import preprocessing_layer
+from effnetv2_keras.models.layers import HeadDropout
+from effnetv2_keras.models.naming import leaf_layers
+from effnetv2_keras.models.rebuilding import rebuild
+from effnetv2_keras.specs import KerasSpec
+from effnetv2_keras.variants import KERAS
+
+
+def build_keras_model(
+    spec: KerasSpec,
+    *,
+    num_classes: int,
+    bn_momentum: float = 0.99,
+    include_preprocessing: bool = True,
+    asks_normalization: bool = False,
+    dtype: str = "float32",
+) -> tf.keras.Model:
+    """Builds the network with fresh weights, or those that the function gave it; see ``rebuilding.rebuild``.
+
+    A network whose first layer is ``Rescaling`` or ``Normalization`` normalises pixels itself.
+
+    Args:
+        spec: which.
+        num_classes: width of the classifier, at least 1.
+        bn_momentum: BatchNorm momentum, in [0, 1).
+        include_preprocessing: whether ``preprocessing`` comes before a network that does not normalise pixels itself.
+        asks_normalization: whether ``spec.normalization`` is a wish and not the default.
+        dtype: one of ``factory.DTYPES``.
+
+    Returns:
+        A functional model: images ``[N, H, W, 3]`` of any size, pixels 0..255 if they are normalised in it, to float32
+        logits ``[N, num_classes]``.
+
+    Raises:
+        UsageError: if there is no such network; if it is no functional model that gives logits for images of any size;
+            or for a wish about the normalisation of a network that normalises pixels itself.
+    """
+    name = spec.name[len(KERAS) :]
+    function = _own_function(spec.name) if ":" in name else _application(name)
+    made = function(num_classes)
+    _check(made, spec.name, num_classes)
+    flat = tf.keras.Model(made.inputs, made.outputs[0], name=name.rpartition(":")[2].strip("_") or "network")
+    try:
+        network = rebuild(flat, bn_momentum=bn_momentum, dtype=dtype)
+        _try_another_size(network, made.input_shape[1:3])
+    except UsageError as error:
+        raise UsageError(f"{spec.name}: {error}") from error
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise UsageError(
+            f"{spec.name} needs images of one size, {made.input_shape[1]} x {made.input_shape[2]} px, but that changes "
+            "from stage to stage. Replace Flatten by GlobalAveragePooling2D, and whatever else counts on the size. "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+    if normalises_itself(network):
+        _refuse_normalization(spec, include_preprocessing, asks_normalization)
+        return network
+    if not include_preprocessing:
+        return network
+    images = tf.keras.Input([None, None, 3], name="image")
+    return tf.keras.Model(images, network(preprocessing_layer(spec.normalization)(images)), name=network.name)
+
+
+def normalises_itself(model: tf.keras.Model) -> bool:
+    """Whether the first layer is one that normalises pixels."""
+    return isinstance(leaf_layers(model)[0], (tf.keras.layers.Rescaling, tf.keras.layers.Normalization))
+
+
+def has_head_dropout(model: tf.keras.Model) -> bool:
+    """Whether the dropout rate of a stage changes anything."""
+    return any(isinstance(layer, HeadDropout) for layer in model.submodules)
+
+
+def _application(name: str) -> Callable[[int], Any]:
+    known = dict(inspect.getmembers(tf.keras.applications, inspect.isfunction))
+    if name not in known:
+        lower = {other.lower(): other for other in known}
+        near = lower[difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.0)[0]]
+        raise UsageError(
+            f"tf.keras.applications has no model {name!r}; did you mean {KERAS}{near}? It has {', '.join(known)}. A "
+            f"function of your own is {KERAS}package.module:function."
+        )
+    return lambda num_classes: known[name](weights=None, classes=num_classes, classifier_activation=None)
+
+
+def _own_function(name: str) -> Callable[[int], Any]:
+    _, module_name, function_name = name.split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(
+            f"{name}: the module {module_name!r} cannot be imported ({error}). Name it as in an import statement, and "
+            "put its folder on PYTHONPATH."
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UsageError(f"{name}: there is no function {function_name!r} in {module.__file__}.")
+    try:
+        inspect.signature(function).bind(num_classes=2)
+    except TypeError as error:
+        raise UsageError(
+            f"{name}: {function_name}{inspect.signature(function)} cannot be called as {function_name}(num_classes=N)."
+        ) from error
+    return lambda num_classes: function(num_classes=num_classes)
+
+
+def _check(model: Any, name: str, num_classes: int) -> None:
+    """Refuses what is no network of this kind."""
+    if not isinstance(model, tf.keras.Model) or not model.inputs or not model.outputs:
+        raise UsageError(
+            f"{name} gave {type(model).__name__}, which is no functional model; return tf.keras.Model(inputs, outputs)."
+        )
+    shapes = [tuple(tensor.shape) for tensor in model.inputs], [tuple(tensor.shape) for tensor in model.outputs]
+    images, logits = shapes
+    if len(images) != 1 or len(images[0]) != 4 or images[0][3] != 3:
+        raise UsageError(f"{name} takes {images}; one input of images is allowed, (None, None, None, 3).")
+    if logits != [(None, num_classes)]:
+        raise UsageError(f"{name} gives {logits}; it must give one logit for each class, (None, {num_classes}).")
+    _check_logits(leaf_layers(model)[-1], name)
+    frozen = [layer.name for layer in leaf_layers(model) if layer.weights and not layer.trainable]
+    other = [weight.name for weight in model.trainable_weights if weight.dtype != tf.float32]
+    for wrong, message in (
+        (not model.trainable_weights, "has nothing to train"),
+        (frozen, f"has frozen layers ({', '.join(frozen[:3])}); set train.trainable_from or train.trainable_layers"),
+        (other, f"has weights that are not float32 ({', '.join(other[:3])}); precision.policy sets the compute type"),
+        (model.losses, "has regularizers or other losses of its own; leave them out and set train.weight_decay"),
+        (getattr(model, "optimizer", None), "is compiled; return it as it is before compile"),
+    ):
+        if wrong:
+            raise UsageError(f"The model of {name} {message}.")
+
+
+def _check_logits(last: tf.keras.layers.Layer, name: str) -> None:
+    activation = getattr(getattr(last, "activation", None), "__name__", "linear")
+    words = [word for word in ("softmax", "sigmoid") if word in f"{last.name} {type(last).__name__}".lower()]
+    if activation != "linear" or words:
+        ending = words[0] if activation == "linear" else activation
+        raise UsageError(
+            f"{name} ends in {ending} (layer {last.name!r}), but the loss takes logits; leave that activation out."
+        )
+
+
+def _try_another_size(model: tf.keras.Model, size: tuple[int | None, int | None]) -> None:
+    """Traces a model that was made for images of one size with those of another.
+
+    Raises:
+        ValueError: if it counts on its size.
+    """
+    height, width = size
+    if height and width:
+        images = tf.TensorSpec([1, height + 32, width + 32, 3])
+        tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(images)
+
+
+def _refuse_normalization(spec: KerasSpec, include_preprocessing: bool, asks_normalization: bool) -> None:
+    for asked, setting, leave in (
+        (asks_normalization, f"model.normalization={spec.normalization}", "model.normalization=None"),
+        (not include_preprocessing, "model.include_preprocessing=false", "model.include_preprocessing=true"),
+    ):
+        if asked:
+            raise UsageError(
+                f"{spec.name} normalises pixels itself, so that {setting} cannot apply to it. Use "
+                f"--hparam_str={leave}."
+            )

@@ -1,0 +1,179 @@
+"""Makes a Keras model again so that it can be trained in stages: for images of any size, with this package's layers."""
+
+from __future__ import annotations
+
+import collections
+import re
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.layers import Dropout, DropPath, HeadDropout
+from effnetv2_keras.models.naming import is_nested, leaf_layers
+from effnetv2_keras.models.normalization import BatchNorm
+
+_layers = tf.keras.layers
+_PIXELWISE = (_layers.Rescaling, _layers.Normalization)
+_BATCH_NORMS = (_layers.BatchNormalization, BatchNorm)
+_RANDOM = (
+    _layers.Dropout,
+    _layers.GaussianDropout,
+    _layers.GaussianNoise,
+    _layers.AlphaDropout,
+    _layers.RandomBrightness,
+    _layers.RandomContrast,
+    _layers.RandomCrop,
+    _layers.RandomFlip,
+    _layers.RandomHeight,
+    _layers.RandomRotation,
+    _layers.RandomTranslation,
+    _layers.RandomWidth,
+    _layers.RandomZoom,
+)
+"""Layers of Keras that draw numbers from a state of their own; those of a spatial dropout are ``Dropout`` too."""
+
+
+def rebuild(model: tf.keras.Model, *, bn_momentum: float, dtype: str) -> tf.keras.Model:
+    """Makes a functional model again, with the same weights, for images of any height and width.
+
+    - Plain ``Dropout`` between the last layer with weights before the classifier and the classifier, which is the last
+      layer with weights, becomes ``HeadDropout``: the stage sets its rate. Elsewhere it keeps its own.
+    - ``Dropout`` of whole samples (a ``noise_shape`` of ``(None, 1, 1, 1)``) becomes ``DropPath`` of its rate.
+    - ``BatchNormalization`` becomes ``BatchNorm`` with its own epsilon.
+    - ``Normalization`` keeps its mean and variance as constants, not as weights.
+    - Layers that Keras numbered are numbered anew, so that names do not depend on what else a process has built.
+    - Compute type is that of ``dtype``, but float32 for ``Rescaling``, ``Normalization`` and from the classifier on.
+
+    Args:
+        model: a functional model with one input.
+        bn_momentum: of every BatchNorm, in [0, 1).
+        dtype: one of ``factory.DTYPES``.
+
+    Raises:
+        UsageError: for layers that draw numbers in a way that no resumed run could repeat, BatchNormalization that
+            cannot be replaced, and layers that cannot be made from their ``get_config``.
+        ValueError: if Keras cannot build the model for images of any size.
+    """
+    rebuilder = _Rebuilder(leaf_layers(model), bn_momentum, dtype)
+    again = rebuilder.rebuild(model, model.name)
+    rebuilder.copy_weights()
+    _refuse_stock_layers(again)
+    return again
+
+
+class _Rebuilder:
+    """Makes layers again, and remembers which became which."""
+
+    def __init__(self, leaves: list[tf.keras.layers.Layer], bn_momentum: float, dtype: str) -> None:
+        *_, last, classifier = -1, -1, *(number for number, leaf in enumerate(leaves) if leaf.weights)
+        self._head = {id(leaf) for leaf in leaves[last + 1 : classifier]}
+        self._top = {id(leaf) for leaf in leaves[classifier:]}
+        self._bn_momentum, self._dtype = bn_momentum, dtype
+        self._numbers: collections.Counter[str] = collections.Counter()
+        self._pairs: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
+
+    def rebuild(self, model: tf.keras.Model, name: str) -> tf.keras.Model:
+        """Makes a functional model again."""
+        inputs = _inputs_of_any_size(model)
+        clone = tf.keras.models.clone_model(model, input_tensors=inputs, clone_function=self._remade)
+        return tf.keras.Model(clone.inputs, clone.outputs[0] if len(clone.outputs) == 1 else clone.outputs, name=name)
+
+    def copy_weights(self) -> None:
+        """Gives the new layers the weights of the old ones."""
+        for old, new in self._pairs:
+            if new.weights:
+                new.set_weights(old.get_weights())
+
+    def _remade(self, layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+        name = self._stable_name(layer)
+        if isinstance(layer, tf.keras.Sequential):
+            parts = [self._remade(part) for part in layer.layers]
+            return tf.keras.Sequential([*_inputs_of_any_size(layer), *parts], name=name)
+        if is_nested(layer):
+            return self.rebuild(layer, name)
+        try:
+            new = self._replacement(layer, {**layer.get_config(), "name": name})
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) cannot be made again from what its get_config gives: "
+                f"{error}. Let get_config return the arguments of its __init__."
+            ) from error
+        self._pairs.append((layer, new))
+        return new
+
+    def _replacement(self, layer: tf.keras.layers.Layer, config: dict[str, Any]) -> tf.keras.layers.Layer:
+        if "dtype" in config:
+            config["dtype"] = "float32" if id(layer) in self._top or isinstance(layer, _PIXELWISE) else self._dtype
+        if type(layer) is _layers.Dropout:
+            kind = self._kind_of_dropout(layer)
+            return kind(layer.rate, name=config["name"], dtype=config["dtype"])
+        if type(layer) in _BATCH_NORMS:
+            if [*config["axis"]] != [layer.input_spec.ndim - 1]:
+                raise UsageError(
+                    f"BatchNormalization {layer.name!r} is over axis {[*config['axis']]}; only the last one, of the "
+                    "channels, can be trained here."
+                )
+            config.pop("synchronized", None)
+            return BatchNorm.from_config({**config, "momentum": self._bn_momentum})
+        if type(layer) is _layers.Normalization and layer.weights:
+            mean, variance, _ = layer.get_weights()
+            config.update(mean=mean.tolist(), variance=variance.tolist())
+        return layer.from_config(config)
+
+    def _kind_of_dropout(self, layer: tf.keras.layers.Dropout) -> type[tf.keras.layers.Layer]:
+        shape = layer.noise_shape
+        if shape is None:
+            return HeadDropout if id(layer) in self._head else Dropout
+        if shape[0] is not None or {*shape[1:]} != {1}:
+            raise UsageError(
+                f"Dropout {layer.name!r} has the noise_shape {tuple(shape)}; allowed are none, and (None, 1, 1, 1), "
+                "which drops whole samples."
+            )
+        return DropPath
+
+    def _stable_name(self, layer: tf.keras.layers.Layer) -> str:
+        """The name; of layers that Keras named, with a number that counts the layers of this model alone."""
+        base, kind = re.sub(r"_\d+$", "", layer.name), type(layer).__name__
+        if base.startswith("tf."):
+            base = base.replace(".", "_").replace("__", "_")
+        elif base.replace("private", "", 1).replace("_", "") not in (kind.lower().replace("_", ""), "model"):
+            return layer.name
+        number = self._numbers[base]
+        self._numbers[base] += 1
+        return f"{base}_{number}" if number else base
+
+
+def _inputs_of_any_size(model: tf.keras.Model) -> list[tf.Tensor]:
+    """New inputs as those of a model, but images and feature maps have no height and width."""
+    return [
+        tf.keras.Input(
+            (None, None, tensor.shape[3]) if len(tensor.shape) == 4 else tensor.shape[1:], dtype=tensor.dtype
+        )
+        for tensor in model.inputs
+    ]
+
+
+def _strength(layer: tf.keras.layers.Layer) -> float:
+    """Rate or standard deviation of a random layer; 1 of those that have neither."""
+    config: dict[str, Any] = layer.get_config()
+    return float(config.get("rate", config.get("stddev", 1)))
+
+
+def _refuse_stock_layers(model: tf.keras.Model) -> None:
+    """Refuses what is left of Keras' own layers that this package has others for: they are inside of other layers."""
+    for layer in model.submodules:
+        if isinstance(layer, _RANDOM) and _strength(layer):
+            raise UsageError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers of its own, which a resumed run "
+                "would not repeat. Leave it out (data.augment changes images), take a plain Dropout as a layer of the "
+                "functional model, or draw by effnetv2_keras.models.stochastic.uniform in a layer of your own."
+            )
+        if isinstance(layer, _layers.BatchNormalization) and not isinstance(layer, BatchNorm):
+            raise UsageError(
+                f"BatchNormalization {layer.name!r} is inside of another layer or of a kind of its own, where it "
+                "cannot follow train.sync_bn and train.accumulation_steps. Make it a layer of the functional model, or "
+                "use effnetv2_keras.models.BatchNorm there."
+            )

@@ -1,0 +1,162 @@
+"""Functions that return networks, good and bad, for ``--model_name=keras:tests.own_networks:NAME``."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+layers = tf.keras.layers
+
+
+def _classified(images, x, num_classes, activation=None):
+    x = layers.GlobalAveragePooling2D()(x)
+    return tf.keras.Model(images, layers.Dense(num_classes, activation=activation)(x))
+
+
+def tiny(num_classes):
+    """Dropout of every kind, BatchNorm with and without scale, and a model in the model."""
+    images = tf.keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=2, use_bias=False, padding="same")(images)
+    x = layers.ReLU()(layers.BatchNormalization(epsilon=1e-4, scale=False)(x))
+    x = layers.Dropout(0.05, name="body_dropout")(x)
+    inner = tf.keras.Input((16, 16, 8))
+    y = layers.DepthwiseConv2D(3, padding="same")(inner)
+    y = layers.BatchNormalization(momentum=0.5)(y)
+    y = layers.Dropout(0.1, noise_shape=(None, 1, 1, 1), name="depth")(y)
+    x = x + tf.keras.Model(inner, y)(x)
+    x = tf.keras.Sequential([layers.Conv2D(16, 3, strides=2, activation="swish")])(x)
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    return tf.keras.Model(images, layers.Dense(num_classes, name="logits")(x))
+
+
+def bare(num_classes):
+    """Neither BatchNorm nor dropout; normalises pixels itself."""
+    images = tf.keras.Input((None, None, 3))
+    normalization = layers.Normalization(name="pixels")
+    normalization.adapt(tf.constant([[[[0.0, 50.0, 100.0]], [[200.0, 150.0, 100.0]]]]) + 1.0)
+    return _classified(images, layers.Conv2D(8, 3, activation="relu")(normalization(images)), num_classes)
+
+
+def softmax(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, images, num_classes, "softmax")
+
+
+def probabilities(num_classes):
+    model = bare(num_classes)
+    return tf.keras.Model(model.input, tf.nn.softmax(model.output))
+
+
+def fixed(num_classes):
+    images = tf.keras.Input((16, 16, 3))
+    return tf.keras.Model(images, layers.Dense(num_classes)(layers.Flatten()(images)))
+
+
+def reshaped(num_classes):
+    images = tf.keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 4, strides=4)(images)
+    x = layers.GlobalAveragePooling1D()(layers.Reshape((16, 8))(x))
+    return tf.keras.Model(images, layers.Dense(num_classes)(x))
+
+
+def spatial_dropout(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, layers.SpatialDropout2D(0.1, name="spatial")(images), num_classes)
+
+
+def noisy(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, layers.GaussianNoise(0.1, name="noise")(images), num_classes)
+
+
+def by_rows(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, layers.Dropout(0.1, noise_shape=(None, 1, 1, 3), name="rows")(images), num_classes)
+
+
+class Block(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = layers.BatchNormalization(name="hidden")
+
+    def call(self, inputs):
+        return self.norm(inputs)
+
+
+def hidden(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, Block()(images), num_classes)
+
+
+class Unsaved(layers.Layer):
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+
+    def call(self, inputs):
+        return inputs + 0.0
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def unsaved(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, Unsaved(8, name="unsaved")(images), num_classes)
+
+
+def channels_first(num_classes):
+    images = tf.keras.Input((8, 8, 3))
+    return _classified(images, layers.BatchNormalization(axis=1, name="rows")(images), num_classes)
+
+
+def regularized(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, layers.Conv2D(4, 1, kernel_regularizer="l2")(images), num_classes)
+
+
+def frozen(num_classes):
+    model = bare(num_classes)
+    model.layers[2].trainable = False
+    model.layers[2]._name = "backbone"
+    return model
+
+
+def compiled(num_classes):
+    model = bare(num_classes)
+    model.compile("sgd", "mse")
+    return model
+
+
+def twins(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    one = tf.keras.Sequential([tf.keras.Input((None, None, 3)), layers.Conv2D(3, 1, name="same")])
+    two = tf.keras.Sequential([tf.keras.Input((None, None, 3)), layers.Conv2D(3, 1, name="same")])
+    return _classified(images, two(one(images)), num_classes)
+
+
+def too_many(num_classes):
+    return bare(num_classes + 1)
+
+
+def two_inputs(num_classes):
+    images = [tf.keras.Input((None, None, 3)), tf.keras.Input((None, None, 3))]
+    return _classified(images, layers.Add()(images), num_classes)
+
+
+class Subclassed(tf.keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def subclassed(num_classes):
+    return Subclassed()
+
+
+def nothing(num_classes):
+    return None
+
+
+def classes_first(classes):
+    return bare(classes)
+
+
+number = 3
