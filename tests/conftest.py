@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 
+import hypothesis
 import pytest
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 if importlib.util.find_spec("tensorflow") is not None:
     import tensorflow as tf
