@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 
+import hypothesis
 import pytest
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
@@ -22,6 +23,9 @@ if importlib.util.find_spec("tensorflow") is not None:
 # Tracing makes so many objects that looking for garbage among them and TensorFlow's own takes a tenth of the time.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture
