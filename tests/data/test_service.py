@@ -110,7 +110,6 @@ def test_several_replicas_and_workers_have_their_share(tmp_path, three_services)
         assert_same(batches(source, three_services[:2], **shares), batches(source, **shares))
 
 
-@pytest.mark.usefixtures("graphs_as_traced")
 def test_a_run_goes_on_with_services_that_began_without(tmp_path, three_services):
     changes = "progressive.stages=1,train.epochs=2,runtime.checkpoint_every=2"  # six steps
     before = tiny_config(changes, **tfrecord(tmp_path))

@@ -18,8 +18,6 @@ from tests.tiny import TINY
 from tests.training.test_loop import array_splits
 from tests.weights.filled import assert_same_weights, named_weights, tiny
 
-pytestmark = pytest.mark.usefixtures("graphs_as_traced")
-
 STILL = "train.epochs=1,train.lr_base=1e-12,progressive.stages=1"
 
 
