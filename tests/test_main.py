@@ -1,5 +1,6 @@
 """The command line, as a user runs it: one process for each command, or one for all mistakes."""
 
+import functools
 import json
 import pathlib
 import re
@@ -24,10 +25,10 @@ SHORT = (
 )
 
 
-def run(*arguments, fails=False):
+def run(*arguments, command=(str(ROOT / "main.py"),), fails=False):
     process = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=600,
+        [sys.executable, *command, *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=600, cwd=ROOT,
     )  # fmt: skip
     assert (process.returncode != 0) == fails, process.stderr[-3000:]
     assert "Traceback" not in process.stderr, process.stderr[-3000:]
@@ -43,30 +44,32 @@ def images(tmp_path_factory):
 
 
 def test_train_eval_predict_export(images, tmp_path):
+    """All but the plan with the tiny network, whose commands are those of main.py."""
+    tiny = functools.partial(run, command=("-m", "tests.tiny_main"))
     model_dir = tmp_path / "run"
     common = ("--dataset_cfg=Folder", f"--data_dir={images}", f"--hparam_str={SHORT}")
     output, _ = run("--mode=plan", *common)
     assert "16 images to train on, 2 to evaluate on, 2 classes" in output
     assert "efficientnetv2-b0: 5,921,874 parameters" in output
-    output, _ = run("--mode=traineval", *common, f"--model_dir={model_dir}", "--strategy=cpu")
+    output, _ = tiny("--mode=traineval", *common, "--model_name=tiny", f"--model_dir={model_dir}", "--strategy=cpu")
     assert "stage 1/2 · 32 px · step 1/2" in output
     assert "stage 2/2 · 40 px · step 2/2" in output
     assert "evaluated 2 of 2 images" in output
     assert (model_dir / "training.png").stat().st_size > 10_000
-    output, _ = run("--mode=eval", f"--model_dir={model_dir}", "--hparam_str=eval.sizes=32|40,eval.per_class=true")
+    output, _ = tiny("--mode=eval", f"--model_dir={model_dir}", "--hparam_str=eval.sizes=32|40,eval.per_class=true")
     result = json.loads(output.splitlines()[-1])
     assert (result["step"], result["num_images"]) == (2, 2)
     assert [row["image_size"] for row in result["sizes"]] == [32, 40]
     assert {"eval_sizes.png", "confusion.png", "per_class.csv"} <= {path.name for path in model_dir.iterdir()}
     (model_dir / "report.html").unlink()
-    output, _ = run("--mode=report", f"--model_dir={model_dir}")
+    output, _ = tiny("--mode=report", f"--model_dir={model_dir}")
     assert output.strip() == f"Wrote {model_dir / 'report.html'}."
     assert (model_dir / "report.html").read_text().count("data:image/jpeg") == 2  # the evaluation images
-    output, _ = run("--mode=predict", f"--model_dir={model_dir}", "--format=json", images / "red")
+    output, _ = tiny("--mode=predict", f"--model_dir={model_dir}", "--format=json", images / "red")
     assert len(json.loads(output)) == 9
-    output, _ = run("--mode=export", f"--model_dir={model_dir}")
+    output, _ = tiny("--mode=export", f"--model_dir={model_dir}")
     assert (model_dir / "saved_model" / "saved_model.pb").exists()
-    output, _ = run("--mode=eval", f"--model_dir={model_dir}/saved_model", *common)
+    output, _ = tiny("--mode=eval", f"--model_dir={model_dir}/saved_model", *common)
     result = json.loads(output.splitlines()[-1])
     assert (result["num_images"], result["image_size"]) == (2, 40)
 

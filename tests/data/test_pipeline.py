@@ -115,7 +115,11 @@ PIPELINES = [
 ]
 
 
-@pytest.mark.parametrize("data", PIPELINES, ids=lambda data: "-".join(map(str, data.values())))
+@pytest.mark.parametrize(
+    "data",
+    [pytest.param(PIPELINES[0], marks=pytest.mark.slow), *PIPELINES[1:]],
+    ids=lambda data: "-".join(map(str, data.values())),
+)
 def test_every_pipeline_is_a_function_of_seed_epoch_and_image(data):
     source, plan = array_source(), make_plan(**data)
     whole = batches(source, plan=plan)

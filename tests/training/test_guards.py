@@ -60,7 +60,7 @@ def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, monkeypatch, fi
         np.testing.assert_allclose(run[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("where", ["data", "weights"])
+@pytest.mark.parametrize("where", ["data", pytest.param("weights", marks=pytest.mark.slow)])
 def test_not_a_number_stops_the_run(tmp_path, monkeypatch, where):
     poison(monkeypatch, 7, where=where)
     with pytest.raises(TrainingDiverged, match="loss is nan at step 7 .*last good checkpoint is .*ckpt-6.*=rollback"):
@@ -84,7 +84,7 @@ def test_a_gradient_that_is_not_finite_counts_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["data", pytest.param("weights", marks=pytest.mark.slow)])
-def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(tmp_path, monkeypatch, where):
+def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(plain, tmp_path, monkeypatch, where):
     config = tiny_config("runtime.nan_policy=rollback,runtime.rollback_lr_factor=0.25,runtime.log_every=1")
     output = io.StringIO()
     with monkeypatch.context() as patch:
@@ -96,12 +96,13 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(tmp_path, 
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
     (rollback,) = (row for row in rows if row["kind"] == "rollback")
     assert (rollback["step"], rollback["lr_scale"]) == (6, 0.25)
-    train_tiny(config, tmp_path / "whole", splits=array_splits())
-    rates = [
-        [row["lr"] for row in RunFolder(tmp_path / name).metrics() if row["kind"] == "train"]
-        for name in ("run", "whole")
-    ]
-    assert rates[0] == pytest.approx([rate * (1 if step < 6 else 0.25) for step, rate in enumerate(rates[1])])
+    usual, rates = (
+        {row["step"]: row["lr"] for row in RunFolder(folder).metrics() if row["kind"] == "train"}
+        for folder in (plain, tmp_path / "run")
+    )
+    assert list(usual) == [3, 4, 6, 8, 9, 12]
+    for step, rate in usual.items():
+        assert rates[step] == pytest.approx(rate * (1 if step <= 6 else 0.25))
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_training_learns(tmp_path):
     assert result["top1_ema"] > 0.9
 
 
-@pytest.mark.parametrize("step", [5, 6, 12])
+@pytest.mark.parametrize("step", [pytest.param(5, marks=pytest.mark.slow), 6, 12])
 def test_stopped_and_continued_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, step):
     """A signal in the middle of a stage, at its border (6), and at the very end (12)."""
     with monkeypatch.context() as patch:
@@ -129,6 +129,7 @@ def test_stopped_and_continued_equals_uninterrupted(uninterrupted, tmp_path, mon
     assert_equal_runs(uninterrupted / "arrays", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_with_lamb_goes_on_too_and_its_weights_load(tmp_path, monkeypatch):
     """The one legacy optimizer: its slots hang on the variables in a checkpoint."""
     config = tiny_config(
@@ -149,7 +150,7 @@ def test_a_run_with_lamb_goes_on_too_and_its_weights_load(tmp_path, monkeypatch)
     assert len(report.loaded) == len(model.weights)
 
 
-@pytest.mark.parametrize("loss_type", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("loss_type", [pytest.param("softmax", marks=pytest.mark.slow), "sigmoid"])
 def test_several_labels_are_learnt_and_the_best_is_by_map(tmp_path, loss_type):
     """Red and blue stripes: an image has the labels of the colours that it shows."""
     shown = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 1], [0, 1, 0]], bool)[np.arange(48) % 4]
@@ -213,7 +214,7 @@ def test_variables_to_train_that_do_not_exist_leave_the_folder_free(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("step", [3, 7, 10])
+@pytest.mark.parametrize("step", [3, pytest.param(7, marks=pytest.mark.slow), 10])
 def test_crashed_and_continued_equals_uninterrupted(uninterrupted, image_folder, step):
     """A crash leaves the last checkpoint only; the steps since are repeated, from files on disk."""
     run = uninterrupted / f"crashed_{step}"
@@ -285,8 +286,8 @@ def test_unreadable_image_stops_or_is_left_out(tmp_path):
     broken = paths[4]
     broken.write_bytes(broken.read_bytes()[:300])
     with pytest.raises(DataError, match=f"Cannot decode {broken}.*data.unreadable=skip"):
-        train_tiny(tiny_config(data_dir=str(tmp_path / "images")), tmp_path / "stops")
-    config = tiny_config(data_dir=str(tmp_path / "images"), unreadable="skip")
+        train_tiny(tiny_config("progressive.stages=1", data_dir=str(tmp_path / "images")), tmp_path / "stops")
+    config = tiny_config("progressive.stages=1", data_dir=str(tmp_path / "images"), unreadable="skip")
     result = train_tiny(config, tmp_path / "goes_on")
     assert result["step"] == 12
 

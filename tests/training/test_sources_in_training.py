@@ -29,6 +29,8 @@ from tests.short_runs import tiny_config, train_tiny
 from tests.tiny import TINY
 from tests.training.test_loop import assert_equal_runs, stop_at
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 def tfrecord(root):
     return {"source": "tfrecord", "data_dir": str(write_imagenet(root)), "num_classes": 3, "shuffle_buffer": 7}
@@ -58,7 +60,9 @@ def prepared_tfds(root):
     return {"source": "tfds", "tfds_name": "three_digits", "data_dir": str(root), "shuffle_buffer": 7}
 
 
-@pytest.mark.parametrize("make", [tfrecord, multi_label_tfrecord, lists, prepared_tfds])
+@pytest.mark.parametrize(
+    "make", [tfrecord, multi_label_tfrecord, pytest.param(lists, marks=pytest.mark.slow), prepared_tfds]
+)
 def test_a_source_trains_evaluates_and_goes_on(tmp_path, monkeypatch, two_replicas, make):
     config = tiny_config(
         "progressive.stages=1,train.epochs=2,runtime.checkpoint_every=2", **make(tmp_path)
@@ -136,7 +140,9 @@ def test_tfds_images_without_a_label_are_refused(tmp_path):
     examples = [{"image": images[i][..., None], "label": i % 3} for i in range(24)]
     unknown = [{"image": images[0][..., None], "label": -1}]
     write_tfds(tmp_path, "secret", features, {"train": examples, "test": unknown})
-    config = tiny_config("train.epochs=1", source="tfds", tfds_name="secret", data_dir=str(tmp_path))
+    config = tiny_config(
+        "progressive.stages=1,train.epochs=1", source="tfds", tfds_name="secret", data_dir=str(tmp_path)
+    )
     with pytest.raises(
         DataError, match="^Secret test, record 0 has the label -1, but 3 classes have labels from 0 to 2"
     ):

@@ -62,6 +62,15 @@ class Run:
 
 pytestmark = pytest.mark.usefixtures("graphs_as_traced")  # the tests of whole runs have it optimised
 
+FAST_OPTIMIZERS = ("rmsprop", "adamw", "lamb")
+"""One of each family (the recipes' own, Keras' and the legacy one); the others are swept in the slow tests."""
+
+
+def swept(*values):
+    """A case of a sweep over optimizers, slow unless it is of ``FAST_OPTIMIZERS``."""
+    return pytest.param(*values, marks=[] if values[0] in FAST_OPTIMIZERS else pytest.mark.slow)
+
+
 NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0"
 
 
@@ -70,11 +79,11 @@ NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progress
 @pytest.mark.parametrize(
     ("optimizer", "rate", "more"),
     [
-        ("sgd", 3, ""),
+        pytest.param("sgd", 3, "", marks=pytest.mark.slow),
         ("sgd", 3, ",train.gclip=0.1,train.weight_decay_inc=5"),
         ("sgd", 3, ",train.varsexp=stem|block_[0-3]/.*/conv|head|classifier"),
-        ("rmsprop", 3, ""),
-        ("adamw", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
+        pytest.param("rmsprop", 3, "", marks=pytest.mark.slow),
+        pytest.param("adamw", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1", marks=pytest.mark.slow),
         ("lamb", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
     ],
 )
@@ -180,7 +189,7 @@ def test_accumulation_that_does_not_divide_is_refused(strategy):
         Run(strategy, "train.accumulation_steps=3")
 
 
-@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
+@pytest.mark.parametrize("strategy", [pytest.param("cpu", marks=pytest.mark.slow), "mirrored"])
 def test_several_steps_on_the_device_equal_single_ones(strategy):
     single, looped = Run(strategy), Run(strategy)
     batches = [make_batch(seed) for seed in range(5)]
@@ -309,7 +318,10 @@ def test_weight_decay_grows_over_the_run():
         np.testing.assert_allclose(pull, strength * before, atol=2e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", *sorted(DECOUPLED)])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["sgd", *(pytest.param(name, marks=[pytest.mark.slow] * (name == "lamb")) for name in sorted(DECOUPLED))],
+)
 def test_excluded_variables_do_not_decay(optimizer):
     changes = f"{NO_RANDOMNESS},train.optimizer={optimizer},train.lr_warmup_epoch=0,train.lr_base=0.1"
     free, all_but_stem, all_of_it = (
@@ -331,7 +343,7 @@ def test_excluded_variables_do_not_decay(optimizer):
     assert len(same["all_but_stem"]) == 2
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("optimizer", map(swept, sorted(OPTIMIZERS)))
 def test_only_the_chosen_variables_move_but_all_statistics_do(optimizer):
     chosen = "stem/conv|classifier"
     changes = f"{NO_RANDOMNESS},train.optimizer={optimizer},train.lr_warmup_epoch=0,train.weight_decay=0.1"
@@ -407,9 +419,10 @@ def test_images_of_several_labels_and_of_none_are_learnt(loss_type):
 
 
 @pytest.mark.parametrize(
-    ("policy", "optimizer"), [("mixed_bfloat16", "rmsprop"), *(("mixed_float16", name) for name in sorted(OPTIMIZERS))]
+    ("optimizer", "policy"),
+    [("rmsprop", "mixed_bfloat16"), *(swept(name, "mixed_float16") for name in sorted(OPTIMIZERS))],
 )
-def test_mixed_precision_trains_in_float32_weights_and_skips_what_overflows(policy, optimizer):
+def test_mixed_precision_trains_in_float32_weights_and_skips_what_overflows(optimizer, policy):
     rate = 0.2 if optimizer.startswith("adam") or optimizer == "lamb" else 1
     run = Run(
         "cpu",
@@ -439,7 +452,11 @@ def assert_overflow_skips_the_step_and_lowers_the_scale(run):
 
 @pytest.mark.parametrize(
     ("optimizer", "policy"),
-    [*((name, "float32") for name in sorted(OPTIMIZERS)), ("adamw", "mixed_float16"), ("lamb", "mixed_float16")],
+    [
+        *(swept(name, "float32") for name in sorted(OPTIMIZERS)),
+        ("adamw", "mixed_float16"),
+        pytest.param("lamb", "mixed_float16", marks=pytest.mark.slow),
+    ],
 )
 def test_restored_equals_uninterrupted_bit_for_bit(optimizer, policy, tmp_path):
     changes = (
@@ -510,7 +527,7 @@ def test_stage_sets_the_dropout_rate():
     assert calm(make_batch())["loss"] != pytest.approx(strong(make_batch())["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("on_cpu", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_finished_stage_frees_its_graph_and_none_warns(monkeypatch, caplog, on_cpu):
     monkeypatch.setattr(layers, "_on_cpu", lambda: on_cpu)
     graphs = []
