@@ -44,7 +44,8 @@ def progressive_of(model_name: str) -> ProgressiveConfig:
 
 def get_base(model_name: str) -> Config:
     """The paper's training settings (section 5.1) for a variant, without a data set."""
-    return Config(model=ModelConfig(model_name=model_name), progressive=progressive_of(model_name))
+    progressive = progressive_of(model_name)  # first, so that an unknown name is told in its own words
+    return Config(model=ModelConfig(model_name=model_name), progressive=progressive)
 
 
 def sized(eval_size: int, ratio: float) -> int:

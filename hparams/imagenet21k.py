@@ -13,7 +13,7 @@ Result: not measured.
 
 from __future__ import annotations
 
-from effnetv2_keras.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from effnetv2_keras.config import Config, DataConfig, EvalConfig, TrainConfig
 from hparams import base, original
 
 ORIGINAL = original.unaugmented
@@ -22,7 +22,7 @@ ORIGINAL = original.unaugmented
 def get_config(model_name: str) -> Config:
     """The reference code's settings for pretraining, the same for every variant."""
     return Config(
-        model=ModelConfig(model_name=model_name, survival_prob=1.0),
+        model=base.get_base(model_name).model.model_copy(update={"survival_prob": 1.0}),
         progressive=base.constant(224),
         train=TrainConfig(epochs=60, lr_base=0.008, lr_sched="cosine", lr_warmup_epoch=1, label_smoothing=0.0),
         eval=EvalConfig(batch_size=128, isize=224),

@@ -28,9 +28,6 @@ if importlib.util.find_spec("tensorflow") is not None:
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("no deadline")
-
 
 @pytest.fixture
 def two_replicas() -> tf.distribute.Strategy:
