@@ -15,6 +15,7 @@ import rich.console
 
 from effnetv2_keras import variants
 from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.search import ledger as ledger_lib
 from effnetv2_keras.search.ledger import Outcome
 from effnetv2_keras.search.runner import TrialFailed, TrialRunner, short_training
 from effnetv2_keras.search.search import search
@@ -197,7 +198,8 @@ def test_a_search_whose_trials_all_fail_ends(tmp_path, backbone, images, monkeyp
     assert len(rows_of(tmp_path / "search")) == 10
 
 
-def test_limits_that_hardly_any_network_keeps_are_told(tmp_path, images):
+def test_limits_that_hardly_any_network_keeps_are_told(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(ledger_lib, "_MOST_DRAWS", 10)
     config = load("folder", "efficientnetv2-b0").override(settings(images, **{"search.max_parameters": 0.85}))
     with pytest.raises(UsageError, match="No network within the limits was found"):
         search(config, str(tmp_path / "search"), console=QUIET)
