@@ -43,10 +43,10 @@ def distributed(strategy, batch):
 class Run:
     """A tiny state and the step of one stage, ready to call."""
 
-    def __init__(self, strategy_name="cpu", changes="", *, freeze_bn=False, stage=0):
+    def __init__(self, strategy_name="cpu", changes="", *, freeze_bn=False, stage=0, spec=SMALL):
         self.strategy = make_strategy(strategy_name)
         config = tiny_config(changes)
-        self.state = create_state(config, self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12, spec=SMALL)
+        self.state = create_state(config, self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12, spec=spec)
         if freeze_bn:
             for layer in (*self.state.model.submodules, *self.state.ema_model.submodules):
                 if isinstance(layer, tf.keras.layers.BatchNormalization):
