@@ -29,7 +29,9 @@ _MODE = flags.DEFINE_string(
     "data_service.",
 )
 _MODEL_NAME = flags.DEFINE_string(
-    "model_name", "efficientnetv2-b0", "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2, PATH.json, or keras:NAME."
+    "model_name",
+    "efficientnetv2-b0",
+    "efficientnetv2-b0 ... -xl, efficientnet-b0 ... -l2, PATH.json, keras:NAME or keras:package.module:function.",
 )
 _DATASET_CFG = flags.DEFINE_string("dataset_cfg", "folder", "A recipe of hparams/, in any case.")
 _HPARAM_STR = flags.DEFINE_string("hparam_str", "", "Overrides: 'a.b=1,c.d=x|y', or the path of a YAML file.")

@@ -5,17 +5,23 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 from typing import Any, Callable
 
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models import training_pass
 from effnetv2_keras.models.factory import preprocessing_layer
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
-from effnetv2_keras.models.rebuilding import rebuild
+from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
+from effnetv2_keras.models.stochastic import stochastic_scope
 from effnetv2_keras.specs import KerasSpec
 from effnetv2_keras.variants import KERAS
+
+_DRAWS = re.compile("Random|Stateful(?!Partitioned)|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial")
+"""Kinds of operations that draw from a generator's state; those that are handed a seed are called ``Stateless...``."""
 
 
 def build_keras_model(
@@ -54,14 +60,16 @@ def build_keras_model(
     flat = tf.keras.Model(made.inputs, made.outputs[0], name=name.rpartition(":")[2].strip("_") or "network")
     try:
         network = rebuild(flat, bn_momentum=bn_momentum, dtype=dtype)
-        _try_another_size(network, made.input_shape[1:3])
+        _check_types(network)
+        _try_out(network, made.input_shape[1:3])
     except UsageError as error:
         raise UsageError(f"{spec.name}: {error}") from error
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        height, width = made.input_shape[1:3]
+        takes = f"needs images of one size, {height} x {width} px" if height else "does not take every size of images"
         raise UsageError(
-            f"{spec.name} needs images of one size, {made.input_shape[1]} x {made.input_shape[2]} px, but that changes "
-            "from stage to stage. Replace Flatten by GlobalAveragePooling2D, and whatever else counts on the size. "
-            f"({str(error).strip().splitlines()[0]})"
+            f"{spec.name} {takes}, but that changes from stage to stage. Replace Flatten by GlobalAveragePooling2D, "
+            f"and whatever else counts on the size. ({str(error).strip().splitlines()[0]})"
         ) from error
     if normalises_itself(network):
         _refuse_normalization(spec, include_preprocessing, asks_normalization)
@@ -129,11 +137,9 @@ def _check(model: Any, name: str, num_classes: int) -> None:
         raise UsageError(f"{name} gives {logits}; it must give one logit for each class, (None, {num_classes}).")
     _check_logits(leaf_layers(model)[-1], name)
     frozen = [layer.name for layer in leaf_layers(model) if layer.weights and not layer.trainable]
-    other = [weight.name for weight in model.trainable_weights if weight.dtype != tf.float32]
     for wrong, message in (
         (not model.trainable_weights, "has nothing to train"),
         (frozen, f"has frozen layers ({', '.join(frozen[:3])}); set train.trainable_from or train.trainable_layers"),
-        (other, f"has weights that are not float32 ({', '.join(other[:3])}); precision.policy sets the compute type"),
         (model.losses, "has regularizers or other losses of its own; leave them out and set train.weight_decay"),
         (getattr(model, "optimizer", None), "is compiled; return it as it is before compile"),
     ):
@@ -151,16 +157,35 @@ def _check_logits(last: tf.keras.layers.Layer, name: str) -> None:
         )
 
 
-def _try_another_size(model: tf.keras.Model, size: tuple[int | None, int | None]) -> None:
-    """Traces a model that was made for images of one size with those of another.
+def _check_types(model: tf.keras.Model) -> None:
+    """Refuses weights that have no moving average; those of ``Normalization``, an integer, are no weights any more."""
+    other = [f"{weight.name} {weight.dtype.name}" for weight in model.weights if weight.dtype != tf.float32]
+    if other:
+        raise UsageError(
+            f"Weights must be float32, and are not: {', '.join(other[:3])}. precision.policy sets the type of what is "
+            "computed."
+        )
+
+
+def _try_out(model: tf.keras.Model, size: tuple[int | None, int | None]) -> None:
+    """Traces a call in training, with images of another size than those that the model was made for.
 
     Raises:
-        ValueError: if it counts on its size.
+        UsageError: if an operation draws random numbers from a state.
+        ValueError: if the model counts on the size.
     """
-    height, width = size
-    if height and width:
-        images = tf.TensorSpec([1, height + 32, width + 32, 3])
-        tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(images)
+    height, width = (32 + (side or 64) for side in size)
+
+    def call(images: tf.Tensor) -> tf.Tensor:
+        with stochastic_scope(tf.zeros([2], tf.int32)), training_pass.repeat(training_pass.current()):
+            return model(images, training=True)
+
+    function = tf.function(call, autograph=False).get_concrete_function(tf.TensorSpec([2, height, width, 3]))
+    graph = function.graph.as_graph_def()
+    inner = [node for called in graph.library.function for node in called.node_def]
+    drawing = [node.name for node in (*graph.node, *inner) if _DRAWS.match(node.op)]
+    if drawing:
+        raise UsageError(f"Operation {drawing[0]!r} draws random numbers of its own, {NOT_REPEATED}")
 
 
 def _refuse_normalization(spec: KerasSpec, include_preprocessing: bool, asks_normalization: bool) -> None:

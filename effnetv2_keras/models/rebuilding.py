@@ -33,6 +33,12 @@ _RANDOM = (
 )
 """Layers of Keras that draw numbers from a state of their own; those of a spatial dropout are ``Dropout`` too."""
 
+NOT_REPEATED = (
+    "which a resumed run would not repeat. Leave it out (data.augment changes images), take a plain Dropout as a layer "
+    "of the functional model, or draw by effnetv2_keras.models.stochastic.uniform in a layer of your own."
+)
+"""Why no layer may have a state to draw random numbers from, and what to do instead; the end of a sentence."""
+
 
 def rebuild(model: tf.keras.Model, *, bn_momentum: float, dtype: str) -> tf.keras.Model:
     """Makes a functional model again, with the same weights, for images of any height and width.
@@ -167,9 +173,7 @@ def _refuse_stock_layers(model: tf.keras.Model) -> None:
     for layer in model.submodules:
         if isinstance(layer, _RANDOM) and _strength(layer):
             raise UsageError(
-                f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers of its own, which a resumed run "
-                "would not repeat. Leave it out (data.augment changes images), take a plain Dropout as a layer of the "
-                "functional model, or draw by effnetv2_keras.models.stochastic.uniform in a layer of your own."
+                f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers of its own, {NOT_REPEATED}"
             )
         if isinstance(layer, _layers.BatchNormalization) and not isinstance(layer, BatchNorm):
             raise UsageError(

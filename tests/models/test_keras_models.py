@@ -163,6 +163,12 @@ def test_sizes_of_networks():
         (OWN + "fixed", "needs images of one size, 16 x 16 px, but that changes from stage to stage. Replace Flatten"),
         (OWN + "reshaped", "needs images of one size, 16 x 16 px"),
         (OWN + "spatial_dropout", "Layer 'spatial' (SpatialDropout2D) draws random numbers of its own"),
+        (
+            OWN + "uniform",
+            "Operation 'uniform/own/random_uniform/RandomUniform' draws random numbers of its own, which a",
+        ),
+        (OWN + "counted", "Weights must be float32, and are not: counter/count:0 int64. precision.policy sets"),
+        (OWN + "of_64_px", "does not take every size of images, but that changes from stage to stage"),
         (OWN + "noisy", "Layer 'noise' (GaussianNoise) draws random numbers of its own"),
         (OWN + "by_rows", "Dropout 'rows' has the noise_shape (None, 1, 1, 3); allowed are none, and (None, 1, 1, 1)"),
         (OWN + "hidden", "BatchNormalization 'hidden' is inside of another layer"),

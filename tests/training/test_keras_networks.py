@@ -54,7 +54,8 @@ def run(tmp_path_factory):
 def test_stages_set_the_dropout_before_the_classifier_alone(run):
     _, dropped = run
     own = [("body_dropout", 0.05), ("depth", 0.1)]
-    assert dropped == [*own, ("dropout", 0.1), *own, ("dropout", 0.3)]
+    # Before, the network was tried out, at its own rates, when it and its average were built.
+    assert dropped[-6:] == [*own, ("dropout", 0.1), *own, ("dropout", 0.3)]
 
 
 def test_a_run_learns_stage_by_stage(run):
