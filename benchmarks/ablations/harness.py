@@ -34,11 +34,11 @@ RESULT = "result.json"
 RAMPS = ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
 """The regularisers of a stage."""
 
-DEMO_FIRST, DEMO_LAST = 24, 56
+DEMO_FIRST, DEMO_LAST = 24, 48
 """Sides of the first and last training images of the demo, pixels; the digits are 28 px and enlarged."""
 
 DEMO: Mapping[str, Any] = {
-    "train.epochs": 6,
+    "train.epochs": 5,
     "eval.isize": DEMO_LAST,
     "eval.every_epochs": 1000,  # the evaluation at the end alone
     "progressive.image_size.start": DEMO_FIRST,
@@ -110,9 +110,9 @@ def is_demo(arguments: argparse.Namespace) -> bool:
 
 
 def small_network(output_dir: str, name: str = "efficientnetv2-b0") -> str:
-    """Writes a network of half the width and about a third of the layers, for the demo; returns its path."""
+    """Writes a network of half the width and one layer a stage, for the demo; returns its path."""
     spec = get_spec(name)
-    spec = dataclasses.replace(spec, name=f"{spec.name}-small", width=0.5 * spec.width, depth=0.3 * spec.depth)
+    spec = dataclasses.replace(spec, name=f"{spec.name}-small", width=0.5 * spec.width, depth=0.1 * spec.depth)
     path = pathlib.Path(output_dir) / f"{spec.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, spec.to_json())

@@ -38,7 +38,7 @@ def main() -> None:
     parser = harness.make_parser("13", __doc__)
     parser.add_argument("--random_stages", type=int, default=None, help="sizes drawn; the paper: 44, demo: 8")
     parser.add_argument("--first_size", type=int, default=None, help="px; None: the recipe's, demo: 24")
-    parser.add_argument("--last_size", type=int, default=None, help="px; None: the recipe's, demo: 56")
+    parser.add_argument("--last_size", type=int, default=None, help="px; None: the recipe's, demo: 48")
     arguments = parser.parse_args()
     harness.report(arguments, "13", "adaptive regularisation", make_settings(arguments))
 

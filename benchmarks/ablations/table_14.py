@@ -22,7 +22,7 @@ PAPER = {  # (first size, stages): hours, top-1
 
 def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
     model_name = harness.chosen_network(arguments, "efficientnetv2-s")
-    firsts = arguments.first_sizes or ((24, 44) if harness.is_demo(arguments) else (128, 256))
+    firsts = arguments.first_sizes or ((24, 40) if harness.is_demo(arguments) else (128, 256))
     settings: list[harness.Setting] = []
     for place, (which, count) in enumerate(itertools.product(range(len(firsts)), arguments.stages)):
         changes = {"progressive.stages": count, **harness.sizes(firsts[which], arguments.last_size)}
@@ -37,8 +37,8 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 def main() -> None:
     parser = harness.make_parser("14", __doc__)
     parser.add_argument("--stages", type=harness.numbers, default=(4, 8, 16), help="numbers of stages")
-    parser.add_argument("--first_sizes", type=harness.numbers, default=(), help="px; the paper: 128,256; demo: 24,44")
-    parser.add_argument("--last_size", type=int, default=None, help="px; None: the recipe's, demo: 56")
+    parser.add_argument("--first_sizes", type=harness.numbers, default=(), help="px; the paper: 128,256; demo: 24,40")
+    parser.add_argument("--last_size", type=int, default=None, help="px; None: the recipe's, demo: 48")
     arguments = parser.parse_args()
     harness.report(arguments, "14", "number of stages and first image size", make_settings(arguments))
 

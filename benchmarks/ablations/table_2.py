@@ -19,7 +19,7 @@ PAPER = ({"top-1": 84.3, "images/s": 42, "time ratio": 1.0}, {"top-1": 84.6, "im
 
 def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
     model_name = harness.chosen_network(arguments, "efficientnet-b6")
-    sizes = arguments.sizes or ((56, 40) if harness.is_demo(arguments) else (512, 380))
+    sizes = arguments.sizes or ((48, 32) if harness.is_demo(arguments) else (512, 380))
     settings: list[harness.Setting] = []
     for number, size in enumerate(sizes):
         changes = {"progressive.stages": 1, **harness.sizes(size, size)}
@@ -31,7 +31,7 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 
 def main() -> None:
     parser = harness.make_parser("2", __doc__)
-    parser.add_argument("--sizes", type=harness.numbers, default=(), help="px; the paper: 512,380; demo: 56,40")
+    parser.add_argument("--sizes", type=harness.numbers, default=(), help="px; the paper: 512,380; demo: 48,32")
     arguments = parser.parse_args()
     harness.report(arguments, "2", "train size", make_settings(arguments))
 

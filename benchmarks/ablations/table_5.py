@@ -20,7 +20,7 @@ PAPER = ((78.3, 81.2, 82.5), (78.0, 81.6, 82.7), (77.7, 81.5, 83.2))
 
 def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
     model_name = harness.chosen_network(arguments, "efficientnetv2-s")
-    sizes = arguments.sizes or ((24, 36, 56) if harness.is_demo(arguments) else SIZES)
+    sizes = arguments.sizes or ((24, 36, 48) if harness.is_demo(arguments) else SIZES)
     settings = []
     for row, magnitude in enumerate(arguments.magnitudes):
         for column, size in enumerate(sizes):
@@ -40,7 +40,7 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 def main() -> None:
     parser = harness.make_parser("5", __doc__)
     parser.add_argument("--magnitudes", type=harness.numbers, default=MAGNITUDES, help="of RandAugment")
-    parser.add_argument("--sizes", type=harness.numbers, default=(), help="px; the paper: 128,192,300; demo: 24,36,56")
+    parser.add_argument("--sizes", type=harness.numbers, default=(), help="px; the paper: 128,192,300; demo: 24,36,48")
     arguments = parser.parse_args()
     harness.report(arguments, "5", "RandAugment magnitude and image size", make_settings(arguments))
 
