@@ -154,7 +154,7 @@ def test_a_run_is_not_repeated(tmp_path, capsys, monkeypatch):
         tmp_path / "out",
         seeds=(3,),
         model_names=(str(tmp_path / "tiny.json"),),
-        hparam_str=f"{SETTINGS},train.epochs=1,train.batch_size=500,eval.batch_size=500,eval.every_epochs=9",
+        hparam_str=f"{SETTINGS},data.augment=none,train.epochs=1,train.batch_size=500,eval.batch_size=500,eval.every_epochs=9",
     )
     settings = [harness.Setting("a setting, tiny", arguments.model_names[0], {})]
     harness.report(arguments, "0", "tiny", settings)
