@@ -76,7 +76,7 @@ def test_table_12_compares_all_stages_with_the_last_alone(tmp_path):
     assert settings[1].reference == settings[0].name
     arguments = arguments_of(tmp_path)
     baseline, progressive = (harness.config_of(arguments, setting, 0).plan(400)[-1] for setting in settings[:2])
-    assert baseline.image_size == progressive.image_size == 48
+    assert baseline.image_size == progressive.image_size == 64
     assert baseline.randaug_magnitude == progressive.randaug_magnitude == 10
     paper = table_12.make_settings(arguments_of(tmp_path, dataset_cfg="imagenet"))
     assert paper[3].paper == {"top-1": 80.3, "hours": 5.8, "time ratio": 0.41}

@@ -19,17 +19,19 @@ PAPER = {  # network and its final size: baseline top-1 and hours, progressive t
     "efficientnet-b4@380": (82.9, 20.8, 83.1, 9.4),
     "efficientnet-b5@456": (83.7, 42.9, 84.0, 15.2),
 }
-DEMO_NAMES = ("keras:MobileNetV2", "keras:EfficientNetB0")
+DEMO_NAMES, DEMO_FIRST = ("keras:MobileNetV2@64", "keras:EfficientNetB0@64"), 32
+"""These networks need images of 32 px at least."""
 
 
 def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
     names = arguments.model_names or (DEMO_NAMES if harness.is_demo(arguments) else tuple(PAPER))
+    first = arguments.first_size or (DEMO_FIRST if harness.is_demo(arguments) else None)
     settings = []
     for name in names:
         model_name, _, size = name.partition("@")
         config = harness.base_config(arguments, model_name)
         last = int(size) if size else round(config.progressive.image_size.end)
-        sizes = {**harness.sizes(arguments.first_size, last), "eval.isize": last}
+        sizes = {**harness.sizes(first, last), "eval.isize": last}
         baseline = {**sizes, "progressive.stages": 1}
         label = f"{model_name.removeprefix('keras:')} ({last})"
         top1, hours, progressive_top1, progressive_hours = PAPER.get(name, (0.0, 0.0, 0.0, 0.0))
@@ -49,7 +51,7 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 
 def main() -> None:
     parser = harness.make_parser("12", __doc__)
-    parser.add_argument("--first_size", type=int, default=None, help="px; None: the recipe's 128, demo: 24")
+    parser.add_argument("--first_size", type=int, default=None, help="px; None: the recipe's 128, demo: 32")
     arguments = parser.parse_args()
     harness.report(arguments, "12", "progressive learning for other networks", make_settings(arguments))
 
