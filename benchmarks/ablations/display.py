@@ -39,11 +39,15 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     for heading in (*(column[0] for column in columns), *(f"paper: {name}" for name in papers)):
         table.add_column(heading, justify="right")
     for row in rows:
-        ours = (f"{row[key]['mean']:.{digits}f} ± {row[key]['std']:.{digits}f}" for _, key, digits in columns)
+        ours = (_cell(row[key], digits, several=row["runs"] > 1) for _, key, digits in columns)
         table.add_row(
             row["setting"], *ours, *(f"{row['paper'][name]:g}" if name in row["paper"] else "" for name in papers)
         )
     rich.console.Console(width=200).print(table)
+
+
+def _cell(figure: Mapping[str, float], digits: int, *, several: bool) -> str:
+    return f"{figure['mean']:.{digits}f}" + (f" ± {figure['std']:.{digits}f}" if several else "")
 
 
 def plot(rows: Sequence[Mapping[str, Any]], title: str, path: str | os.PathLike[str]) -> None:
@@ -63,6 +67,7 @@ def plot(rows: Sequence[Mapping[str, Any]], title: str, path: str | os.PathLike[
         axes.set_xlabel(heading, fontsize=7)
         axes.tick_params(labelsize=7)
         axes.grid(axis="x", alpha=0.3)
+        axes.locator_params(axis="x", nbins=5)
     _errorbars(ours, rows, places, "top1", "o", "tab:blue")
     points = [(row["paper"]["top-1"], place) for row, place in zip(rows, places) if "top-1" in row["paper"]]
     paper.plot(*zip(*points), "x", color="black") if points else paper.set_visible(False)
