@@ -123,14 +123,17 @@ def test_times_are_told_apart():
     figures = harness.figures_of(rows, stages, batch_size=2)
     assert figures == {
         "top1": 75.0, "top1_raw": 50.0, "seconds": 15.0, "trace_seconds": 10.0,
-        "step_seconds": 10 * 2 / 20 + 5 * 2 / 5, "gigapixels": (10 * 100 + 5 * 400) * 2 / 1e9,
+        "step_seconds": 10 * 2 / 20 + 5 * 2 / 5, "fastest_seconds": 10 * 2 / 40 + 5 * 2 / 5,
+        "gigapixels": (10 * 100 + 5 * 400) * 2 / 1e9,
     }  # fmt: skip
     assert harness.figures_of(rows[:4] + rows[5:], stages, 2)["step_seconds"] == 8.0 - 4.0  # the last is too short
 
 
 def test_ratios_are_taken_seed_by_seed(tmp_path):
     def figures(seconds):
-        return {"top1": seconds, "seconds": seconds, "step_seconds": seconds / 2, "gigapixels": 1.0}
+        return {
+            "top1": seconds, "seconds": seconds, "step_seconds": seconds / 2, "fastest_seconds": 2.0, "gigapixels": 1.0
+        }  # fmt: skip
 
     settings = [
         harness.Setting("whole", "x", {}, {"top-1": 80.0}),

@@ -18,6 +18,7 @@ _OURS = (
     ("steps, s", "step_seconds", 1),
     ("time ratio", "time_ratio", 2),
     ("steps ratio", "step_ratio", 2),
+    ("at their fastest", "fastest_ratio", 2),
     ("pixels ratio", "pixel_ratio", 2),
     ("parameters, M", "parameters", 2),
     ("FLOPs, G", "flops", 2),
@@ -32,7 +33,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         rows: as ``harness.summarize`` gives them.
         title: of the table.
     """
-    table = rich.table.Table(title=f"{title} ({rows[0]['runs']} seeds)")
+    table = rich.table.Table(title=f"{title} (runs of each: {rows[-1]['runs']})")
     columns = [column for column in _OURS if column[1] in rows[0]]
     papers = list(dict.fromkeys(name for row in rows for name in row["paper"]))
     table.add_column("setting")
@@ -72,6 +73,7 @@ def plot(rows: Sequence[Mapping[str, Any]], title: str, path: str | os.PathLike[
     points = [(row["paper"]["top-1"], place) for row, place in zip(rows, places) if "top-1" in row["paper"]]
     paper.plot(*zip(*points), "x", color="black") if points else paper.set_visible(False)
     _errorbars(times, rows, places, "step_ratio", "o", "tab:blue", label="steps, measured")
+    _errorbars(times, rows, places, "fastest_ratio", "s", "tab:green", label="steps, at their fastest")
     _errorbars(times, rows, places, "pixel_ratio", "|", "tab:orange", label="by pixels")
     points = [(row["paper"]["time ratio"], place) for row, place in zip(rows, places) if "time ratio" in row["paper"]]
     if points:

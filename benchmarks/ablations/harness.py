@@ -23,16 +23,21 @@ import rich.console
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import hparams
 from benchmarks.ablations import display
-from effnetv2_keras.config import Config
+from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.overrides import parse_overrides
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.run_folder import RunFolder, write_atomically
 from effnetv2_keras.variants import get_spec
 
-RESULT = "result.json"
 RAMPS = ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
 """The regularisers of a stage."""
+
+RATIOS = {
+    "time_ratio": "seconds", "step_ratio": "step_seconds", "fastest_ratio": "fastest_seconds",
+    "pixel_ratio": "gigapixels",
+}  # fmt: skip
+"""To the reference setting, and the figures that they are ratios of."""
 
 DEMO_FIRST, DEMO_LAST = 24, 48
 """Sides of the first and last training images of the demo, pixels; the digits are 28 px and enlarged."""
@@ -167,8 +172,9 @@ def figures_of(rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage], batch
     Returns:
         ``top1`` and ``top1_raw``, percent, of the moving average and of the weights as they are; ``seconds`` of
         training, evaluations and checkpoints left out; ``trace_seconds``, those of each stage's first step;
-        ``step_seconds``, what the steps alone take by each stage's median speed, input included (or, where a stage is
-        too short for a speed, the time less that of tracing); ``gigapixels`` of training images, which predict it.
+        ``step_seconds``, what the steps alone take by each stage's median speed, input included, and
+        ``fastest_seconds``, by its highest, which other work on the machine disturbs least (of both, where a stage is
+        too short for a speed, the time less that of tracing); ``gigapixels`` of training images, which predict them.
     """
     trained = [row for row in rows if row["kind"] == "train"]
     evaluated = [row for row in rows if row["kind"] == "eval"][-1]
@@ -176,17 +182,32 @@ def figures_of(rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage], batch
     traced = sum(row["compile_seconds"] for row in trained)
     speeds = [[row["images_per_second"] for row in trained if row["stage"] == stage.index] for stage in stages]
     known = [[speed for speed in own if speed > 0] for own in speeds]
-    step_seconds = seconds - traced
+    steps, fastest = seconds - traced, seconds - traced
     if all(known):
-        step_seconds = sum(stage.num_steps * batch_size / statistics.median(own) for stage, own in zip(stages, known))
+        images = [stage.num_steps * batch_size for stage in stages]
+        steps = sum(count / statistics.median(own) for count, own in zip(images, known))
+        fastest = sum(count / max(own) for count, own in zip(images, known))
     return {
         "top1": 100 * evaluated.get("top1_ema", evaluated["top1"]),
         "top1_raw": 100 * evaluated["top1"],
         "seconds": seconds,
         "trace_seconds": traced,
-        "step_seconds": step_seconds,
+        "step_seconds": steps,
+        "fastest_seconds": fastest,
         "gigapixels": sum(stage.num_steps * stage.image_size**2 for stage in stages) * batch_size / 1e9,
     }
+
+
+def finished(folder: pathlib.Path, config: Config) -> dict[str, float] | None:
+    """What the run in a folder came to, if there is one with this configuration and at its end; see ``figures_of``."""
+    if not (folder / CONFIG_FILE).exists():
+        return None
+    done = RunFolder(folder)
+    stages, rows = config.plan(config.total_steps(done.num_images()[0])), done.metrics()
+    at_end = any(row["kind"] == "eval" and row["step"] == stages[-1].end_step for row in rows)
+    if not at_end or done.config().differences(config):
+        return None
+    return figures_of(rows, stages, config.train.batch_size)
 
 
 def run(arguments: argparse.Namespace, setting: Setting, seed: int) -> dict[str, float]:
@@ -196,9 +217,8 @@ def run(arguments: argparse.Namespace, setting: Setting, seed: int) -> dict[str,
         UsageError: as ``training.loop.train``; also if the folder holds a run with other settings.
     """
     folder = pathlib.Path(arguments.output_dir) / setting.folder / f"seed_{seed}"
-    config, result = config_of(arguments, setting, seed), folder / RESULT
-    if result.exists() and not RunFolder(folder).config().differences(config):
-        figures: dict[str, float] = json.loads(result.read_text())
+    config = config_of(arguments, setting, seed)
+    if figures := finished(folder, config):
         return figures
     import tensorflow as tf
 
@@ -209,12 +229,10 @@ def run(arguments: argparse.Namespace, setting: Setting, seed: int) -> dict[str,
     with (folder.parent / f"seed_{seed}.log").open("a") as log:
         console = rich.console.Console(file=log, width=140)
         train(config, folder, strategy=make_strategy(arguments.strategy), console=console)
-    done = RunFolder(folder)
-    stages = config.plan(config.total_steps(done.num_images()[0]))
-    figures = figures_of(done.metrics(), stages, config.train.batch_size)
-    write_atomically(result, json.dumps(figures))
     tf.keras.backend.clear_session()
     gc.collect()
+    figures = finished(folder, config)
+    assert figures, f"{folder} has no last evaluation"
     return figures
 
 
@@ -240,15 +258,14 @@ def summarize(
 ) -> list[dict[str, Any]]:
     """One row for each setting: mean and deviation of each figure, and of its times over the reference's.
 
-    Ratios are taken seed by seed: ``time_ratio`` of all training, ``step_ratio`` of the steps alone, and
-    ``pixel_ratio``, which predicts that.
+    Ratios (``RATIOS``) are taken seed by seed.
     """
     rows = []
     for setting in settings:
         own, others = results[setting.name], results[setting.reference or setting.name]
         row: dict[str, Any] = {"setting": setting.name, "runs": len(own), "paper": dict(setting.paper)}
         row |= {name: spread([figures[name] for figures in own]) for name in own[0]}
-        for ratio, name in (("time_ratio", "seconds"), ("step_ratio", "step_seconds"), ("pixel_ratio", "gigapixels")):
+        for ratio, name in RATIOS.items():
             row[ratio] = spread([figures[name] / other[name] for figures, other in zip(own, others)])
         rows.append(row)
     return rows
