@@ -70,6 +70,9 @@ def plot(rows: Sequence[Mapping[str, Any]], title: str, path: str | os.PathLike[
         axes.grid(axis="x", alpha=0.3)
         axes.locator_params(axis="x", nbins=5)
     _errorbars(ours, rows, places, "top1", "o", "tab:blue")
+    if "top1" not in rows[0]:
+        ours.set_xticks([])
+        ours.set_xlabel("ours: not trained", fontsize=7)
     points = [(row["paper"]["top-1"], place) for row, place in zip(rows, places) if "top-1" in row["paper"]]
     paper.plot(*zip(*points), "x", color="black") if points else paper.set_visible(False)
     _errorbars(times, rows, places, "step_ratio", "o", "tab:blue", label="steps, measured")
