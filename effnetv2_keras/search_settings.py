@@ -53,7 +53,7 @@ class SearchConfig(Section):
         10, "train steps of the network, and of the backbone in turn with it, that are timed", ge=1
     )
     pruner: Literal["none", "halving"] = knob(
-        "none", "halving: after each epoch, trials that are behind end (successive halving; not with nsga2)"
+        "none", "halving: trials that are behind after epoch 1, 2, 4, ... end (successive halving; not with nsga2)"
     )
     storage: OptionalStr = knob(
         None, "URL of a database that all processes reach, as Optuna takes it; None: a journal file in the folder"

@@ -122,8 +122,21 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.blocks:
             raise ValueError(f"ModelSpec {self.name!r} has no blocks.")
-        if self.width <= 0 or self.depth <= 0:
+        if not (0 < self.width < math.inf and 0 < self.depth < math.inf):
             raise ValueError(f"ModelSpec {self.name!r}: width {self.width} and depth {self.depth} must be positive.")
+        for field in ("head_filters", "train_size", "eval_size"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"ModelSpec {self.name!r}: {field} is {value!r}; it must be a whole number, at least 1."
+                )
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"ModelSpec {self.name!r}: dropout_rate is {self.dropout_rate}; it must lie in [0, 1).")
+        if self.normalization not in PIXEL_STATISTICS:
+            raise ValueError(
+                f"ModelSpec {self.name!r}: normalization is {self.normalization!r}; use one of "
+                f"{', '.join(PIXEL_STATISTICS)}."
+            )
         for before, after in zip(self.blocks, self.blocks[1:]):
             if before.output_filters != after.input_filters:
                 raise ValueError(

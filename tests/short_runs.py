@@ -9,7 +9,7 @@ import rich.console
 from effnetv2_keras.config import Config
 from effnetv2_keras.overrides import parse_overrides
 from effnetv2_keras.training.loop import train
-from tests.tiny import TINY
+from tests.tiny import SMALL
 
 SETTINGS = (
     "progressive.image_size.start=16,progressive.image_size.end=24,progressive.stages=2,"
@@ -26,7 +26,7 @@ def tiny_config(changes="", **data):
     return config.override({**{f"data.{key}": value for key, value in data.items()}, **parse_overrides(changes)})
 
 
-def train_tiny(config, model_dir, *, output=None, **arguments):
-    """Trains the tiny network; what the console shows goes to ``output``."""
+def train_tiny(config, model_dir, *, spec=SMALL, output=None, **arguments):
+    """Trains a tiny network; what the console shows goes to ``output``."""
     console = rich.console.Console(file=output or io.StringIO(), width=200)
-    return train(config, model_dir, spec=TINY, console=console, **arguments)
+    return train(config, model_dir, spec=spec, console=console, **arguments)

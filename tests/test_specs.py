@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -97,6 +98,10 @@ def test_a_file_names_a_network(tmp_path):
     assert variants.get_spec(str(path)) == spec
 
 
+def _with(field, value):
+    return json.dumps({**json.loads(variants.MODELS["efficientnetv2-b0"].to_json()), field: value})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -104,6 +109,10 @@ def test_a_file_names_a_network(tmp_path):
         ("[1]", "it is a list, not an object"),
         ('{"name": "n", "blocks": []}', "has no blocks"),
         ('{"name": "n", "blocks": [{"kind": "mbconv"}]}', "missing .* required positional arguments"),
+        (_with("train_size", "big"), "train_size is 'big'; it must be a whole number"),
+        (_with("dropout_rate", 7), r"dropout_rate is 7; it must lie in \[0, 1\)"),
+        (_with("normalization", "centred"), "normalization is 'centred'; use one of centered"),
+        (_with("width", float("nan")), "must be positive"),
         ('{"name": "n", "blocks": [], "deep": 1}', "the network has the unknown field 'deep'; known are name, blocks"),
         ('{"name": "n", "blocks": [{"kernel": 3}]}', "blocks has the unknown field 'kernel'; known are kind, repeats"),
     ],

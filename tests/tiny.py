@@ -1,6 +1,8 @@
-"""A network of a few thousand parameters with one of each kind of block, for every test that needs a real model."""
+"""Networks of a few thousand parameters with each kind of block, for every test that needs a real model."""
 
 from __future__ import annotations
+
+import dataclasses
 
 from effnetv2_keras.specs import BlockSpec, ModelSpec
 
@@ -17,3 +19,8 @@ TINY = ModelSpec(
     dropout_rate=0.2,
 )
 """Five blocks, three of them with a residual; strides 2, 4 and 8."""
+
+SMALL = dataclasses.replace(
+    TINY, blocks=(BlockSpec("fused_mbconv", 1, 3, 1, 4, 8, 8), BlockSpec("mbconv", 1, 3, 2, 4, 8, 16, 0.25))
+)
+"""Two blocks, the first with a residual: for what is about training, most of which is tracing the network."""

@@ -10,7 +10,7 @@ import signal
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 from effnetv2_keras import variants
-from tests.tiny import TINY
+from tests.tiny import SMALL
 
 MOMENTS = ("warm_up", "mid_stage", "checkpoint", "border", "evaluation")
 
@@ -48,7 +48,7 @@ def _kill_at(moment: str, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    variants.MODELS["tiny"] = TINY
+    variants.MODELS["tiny"] = SMALL
     moment, _, name = os.environ.pop("KILL", "").partition(":")
     if moment:
         _kill_at(moment, signal.Signals[name])

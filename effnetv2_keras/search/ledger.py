@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
+import os
 import pathlib
 import socket
 import time
@@ -12,11 +14,12 @@ from typing import Any
 
 import optuna
 import psutil
+import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.search.reward import Budget, Costs, reward
-from effnetv2_keras.search.samplers import EXCESS, NOT_TRAINED, make_sampler, quiet
+from effnetv2_keras.search.samplers import CONTINUES, EXCESS, NOT_TRAINED, make_sampler, quiet, without_continued
 from effnetv2_keras.search.space import SearchSpace
 from effnetv2_keras.search_settings import SearchConfig
 from effnetv2_keras.specs import ModelSpec
@@ -25,10 +28,11 @@ JOURNAL_FILE = "journal.log"
 NETWORK = "network"
 """User attribute of a trial: the name of its network."""
 
-_OWNER, _SEEN, _CONTINUES = "owner", "seen", "continues"
+_OWNER, _SEEN, _REASON = "owner", "seen", "reason"
 
 _MOST_DRAWS = 300  # in a row that give no network to train
 _SILENCE = 600.0  # seconds after which a process of another machine counts as gone
+_DRAWING = 60.0  # seconds after which a process that has not said whose a trial is counts as gone
 _OVER = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
 """What Optuna raises when another process has ended a trial before."""
 
@@ -75,10 +79,14 @@ def open_storage(url: str | None, folder: pathlib.Path) -> optuna.storages.BaseS
         UsageError: if the database cannot be reached or its driver is missing.
     """
     if url is None:
-        journal = optuna.storages.journal
-        return journal.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL_FILE)))
+        journal, path = optuna.storages.journal, str(folder / JOURNAL_FILE)
+        # The other kind of lock, a link, is never found stale where the path is relative or another one elsewhere.
+        return journal.JournalStorage(journal.JournalFileBackend(path, lock_obj=journal.JournalFileOpenLock(path)))
     try:
-        return optuna.storages.RDBStorage(url)
+        try:
+            return optuna.storages.RDBStorage(url)
+        except sqlalchemy.exc.OperationalError:  # as when two processes make the tables at the same moment
+            return optuna.storages.RDBStorage(url)
     except Exception as error:  # SQLAlchemy and each driver have their own
         raise UsageError(
             f"The search's storage {_without_password(url)} cannot be opened: {type(error).__name__}: "
@@ -133,7 +141,7 @@ class Ledger:
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.decisions.items()
         }
         process = psutil.Process()
-        self._owner = {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time()}
+        self._owner = {"host": _host(), "pid": process.pid, "created": process.create_time()}
 
     @property
     def me(self) -> str:
@@ -146,9 +154,11 @@ class Ledger:
 
     def _known(self) -> list[FrozenTrial]:
         """All trials but those that were not trained, or that another one goes on with."""
-        trials = self.study.get_trials(deepcopy=False)
-        continued = {trial.user_attrs.get(_CONTINUES) for trial in trials}
-        return [trial for trial in trials if NOT_TRAINED not in trial.user_attrs and trial.number not in continued]
+        return [
+            trial
+            for trial in without_continued(self.study.get_trials(deepcopy=False))
+            if NOT_TRAINED not in trial.user_attrs and not _is_orphan(trial)
+        ]
 
     def take_over(self) -> list[int]:
         """Queues the networks of trials again whose processes are gone.
@@ -156,20 +166,30 @@ class Ledger:
         Returns:
             The numbers of those trials.
         """
-        gone = [trial for trial in self._known() if trial.state == TrialState.RUNNING and _is_gone(trial.user_attrs)]
-        return [trial.number for trial in gone if self._put_back(trial.number, trial.params)]
+        taken = []
+        for trial in without_continued(self.study.get_trials(deepcopy=False)):
+            # A process that was killed within this method left trials that failed for no reason.
+            failed = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
+            if NOT_TRAINED in trial.user_attrs or not (failed or trial.state == TrialState.RUNNING):
+                continue
+            if _is_orphan(trial) or (_OWNER in trial.user_attrs and _is_gone(trial.user_attrs)):
+                params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+                if self._put_back(trial.number, params, told=failed):
+                    taken.append(trial.number)
+        return taken
 
     def put_back(self, proposal: Proposal) -> None:
         """Leaves a network to whoever comes next; what was trained of it stays in its folder."""
         self._put_back(proposal.trial.number, proposal.trial.params)
 
-    def _put_back(self, number: int, params: dict[str, Any]) -> bool:
+    def _put_back(self, number: int, params: dict[str, Any], *, told: bool = False) -> bool:
         try:
             with quiet():
-                self.study.tell(number, state=TrialState.FAIL)
+                if not told:
+                    self.study.tell(number, state=TrialState.FAIL)
         except _OVER:  # somebody else was faster
             return False
-        self.study.enqueue_trial(params, user_attrs={_CONTINUES: number})
+        self.study.enqueue_trial(params, user_attrs={CONTINUES: number})
         return True
 
     def next(self) -> Proposal | None:
@@ -193,6 +213,9 @@ class Ledger:
         self.study.sampler = make_sampler(self._settings, [self._seed, len(self.study.get_trials(deepcopy=False))])
         with quiet():
             trial = self.study.ask(self._distributions)
+        # First of all, so that somebody takes over if this process dies.
+        for name, value in ((_OWNER, dict(self._owner)), (_SEEN, time.time())):
+            trial.set_user_attr(name, value)
         spec = self._space.spec(trial.params)
         trial.set_user_attr(NETWORK, spec.name)
         excess = self._budget.excess(spec)
@@ -201,7 +224,7 @@ class Ledger:
         if any(share > 0 for share in excess.values()):
             self._leave(trial, f"exceeds {max(excess, key=lambda key: excess[key])}")
             return None
-        if twin := self._twin(spec.name):
+        if twin := self._twin(spec.name, trial.number):
             self._leave(trial, f"is the network of trial {twin.number}", twin.values)
             return None
         costs = self._budget.costs(spec)
@@ -209,16 +232,16 @@ class Ledger:
             ("parameters", costs.parameters),
             ("relative_parameters", costs.relative_parameters),
             ("macs", costs.macs),
-            (_SEEN, time.time()),
-            (_OWNER, dict(self._owner)),
         ):
             trial.set_user_attr(name, value)
         return Proposal(trial, spec, costs)
 
-    def _twin(self, name: str) -> FrozenTrial | None:
-        """A trial that evaluated, or evaluates, the same network."""
+    def _twin(self, name: str, number: int) -> FrozenTrial | None:
+        """A trial that evaluated the same network; or evaluates it, having been drawn before number ``number``."""
         for trial in self.trials():
-            if trial.user_attrs.get(NETWORK) == name and trial.state in (TrialState.COMPLETE, TrialState.RUNNING):
+            same = trial.user_attrs.get(NETWORK) == name and trial.number != number
+            put_back = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
+            if same and not put_back and (trial.state.is_finished() or trial.number < number):
                 return trial
         return None
 
@@ -234,14 +257,18 @@ class Ledger:
     def keep(self, proposal: Proposal) -> None:
         """Tells the other processes now and then that this one is still at it."""
         if time.time() - proposal.trial.user_attrs[_SEEN] > _SILENCE / 10:
-            proposal.trial.set_user_attr(_SEEN, time.time())
+            with contextlib.suppress(*_OVER):  # taken over from this process, which was silent for too long
+                proposal.trial.set_user_attr(_SEEN, time.time())
 
     def should_stop(self, proposal: Proposal, epoch: int, accuracy: float, step_time: float) -> bool:
         """Notes how far a trial is, and asks whether it is worth going on."""
         if self._is_front:
             return False
-        proposal.trial.report(self._reward(proposal, accuracy, step_time), epoch)
-        return proposal.trial.should_prune()
+        try:
+            proposal.trial.report(self._reward(proposal, accuracy, step_time), epoch)
+        except _OVER:  # taken over
+            return True
+        return epoch < self._settings.epochs and proposal.trial.should_prune()
 
     def _reward(self, proposal: Proposal, accuracy: float, step_time: float) -> float:
         return reward(accuracy, step_time, proposal.costs.relative_parameters, self._settings)
@@ -255,16 +282,16 @@ class Ledger:
 
     def prune(self, proposal: Proposal, why: str) -> None:
         """Notes that a trial was not worth going on."""
-        self._tell(proposal, TrialState.PRUNED, {"reason": why})
+        self._tell(proposal, TrialState.PRUNED, {_REASON: why})
 
     def exceed(self, proposal: Proposal, why: str, step_time: float, share: float) -> None:
         """Notes that a network was found too slow, and by which share of the limit."""
         excess = {**self._budget.excess(proposal.spec), "max_step_time": share}
-        self._tell(proposal, TrialState.PRUNED, {"reason": why, "step_time": step_time, EXCESS: excess})
+        self._tell(proposal, TrialState.PRUNED, {_REASON: why, "step_time": step_time, EXCESS: excess})
 
     def fail(self, proposal: Proposal, why: str) -> None:
         """Notes that a trial failed; the search goes on."""
-        self._tell(proposal, TrialState.FAIL, {"reason": why})
+        self._tell(proposal, TrialState.FAIL, {_REASON: why})
 
     def _tell(
         self,
@@ -282,16 +309,28 @@ class Ledger:
 def owner_of(attributes: Mapping[str, Any]) -> str:
     """Names the process that a trial belongs to: its machine, and its number there."""
     owner = attributes[_OWNER]
-    return f"{owner['host']}:{owner['pid']}"
+    return f"{owner['host'].partition('/')[0]}:{owner['pid']}"
+
+
+def _host() -> str:
+    """Names what process numbers are unique in: a machine, or a container."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
+
+
+def _is_orphan(trial: FrozenTrial) -> bool:
+    """Whether the process that drew a trial was killed before it said whose it is."""
+    if trial.state != TrialState.RUNNING or _OWNER in trial.user_attrs or trial.datetime_start is None:
+        return False
+    return (datetime.datetime.now() - trial.datetime_start).total_seconds() > _DRAWING
 
 
 def _is_gone(attributes: Mapping[str, Any]) -> bool:
     """Whether the process of a trial has ended: certain on the same machine, presumed of others that are silent."""
-    owner = attributes.get(_OWNER)
-    if owner is None:
-        return False
-    if owner["host"] != socket.gethostname():
-        return time.time() - attributes[_SEEN] > _SILENCE
+    owner = attributes[_OWNER]
+    if owner["host"] != _host():
+        return time.time() - attributes.get(_SEEN, 0.0) > _SILENCE
     try:
         return abs(psutil.Process(owner["pid"]).create_time() - owner["created"]) > 1
     except psutil.NoSuchProcess:

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import pathlib
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -264,7 +265,7 @@ def _write_png(path: pathlib.Path, drawings: dict[str, Draw]) -> None:
         draw(axes)
         axes.set_title(title, fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # several processes may write at once
     figure.savefig(partial, format="png", dpi=110)
     partial.replace(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import effnetv2_keras
 from effnetv2_keras.config import Config, ProgressiveConfig, RampConfig
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.headline import headline_of_best
@@ -22,6 +24,9 @@ from effnetv2_keras.training.disk import write_atomically
 from effnetv2_keras.training.run_folder import RunFolder
 
 NETWORK_FILE = "network.json"
+
+_ROOT = str(pathlib.Path(effnetv2_keras.__file__).parents[1])
+"""Where the process of the trials finds this package, wherever this one was started."""
 
 _LONGEST_REASON = 300  # characters
 _POLL, _PATIENCE = 0.2, 120.0  # seconds
@@ -77,6 +82,7 @@ def short_training(config: Config) -> Config:
         "runtime": config.runtime.model_copy(
             update={"preflight": False, "tensorboard": False, "keep_checkpoint_max": 1, "trackers": ()}
         ),
+        "search": search.model_copy(update={"storage": None}),  # its password is nobody's business there
     }
     return config.model_copy(update=changes)
 
@@ -120,20 +126,26 @@ class TrialRunner:
         network = folder / NETWORK_FILE
         write_atomically(network, spec.to_json())
         write_atomically(folder / trial.REFERENCE, self._backbone.to_json())
-        config = short_training(self._config).override({"model.model_name": str(network)})
+        # By its JSON rather than its path, so that a folder may be moved or mounted elsewhere.
+        named = {"model.model_name": f"{spec.name}.json", "model.network": spec.to_json()}
+        config = short_training(self._config).override(named)
         write_atomically(folder / trial.CONFIG, config.to_yaml())
-        if not (folder / trial.RESULT).exists():
-            self._wait_for(folder, on_epoch, on_wait)
-        result = json.loads((folder / trial.RESULT).read_text())
-        if not self._config.search.keep_checkpoints:
+        try:
+            if not (folder / trial.RESULT).exists():
+                self._wait_for(folder, on_epoch, on_wait)
+        except (NotWorthIt, TrialFailed):
             self._forget_weights(folder)
+            raise
+        self._forget_weights(folder)
+        result = json.loads((folder / trial.RESULT).read_text())
         if trial.TOO_SLOW in result:
             raise TooSlow(result["step_time"], result[trial.TOO_SLOW])
         details = {name: result[name] for name in ("metric", "images", "seconds")}
         return Outcome(result["accuracy"], result["step_time"], details)
 
-    @staticmethod
-    def _forget_weights(folder: pathlib.Path) -> None:
+    def _forget_weights(self, folder: pathlib.Path) -> None:
+        if self._config.search.keep_checkpoints:
+            return
         for name in ("checkpoints", "best"):
             shutil.rmtree(folder / trial.RUN / name, ignore_errors=True)
 
@@ -141,8 +153,9 @@ class TrialRunner:
         if self._process is None or self._process.poll() is not None:
             self._process = self._start()
         process, epochs = self._process, 0
-        print(folder.resolve(), file=process.stdin, flush=True)
         try:
+            with contextlib.suppress(BrokenPipeError):  # it died while it had nothing to do
+                print(folder.resolve(), file=process.stdin, flush=True)
             while process.poll() is None and not (folder / trial.RESULT).exists():
                 time.sleep(_POLL)
                 if on_wait():
@@ -163,6 +176,7 @@ class TrialRunner:
             [sys.executable, "-m", trial.__name__, self._strategy],
             stdin=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))},
             start_new_session=True,  # Ctrl-C reaches this process only, which asks that one to end
         )
 
@@ -206,5 +220,6 @@ def _reason(status: int, log: pathlib.Path) -> str:
 
 
 def _last_words(log: pathlib.Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:_LONGEST_REASON] if lines else "it said nothing"

@@ -18,6 +18,14 @@ EXCESS = "excess"
 """User attribute of a trial: by how much its network exceeds each limit, ``{limit: share}``."""
 NOT_TRAINED = "not_trained"
 """User attribute of a trial whose network was not trained: why."""
+CONTINUES = "continues"
+"""User attribute of a trial: the number of the one before it that was interrupted, with the same network."""
+
+
+def without_continued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Leaves out the trials that another one goes on with."""
+    continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
+    return [trial for trial in trials if trial.number not in continued]
 
 
 @contextlib.contextmanager
@@ -101,7 +109,11 @@ class ReinforceSampler(optuna.samplers.BaseSampler):
         Returns:
             The probability of each choice, by decision.
         """
-        ended = [trial for trial in trials if trial.state.is_finished() and NOT_TRAINED not in trial.user_attrs]
+        ended = [
+            trial
+            for trial in without_continued(trials)
+            if trial.state.is_finished() and NOT_TRAINED not in trial.user_attrs
+        ]
         ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
         logits = {name: np.zeros(len(options)) for name, options in choices.items()}
         mean, variance = None, 0.0
@@ -153,9 +165,7 @@ def _tpe(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:
 
 def _nsga2(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:
     with quiet():
-        return optuna.samplers.NSGAIISampler(
-            population_size=max(4, min(50, trials // 6)), constraints_func=_constraints, seed=_mixed(seed)
-        )
+        return optuna.samplers.NSGAIISampler(population_size=max(4, min(50, trials // 6)), seed=_mixed(seed))
 
 
 def _reinforce(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:

@@ -83,6 +83,11 @@ def search(
                     f"{failures} trials in a row failed, which is hardly their fault. The reasons are above and "
                     f"in {folder / 'trials.csv'}; the same command goes on with the search."
                 )
+    if not stop and not ledger.trials():
+        raise UsageError(
+            "No network within the limits was found by drawing; only few of this space keep them. Raise "
+            "search.max_parameters or search.max_macs, or offer less: search.layers=-2|-1|0, search.expansions=1|4."
+        )
     display.conclude(write_results(folder, ledger, space, config.search))
     if stop:
         raise Interrupted(f"{stop.name}: all finished trials are saved. The same command goes on with the search.")
@@ -125,7 +130,7 @@ def check_folder(folder: pathlib.Path, config: Config) -> None:
     """
     if not (folder / CONFIG_FILE).exists():
         # A process beside this one may be about to make the search.
-        if folder.is_dir() and any(not path.name.startswith(JOURNAL_FILE) for path in folder.iterdir()):
+        if folder.is_dir() and not all(_is_of_a_search(path.name) for path in folder.iterdir()):
             raise RunFolderError(
                 f"{folder} is not empty and holds no {CONFIG_FILE}, so it is no search. Choose another --model_dir."
             )
@@ -138,9 +143,14 @@ def check_folder(folder: pathlib.Path, config: Config) -> None:
     differences = [f"{key} was {old[key]!r} and is now {new[key]!r}" for key in old if old[key] != new[key]]
     if differences:
         raise RunFolderError(
-            f"{folder} holds another search: {'; '.join(differences)}. Use the same settings to go on with it (only "
-            "search.trials and runtime settings may change), or another --model_dir."
+            f"{folder} holds another search: {'; '.join(differences)}. Use the same settings to go on with it (the "
+            "number of trials, the storage and runtime settings may change), or another --model_dir."
         )
+
+
+def _is_of_a_search(name: str) -> bool:
+    """Whether a file is one that a search has before anything else."""
+    return name.startswith(JOURNAL_FILE) or name == CONFIG_FILE or name.endswith(".partial")
 
 
 def _lasting(config: Config) -> dict[str, Any]:
@@ -163,7 +173,8 @@ def _claimed(folder: pathlib.Path, config: Config) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-        write_atomically(folder / CONFIG_FILE, config.to_yaml())
+        written = config.model_copy(update={"search": config.search.model_copy(update={"storage": None})})
+        write_atomically(folder / CONFIG_FILE, written.to_yaml())
     except OSError as error:
         raise RunFolderError(
             f"{folder} cannot be written: {error.strerror}. Make it a folder that this user may write to, or choose "

@@ -14,7 +14,7 @@ import queue
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import filelock
 
@@ -42,8 +42,12 @@ class Trials:
     """
 
     def __init__(self, strategy: str) -> None:
+        import tensorflow as tf
+
         from effnetv2_keras.training.strategy import make_strategy
 
+        for device in tf.config.list_physical_devices("GPU"):  # which other trials may share
+            tf.config.experimental.set_memory_growth(device, True)
         self._strategy = make_strategy(strategy)
         self._stopwatches: dict[str, Any] = {}
 
@@ -77,17 +81,18 @@ class Trials:
     def _step_time(self, config: Config, reference: str, num_classes: int) -> float:
         """Compares a network with the reference, which is compiled once for all trials alike in all else."""
         from effnetv2_keras.search.step_time import Stopwatch
+        from effnetv2_keras.training.preflight import explained_shortage
 
         alike = config.model_copy(update={"model": config.model.model_copy(update={"model_name": "", "network": None})})
         key = alike.to_yaml() + reference
-        if key not in self._stopwatches:
-            self._stopwatches = {
-                key: Stopwatch(config, ModelSpec.from_json(reference), self._strategy, num_classes=num_classes)
-            }
-        return float(self._stopwatches[key].relative_time(config.spec, steps=config.search.timing_steps))
+        with explained_shortage(config, self._strategy.num_replicas_in_sync):
+            if key not in self._stopwatches:
+                backbone = ModelSpec.from_json(reference)
+                self._stopwatches = {key: Stopwatch(config, backbone, self._strategy, num_classes=num_classes)}
+            return float(self._stopwatches[key].relative_time(config.spec, steps=config.search.timing_steps))
 
 
-def _listen(folders: queue.Queue[pathlib.Path]) -> None:
+def _listen(folders: queue.Queue[pathlib.Path | None]) -> None:
     """Hears of trials, and of the end of the process that sends them, after which this one saves and ends."""
     text = b""
     # Not sys.stdin, whose lock would still be held when Python ends.
@@ -96,6 +101,7 @@ def _listen(folders: queue.Queue[pathlib.Path]) -> None:
         for line in lines:
             folders.put(pathlib.Path(os.fsdecode(line)))
     os.kill(os.getpid(), signal.SIGTERM)
+    folders.put(None)  # if the signal came between two trials, or after the last step of one
 
 
 def _write_to(log: pathlib.Path) -> None:
@@ -111,26 +117,31 @@ def main() -> None:
     """Runs trials until one fails; the exit status says how it ended."""
     from effnetv2_keras.data.sources import DataError
     from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
+    from effnetv2_keras.training.disk import RunFolderError
+    from effnetv2_keras.training.strategy import StrategyError
 
-    folders: queue.Queue[pathlib.Path] = queue.Queue()
+    folders: queue.Queue[pathlib.Path | None] = queue.Queue()
     threading.Thread(target=_listen, args=(folders,), daemon=True).start()
     trials = None
-    while True:
-        folder = folders.get()
+    while folder := folders.get():
         _write_to(folder / LOG)
         try:
-            trials = trials or Trials(sys.argv[1])
             with filelock.FileLock(folder / LOCK, timeout=_PATIENCE):  # one whose parent was killed may still be saving
-                trials.run(folder)
-        except Interrupted as stop:
-            print(stop, flush=True)
-            sys.exit(EXIT_INTERRUPTED)
-        except (ConfigError, DataError) as error:
-            print(f"{type(error).__name__}: {error}", flush=True)
-            sys.exit(EXIT_UNUSABLE)
+                if not (folder / RESULT).exists():  # as when it got to the end
+                    trials = trials or Trials(sys.argv[1])
+                    trials.run(folder)
+        except (Interrupted, filelock.Timeout) as stop:
+            _end(stop, EXIT_INTERRUPTED)
+        except (ConfigError, DataError, RunFolderError, StrategyError) as error:
+            _end(error, EXIT_UNUSABLE)
         except (UsageError, TrainingDiverged) as error:
-            print(f"{type(error).__name__}: {error}", flush=True)
-            sys.exit(1)
+            _end(error, 1)
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    """Ends with the message as the last line of the log, where the search looks for it."""
+    print(f"{type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

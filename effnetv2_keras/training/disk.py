@@ -7,6 +7,7 @@ import errno
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterator
 
 from effnetv2_keras.errors import UsageError
@@ -24,7 +25,7 @@ class NoRoomError(RunFolderError):
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a text file so that a reader, or a crash, never meets half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with partial.open("w", newline="") as file:
             file.write(text)

@@ -200,7 +200,7 @@ def test_two_layers_of_one_name():
 def test_one_network_of_each_family(name):
     model = built(f"keras:{name}")
     with stochastic_scope(tf.constant([0, 0]), dropout_rate=0.1), training_scope(sync_bn=True):
-        logits = model(np.zeros([2, 96, 64, 3], np.float32), training=True)
+        logits = model(np.zeros([2, 96, 128, 3], np.float32), training=True)
     assert logits.shape == (2, 3)
     assert figures.count_macs(model, image_size=128) > 0
 

@@ -205,3 +205,59 @@ def test_a_wanted_trial_is_one_of_the_first(monkeypatch):
     assert ledger._is_wanted(0)
     ledger.next()
     assert not ledger._is_wanted(1)
+
+
+def draw_without_a_name(ledger):
+    """What a process leaves that is killed right after it has drawn."""
+    return ledger.study.ask(ledger._distributions)
+
+
+def test_a_draw_of_nobody_is_taken_over_after_a_while(monkeypatch):
+    ledger = open_ledger(trials=1)
+    lost = draw_without_a_name(ledger)
+    assert ledger.take_over() == []
+    monkeypatch.setattr(ledger_lib, "_DRAWING", 0.0)
+    assert ledger.take_over() == [lost.number]
+    assert ledger.next().trial.params == lost.params
+
+
+def test_a_trial_that_failed_for_no_reason_is_taken_up(monkeypatch):
+    storage = optuna.storages.InMemoryStorage()
+    ledger = open_ledger(storage, trials=1)
+    monkeypatch.setitem(ledger._owner, "created", 0.0)
+    proposal = ledger.next()
+    ledger.study.tell(proposal.trial, state=TrialState.FAIL)  # and then the process was killed
+    later = open_ledger(storage, trials=1)
+    assert later.take_over() == [proposal.trial.number]
+    assert later.take_over() == []
+    assert later.next().spec == proposal.spec
+
+
+@pytest.mark.parametrize("end", ["fail", "prune"])
+def test_a_network_without_a_result_is_not_drawn_again(end):
+    one = {"operators": ("mbconv",), "kernels": (3,), "layers": (0,), "expansions": (1, 4)}
+    ledger = open_ledger(trials=100, **one)
+    names = []
+    while proposal := ledger.next():
+        names.append(proposal.spec.name)
+        getattr(ledger, end)(proposal, "for a reason")
+    assert len(names) == len(set(names)) > 50
+
+
+def test_the_last_epoch_is_not_stopped():
+    ledger = open_ledger(trials=8, pruner="halving", epochs=1)
+    for accuracy in (0.9, 0.8, 0.1, 0.05):
+        proposal = ledger.next()
+        assert ledger.should_stop(proposal, 1, accuracy, 1.0) is False
+        ledger.complete(proposal, Outcome(accuracy, 1.0))
+
+
+def test_who_was_taken_over_stops_quietly(monkeypatch):
+    ledger = open_ledger()
+    proposal = ledger.next()
+    ledger.put_back(proposal)
+    monkeypatch.setattr(ledger_lib, "_SILENCE", -1.0)
+    ledger.keep(proposal)
+    assert ledger.should_stop(proposal, 1, 0.5, 1.0) is True
+    ledger.prune(proposal, "others are ahead")
+    assert ledger.next().spec == proposal.spec

@@ -9,7 +9,7 @@ import pytest
 from effnetv2_keras import variants
 from effnetv2_keras.search.ledger import Ledger, Outcome
 from effnetv2_keras.search.reward import Budget
-from effnetv2_keras.search.samplers import SAMPLERS, ReinforceSampler
+from effnetv2_keras.search.samplers import CONTINUES, SAMPLERS, ReinforceSampler
 from effnetv2_keras.search.space import SearchSpace
 from effnetv2_keras.search_settings import SearchConfig
 
@@ -79,3 +79,16 @@ def test_the_policy_leans_to_what_was_rewarded_and_away_from_what_failed():
     for shares in policy.values():
         assert np.sum(shares) == pytest.approx(1)
         assert np.min(shares) >= 0.025
+
+
+def test_an_interruption_is_no_failure():
+    sampler, choices = ReinforceSampler([0]), {"x": ("a", "b"), "y": ("a", "b")}
+    trials = [finished(number, 0.5 + 0.1 * (number % 3), x="ab"[number % 2], y="a") for number in range(12)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    lost = finished(12, None, optuna.trial.TrialState.FAIL, x="b", y="b")
+    again = finished(13, 0.6, x="b", y="b")
+    lost.number, again.number = 12, 13
+    again.set_user_attr(CONTINUES, 12)
+    with_both, without = (sampler.policy(choices, some)["y"] for some in ([*trials, lost, again], [*trials, again]))
+    assert with_both == pytest.approx(without)

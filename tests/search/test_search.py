@@ -197,6 +197,21 @@ def test_a_search_whose_trials_all_fail_ends(tmp_path, backbone, images, monkeyp
     assert len(rows_of(tmp_path / "search")) == 10
 
 
+def test_limits_that_hardly_any_network_keeps_are_told(tmp_path, images):
+    config = load("folder", "efficientnetv2-b0").override(settings(images, **{"search.max_parameters": 0.85}))
+    with pytest.raises(UsageError, match="No network within the limits was found"):
+        search(config, str(tmp_path / "search"), console=QUIET)
+
+
+def test_no_password_is_written(tmp_path, backbone, images, monkeypatch):
+    monkeypatch.setattr(TrialRunner, "run", lambda self, spec, on_epoch, on_wait: Outcome(0.5, 1.0))
+    config = config_for(backbone, images, **{"search.storage": f"sqlite:///{tmp_path}/secret.db"})
+    search(config, str(tmp_path / "search"), console=QUIET)
+    for path in (tmp_path / "search").rglob("*"):
+        assert path.is_dir() or b"secret" not in path.read_bytes(), path
+    assert short_training(config).search.storage is None
+
+
 def test_searches_with_other_settings_share_a_database_without_meeting(tmp_path, backbone, images, monkeypatch):
     monkeypatch.setattr(TrialRunner, "run", lambda self, spec, on_epoch, on_wait: Outcome(0.5, 1.0))
     url = f"sqlite:///{tmp_path}/search.db"

@@ -13,7 +13,7 @@ from effnetv2_keras.training.checkpoints import Checkpoints, load_trained
 from effnetv2_keras.training.run_folder import RunFolderError
 from tests.filesystems import environment, python, run_in_tmpfs
 from tests.short_runs import tiny_config, train_tiny
-from tests.tiny import TINY
+from tests.tiny import SMALL
 from tests.training.test_checkpoints import DATA, garble, names, truncate
 from tests.training.test_loop import array_splits, assert_equal_runs, stop_at
 
@@ -41,13 +41,13 @@ def test_a_run_goes_on_before_the_damage(runs, tmp_path, caplog):
     garble(run / "checkpoints" / "checkpoint")
     before = names(run / "checkpoints")
     with pytest.raises(RunFolderError, match="The best checkpoint of .* cannot be read: .*--weights=latest"):
-        load_trained(run, spec=TINY)
-    assert load_trained(run, spec=TINY, which="latest").step == 6
+        load_trained(run, spec=SMALL)
+    assert load_trained(run, spec=SMALL, which="latest").step == 6
     assert re.search("Damaged: .*ckpt-8: .* Taking .*ckpt-6 instead", caplog.text)
     assert names(run / "checkpoints") == before
     train_arrays(run)
     assert_equal_runs(runs / "whole", run)
-    assert load_trained(run, spec=TINY).step == 12
+    assert load_trained(run, spec=SMALL).step == 12
 
 
 def test_a_run_killed_before_its_second_save_keeps_its_best(runs, tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ train_arrays(folder)
     died = subprocess.run(python(script, run), env=environment(), capture_output=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr[-3000:]
     assert {".writing-8", f"ckpt-8{DATA}", "ckpt-6.index"} <= set(names(run / "checkpoints"))
-    assert load_trained(run, spec=TINY).step == 6
+    assert load_trained(run, spec=SMALL).step == 6
     train_arrays(run)
     assert_equal_runs(runs / "whole", run)
     assert not [name for name in (*names(run), *names(run / "checkpoints")) if name.startswith(".")]

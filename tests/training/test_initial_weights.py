@@ -73,7 +73,7 @@ def test_without_the_setting_nothing_is_loaded():
 def test_a_run_loads_them_once_says_so_and_does_not_need_them_to_go_on(saved, tmp_path):
     config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5,{STILL}")
     output = io.StringIO()
-    train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
+    train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits(), output=output)
     total = len(saved.weights)
     assert output.getvalue().count(f"Loaded {total - 2} of {total} weights from") == 1
     assert "Left at their initial values: classifier/kernel (32, 5) in the file, (32, 3) in" in output.getvalue()
@@ -83,16 +83,18 @@ def test_a_run_loads_them_once_says_so_and_does_not_need_them_to_go_on(saved, tm
             np.testing.assert_allclose(trained[name], value, atol=1e-6, err_msg=name)
     (tmp_path / "saved.h5").unlink()
     output = io.StringIO()
-    train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
+    train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits(), output=output)
     assert "Loaded" not in output.getvalue()
 
 
 def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
     with pytest.raises(WeightsError, match="no file, folder or checkpoint"):
-        train_tiny(tiny_config(f"train.ft_init_ckpt={tmp_path}/nothing"), tmp_path / "run", splits=array_splits())
+        train_tiny(
+            tiny_config(f"train.ft_init_ckpt={tmp_path}/nothing"), tmp_path / "run", spec=TINY, splits=array_splits()
+        )
     assert not (tmp_path / "run").exists()
     config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5,{STILL}")
-    train_tiny(config, tmp_path / "run", splits=array_splits())
+    train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits())
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
 def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_path):
     """Weights, BatchNorm statistics and their averages."""
     config = tiny_config(f"{settings},train.ft_init_ckpt={tmp_path}/saved.h5,train.epochs=1,progressive.stages=1")
-    train_tiny(config, tmp_path / "run", splits=array_splits())
+    train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits())
     for use_ema in (False, True):
         trained = load_trained(tmp_path / "run", which="latest", use_ema=use_ema, spec=TINY)
         before = named_weights(saved)
@@ -122,5 +124,5 @@ def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_pat
 
 def test_a_layer_that_is_not_there_is_refused_before_the_folder_is_taken(tmp_path):
     with pytest.raises(UsageError, match="trainable_from is 'block_99', which is no layer of 'tiny'; did you mean 'bl"):
-        train_tiny(tiny_config("train.trainable_from=block_99"), tmp_path / "run", splits=array_splits())
+        train_tiny(tiny_config("train.trainable_from=block_99"), tmp_path / "run", spec=TINY, splits=array_splits())
     assert not (tmp_path / "run").exists()

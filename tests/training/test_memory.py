@@ -11,7 +11,7 @@ from effnetv2_keras.training.steps import TrainStep
 from effnetv2_keras.training.strategy import make_strategy
 from tests.data.test_pipeline import array_source
 from tests.short_runs import tiny_config
-from tests.tiny import TINY
+from tests.tiny import SMALL
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_stage_switches_leave_memory_flat():
     config = tiny_config("progressive.stages=25,train.epochs=25")
     strategy = make_strategy("cpu")
     source = array_source(24)
-    state = create_state(config, strategy, num_classes=3, steps_per_epoch=3, total_steps=75, spec=TINY)
+    state = create_state(config, strategy, num_classes=3, steps_per_epoch=3, total_steps=75, spec=SMALL)
     plan = InputPlan(config.data, 8, None, UnreadableImages("error"))
     memory = []
     for stage in config.progressive.plan(75):

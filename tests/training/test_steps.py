@@ -17,7 +17,7 @@ from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
 from effnetv2_keras.training.strategy import make_strategy
 from tests.short_runs import tiny_config
-from tests.tiny import TINY
+from tests.tiny import SMALL
 
 BATCH = 8
 
@@ -46,7 +46,7 @@ class Run:
     def __init__(self, strategy_name="cpu", changes="", *, freeze_bn=False, stage=0):
         self.strategy = make_strategy(strategy_name)
         config = tiny_config(changes)
-        self.state = create_state(config, self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12, spec=TINY)
+        self.state = create_state(config, self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12, spec=SMALL)
         if freeze_bn:
             for layer in (*self.state.model.submodules, *self.state.ema_model.submodules):
                 if isinstance(layer, tf.keras.layers.BatchNormalization):
@@ -81,7 +81,7 @@ NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progress
     [
         pytest.param("sgd", 3, "", marks=pytest.mark.slow),
         ("sgd", 3, ",train.gclip=0.1,train.weight_decay_inc=5"),
-        ("sgd", 3, ",train.varsexp=stem|block_[0-3]/.*/conv|head|classifier"),
+        ("sgd", 3, ",train.varsexp=stem|block_0/.*/conv|head|classifier"),
         pytest.param("rmsprop", 3, "", marks=pytest.mark.slow),
         pytest.param("adamw", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1", marks=pytest.mark.slow),
         ("lamb", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
@@ -376,7 +376,7 @@ def test_expression_that_matches_everything_changes_nothing():
 
 
 def test_expression_that_matches_nothing_is_refused():
-    with pytest.raises(UsageError, match="train.varsexp is 'blocks_', which matches none of the 49 trainable"):
+    with pytest.raises(UsageError, match="train.varsexp is 'blocks_', which matches none of the 27 trainable"):
         Run("cpu", "train.varsexp=blocks_")
 
 
@@ -461,7 +461,7 @@ def assert_overflow_skips_the_step_and_lowers_the_scale(run):
 def test_restored_equals_uninterrupted_bit_for_bit(optimizer, policy, tmp_path):
     changes = (
         f"train.optimizer={optimizer},precision.policy={policy},train.weight_decay=0.1,train.weight_decay_inc=2,"
-        "train.gclip=1,train.varsexp=stem|block_3|classifier,train.lr_base=0.5"
+        "train.gclip=1,train.varsexp=stem|block_1|classifier,train.lr_base=0.5"
     )
     whole, restored = Run("cpu", changes), Run("cpu", changes)
     for seed in range(3):

@@ -18,7 +18,7 @@ from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.strategy import make_strategy
 from main import EXIT_INTERRUPTED
 from tests.short_runs import SETTINGS, train_tiny
-from tests.tiny import TINY
+from tests.tiny import SMALL
 from tests.tiny_main import MOMENTS
 from tests.training.test_loop import assert_equal_runs, final_weights
 
@@ -129,7 +129,7 @@ def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path,
     assert [status for status, _ in workers] == [0, 0], workers
     assert "evaluated 13 of 13 images" in workers[0][1]
     assert "evaluated" not in workers[1][1]
-    monkeypatch.setitem(variants.MODELS, "tiny", TINY)
+    monkeypatch.setitem(variants.MODELS, "tiny", SMALL)
     config = RunFolder(tmp_path / "workers").config()
     for name in ("mirrored", "cpu"):
         train_tiny(config, tmp_path / name, strategy=make_strategy(name))
