@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.10 python3.9 python3,$(s
 BIN := .venv/bin
 DEMO := demo_run
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench ablations clean
 
 demo: .venv/runtime
 	$(BIN)/python main.py --mode=plan --dataset_cfg=demo
@@ -28,7 +28,10 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 
 bench: .venv/dev
-	for script in benchmarks/*.py benchmarks/ablations/*.py; do PYTHONPATH=. $(BIN)/python $$script; done
+	for script in benchmarks/*.py benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done
+
+ablations: .venv/dev
+	for script in benchmarks/ablations/table_*.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
 clean:
 	rm -rf .venv $(DEMO)
