@@ -112,6 +112,7 @@ class Ledger:
         settings: of the search.
         storage: shared.
         name: of the search, since a database may hold many; those who give the same share it.
+        drawing: entered for each draw; a lock keeps processes from drawing the same network at the same moment.
         seed: with the number of trials so far, it decides the next draw.
     """
 
@@ -123,9 +124,11 @@ class Ledger:
         *,
         storage: optuna.storages.BaseStorage,
         name: str = "search",
+        drawing: contextlib.AbstractContextManager[Any] | None = None,
         seed: int = 0,
     ) -> None:
         self._space, self._budget, self._settings, self._seed = space, budget, settings, seed
+        self._drawing = drawing or contextlib.nullcontext()
         self._is_front = settings.sampler == "nsga2"
         directions = ["maximize", "minimize", "minimize"] if self._is_front else ["maximize"]
         with quiet():
@@ -198,15 +201,16 @@ class Ledger:
         Networks that exceed a limit, or that were evaluated before, are noted and drawn over.
         """
         for _ in range(_MOST_DRAWS):
-            known = self._known()
-            waiting = any(trial.state == TrialState.WAITING for trial in known)
-            if len(known) >= self._settings.trials and not waiting:
-                return None
-            proposal = self._draw()
-            if proposal and self._is_wanted(proposal.trial.number):
-                return proposal
-            if proposal:
-                self._leave(proposal.trial, "there were enough by then")
+            with self._drawing:
+                known = self._known()
+                waiting = any(trial.state == TrialState.WAITING for trial in known)
+                if len(known) >= self._settings.trials and not waiting:
+                    return None
+                proposal = self._draw()
+                if proposal and self._is_wanted(proposal.trial.number):
+                    return proposal
+                if proposal:
+                    self._leave(proposal.trial, "there were enough by then")
         return None
 
     def _draw(self) -> Proposal | None:

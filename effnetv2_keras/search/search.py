@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import rich.console
 
 from effnetv2_keras.config import Config
@@ -62,7 +63,10 @@ def search(
     with _claimed(folder, config):
         storage = open_storage(config.search.storage, folder)
         name = f"{space.backbone.name}-{_digest(config)}"
-        ledger = Ledger(space, budget, config.search, storage=storage, name=name, seed=config.train.seed)
+        drawing = filelock.FileLock(folder / f"{JOURNAL_FILE}.draw")
+        ledger = Ledger(
+            space, budget, config.search, storage=storage, name=name, drawing=drawing, seed=config.train.seed
+        )
     display = Display(ledger, config.search, console)
     runner = TrialRunner(folder / TRIALS, config, space.backbone, strategy)
     with stop_on_signal() as stop, display.shown(), contextlib.closing(runner):

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import threading
 
+import filelock
 import optuna
 import psutil
 import pytest
@@ -17,11 +18,11 @@ from effnetv2_keras.search.space import SearchSpace
 from effnetv2_keras.search_settings import SearchConfig
 
 
-def open_ledger(storage=None, *, backbone="efficientnetv2-b0", **settings):
+def open_ledger(storage=None, *, backbone="efficientnetv2-b0", drawing=None, **settings):
     settings = SearchConfig(**{"trials": 5, **settings})
     space = SearchSpace(variants.get_spec(backbone), settings)
     budget = Budget(space, settings, image_size=64, num_classes=10)
-    return Ledger(space, budget, settings, storage=storage or optuna.storages.InMemoryStorage())
+    return Ledger(space, budget, settings, storage=storage or optuna.storages.InMemoryStorage(), drawing=drawing)
 
 
 def states(ledger):
@@ -129,7 +130,12 @@ def test_another_machine_is_gone_when_it_was_silent_for_long(monkeypatch):
 
 
 def test_processes_that_draw_at_once_do_not_exceed_the_number(tmp_path):
-    ledgers = [open_ledger(open_storage(None, tmp_path), trials=6) for _ in range(3)]
+    ledgers = [
+        open_ledger(
+            open_storage(None, tmp_path), trials=6, drawing=filelock.FileLock(tmp_path / "lock", is_singleton=False)
+        )
+        for _ in range(3)
+    ]
     barrier = threading.Barrier(len(ledgers))
 
     def work(ledger):
