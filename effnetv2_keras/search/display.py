@@ -119,14 +119,19 @@ class Display:
             left = f" · {format_seconds(each * (self._settings.trials - len(self._shown)) / processes)} left"
         self._bar.update(self._task, note=f"{self._note}{left}")
 
-    def conclude(self, files: list[pathlib.Path]) -> None:
-        """Says how many trials there are, which network is the best, and where to read more."""
+    def conclude(self, files: list[pathlib.Path], *, stopped: bool) -> None:
+        """Says how many trials there are, which network is the best, and where to read more.
+
+        Args:
+            files: what was written.
+            stopped: whether the search was asked to end, rather than having come to its end.
+        """
         trials = self._ledger.trials()
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         others = f", {running} in other processes" if running else ""
         self.say(f"{len(complete)} of {len(trials)} trials have a result{others}.")
-        if not self._settings.trials <= len(trials):
+        if not stopped and len(trials) < self._settings.trials:
             self.say(f"Few new networks are left: the last draws were known or over a limit ({self._refusals()}).")
         if complete:
             best = max(complete, key=lambda trial: trial.user_attrs["reward"])

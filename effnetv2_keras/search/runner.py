@@ -63,9 +63,8 @@ def short_training(config: Config) -> Config:
     search, train = config.search, config.train
     size, ramps = search_size(config), config.progressive
     fixed = {
-        name: RampConfig(start=ramp.start, end=ramp.start)
+        name: RampConfig(start=getattr(ramps, name).start, end=getattr(ramps, name).start)
         for name in ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
-        if (ramp := getattr(ramps, name))
     }
     changes = {
         "progressive": ProgressiveConfig(stages=1, image_size=RampConfig(start=size, end=size), **fixed),

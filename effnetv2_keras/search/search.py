@@ -92,7 +92,7 @@ def search(
             "No network within the limits was found by drawing; only few of this space keep them. Raise "
             "search.max_parameters or search.max_macs, or offer less: search.layers=-2|-1|0, search.expansions=1|4."
         )
-    display.conclude(write_results(folder, ledger, space, config.search))
+    display.conclude(write_results(folder, ledger, space, config.search), stopped=bool(stop))
     if stop:
         raise Interrupted(f"{stop.name}: all finished trials are saved. The same command goes on with the search.")
     return ledger

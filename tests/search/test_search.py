@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import pathlib
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import optuna
 import psutil
 import pytest
 import rich.console
@@ -16,9 +18,13 @@ import rich.console
 from effnetv2_keras import variants
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.search import ledger as ledger_lib
-from effnetv2_keras.search.ledger import Outcome
+from effnetv2_keras.search.display import Display
+from effnetv2_keras.search.ledger import Ledger, Outcome
+from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.runner import TrialFailed, TrialRunner, short_training
 from effnetv2_keras.search.search import search
+from effnetv2_keras.search.space import SearchSpace
+from effnetv2_keras.search_settings import SearchConfig
 from effnetv2_keras.training.disk import RunFolderError
 from hparams import load
 from tests.images import write_classes
@@ -78,12 +84,6 @@ def done(tmp_path_factory, backbone, images):
 
 
 def _first_network(config, folder):
-    import optuna
-
-    from effnetv2_keras.search.ledger import Ledger
-    from effnetv2_keras.search.reward import Budget
-    from effnetv2_keras.search.space import SearchSpace
-
     space = SearchSpace(config.spec, config.search)
     budget = Budget(space, config.search, image_size=32, num_classes=3)
     return Ledger(space, budget, config.search, storage=optuna.storages.InMemoryStorage()).next().spec.name
@@ -205,6 +205,19 @@ def test_limits_that_hardly_any_network_keeps_are_told(tmp_path, images, monkeyp
         search(config, str(tmp_path / "search"), console=QUIET)
 
 
+@pytest.mark.parametrize(("stopped", "told"), [(False, True), (True, False)])
+def test_an_interrupted_search_does_not_claim_that_networks_ran_out(stopped, told):
+    settings = SearchConfig(trials=5)
+    space = SearchSpace(TINY, settings)
+    budget = Budget(space, settings, image_size=32, num_classes=3)
+    ledger = Ledger(space, budget, settings, storage=optuna.storages.InMemoryStorage())
+    ledger.complete(ledger.next(), Outcome(0.5, 1.0))
+    printed = io.StringIO()
+    Display(ledger, settings, rich.console.Console(file=printed, width=160)).conclude([], stopped=stopped)
+    assert "1 of 1 trials have a result." in printed.getvalue()
+    assert ("Few new networks are left" in printed.getvalue()) == told
+
+
 def test_no_password_is_written(tmp_path, backbone, images, monkeypatch):
     monkeypatch.setattr(TrialRunner, "run", lambda self, spec, on_epoch, on_wait: Outcome(0.5, 1.0))
     config = config_for(backbone, images, **{"search.storage": f"sqlite:///{tmp_path}/secret.db"})
@@ -306,6 +319,7 @@ def test_ctrl_c_saves_the_trial_at_hand(tmp_path, backbone, images):
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=120)[0]
     assert process.returncode == 75, printed
+    assert "Few new networks are left" not in printed
     (trial,) = folder.glob("trials/*/run")
     steps = json.loads((trial / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert list((trial / "checkpoints").iterdir())
