@@ -1,11 +1,14 @@
-# Two commands do everything: `make demo` and `make test`. Each sets up .venv by itself.
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.10 python3.9 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null && command -v $(name))))
-BIN := .venv/bin
+# Two commands do everything: `make demo` and `make test`. Each sets up .venv by itself, with PYTHON=python3.13 for that one.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.10 python3.9 python3.13 python3.12 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $(name))))
+VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null))
+VENV ?= .venv
+BIN := $(VENV)/bin
 DEMO := demo_run
+NETWORKS := tests/models tests/weights tests/export tests/test_applications.py tests/test_pretrained.py
 
 .PHONY: demo test test-slow lint bench ablations clean
 
-demo: .venv/runtime
+demo: $(VENV)/runtime
 	$(BIN)/python main.py --mode=plan --dataset_cfg=demo
 	$(BIN)/python main.py --mode=train --dataset_cfg=demo --model_dir=$(DEMO)
 	$(BIN)/python main.py --mode=eval --model_dir=$(DEMO)
@@ -15,37 +18,41 @@ demo: .venv/runtime
 	$(BIN)/python main.py --mode=preview --dataset_cfg=demo --preview_file=$(DEMO)/preview.png
 	@echo "See $(DEMO)/report.html, $(DEMO)/preview.png and the SavedModel in $(DEMO)/saved_model."
 
-test: .venv/dev
+test: $(VENV)/dev
 	$(BIN)/python -m pytest
+ifeq ($(filter $(VERSION),3.9 3.10 3.11),)  # where tf.keras can be Keras 3, the networks with that, too
+	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest $(NETWORKS)
+endif
 
-test-slow: .venv/dev
+test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow -n 1
 
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev
+bench: $(VENV)/dev
 	for script in benchmarks/*.py benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
-ablations: .venv/dev
+ablations: $(VENV)/dev
 	for script in benchmarks/ablations/table_*.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf $(VENV) $(DEMO)
 
-.venv/python:
-	@test -n "$(PYTHON)" || { echo "Needs Python 3.9, 3.10 or 3.11; name one with PYTHON=/path/to/python"; exit 1; }
-	$(PYTHON) -m venv .venv
+# The stamp names the version, so that another PYTHON makes the environment anew.
+$(VENV)/python$(VERSION):
+	@test -n "$(VERSION)" || { echo "Needs Python 3.9 to 3.13; name one with PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip  # older ones search for an hour
 	@touch $@
 
-.venv/runtime: .venv/python requirements.txt
+$(VENV)/runtime: $(VENV)/python$(VERSION) requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/python requirements.txt requirements-onnx.txt requirements-dev.txt
+$(VENV)/dev: $(VENV)/python$(VERSION) requirements.txt requirements-onnx.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@touch $@ .venv/runtime
+	@touch $@ $(VENV)/runtime

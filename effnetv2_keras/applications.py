@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from effnetv2_keras import specs, variants
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.weights import load_weights, registry
@@ -89,7 +90,10 @@ def preprocess_input(x: Any, variant: str) -> Any:
         UsageError: for an unknown variant, with the nearest one, or if ``x`` has fewer than three dimensions.
     """
     spec = variants.get_spec(variant)
-    pixels: Any = tf.cast(x, tf.float32) if tf.is_tensor(x) else np.asarray(x, np.float32)
+    if IS_KERAS_3 and isinstance(x, tf.keras.KerasTensor):
+        pixels: Any = tf.keras.ops.cast(x, "float32")
+    else:
+        pixels = tf.cast(x, tf.float32) if tf.is_tensor(x) else np.asarray(x, np.float32)
     if len(pixels.shape) < 3:
         raise UsageError(f"x has shape {tuple(pixels.shape)}; pass images, [..., height, width, channels].")
     scale, offset = specs.pixel_rescaling(_for_channels(spec, pixels.shape[-1]).normalization)

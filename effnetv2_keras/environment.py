@@ -3,6 +3,7 @@
 What the environment already sets, stays.
 """
 
+import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,3 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 """oneDNN's convolutions on every x86 processor; TensorFlow chooses them by itself on some only. A B0 train step at 128
 px takes 0.8 of the time on two AVX2 cores, and repeats bit for bit as before."""
+
+if importlib.util.find_spec("tf_keras") is not None:
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    """Keras 2 as ``tf.keras``, which training needs; TensorFlow 2.15 has no other, and no package ``tf_keras``."""

@@ -24,6 +24,16 @@ if importlib.util.find_spec("tensorflow") is not None:
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what is not for the Keras at hand: ``TF_USE_LEGACY_KERAS=0`` tests with Keras 3."""
+    from effnetv2_keras.keras_version import IS_KERAS_3
+
+    for item in items if IS_KERAS_3 else ():
+        if item.get_closest_marker("keras_2"):
+            item.add_marker(pytest.mark.skip(reason="needs Keras 2"))
+
+
 # Tracing makes so many objects that looking for garbage among them and TensorFlow's own takes a tenth of the time.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)

@@ -19,9 +19,14 @@ CLASS_NAMES = ("ape", "bee", "cat", "dog", "été", "fox")
 EVAL_SIZE, EVAL_CROP = 40, 0.7
 
 
+def run_config() -> Config:
+    """What ``make_run`` trains with."""
+    return Config().override({"eval.isize": EVAL_SIZE, "data.eval_crop": EVAL_CROP})
+
+
 def make_run(folder: pathlib.Path) -> pathlib.Path:
     """A finished run of ``TINY``, evaluated at ``EVAL_SIZE`` and ``EVAL_CROP``."""
-    config = Config().override({"eval.isize": EVAL_SIZE, "data.eval_crop": EVAL_CROP})
+    config = run_config()
     count = len(CLASS_NAMES)
     source = ArraySource(np.zeros((count, 8, 8, 3), np.uint8), np.arange(count), CLASS_NAMES)
     run = RunFolder(folder)

@@ -12,10 +12,11 @@ import tensorflow as tf
 
 import effnetv2_keras
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.keras_version import path_of
 from effnetv2_keras.models import layers_by_role
 from effnetv2_keras.weights import WeightsError, registry
 from effnetv2_keras.weights.registry import PUBLISHED, Published
-from tests.weights.filled import assert_close, assert_same_weights, pixels
+from tests.weights.filled import assert_close, assert_same_weights, pixels, write_h5
 from tests.weights.test_hdf5 import keras_model
 
 OFFLINE = """
@@ -39,7 +40,7 @@ def application(request, tmp_path_factory):
     variant = {"EfficientNetV2B0": "efficientnetv2-b0", "EfficientNetB0": "efficientnet-b0"}[request.param]
     theirs = keras_model(variant, input_shape=(96, 96, 3))
     path = tmp_path_factory.mktemp("keras") / f"{variant}.h5"
-    theirs.save_weights(path)
+    write_h5(theirs, path)
     return request.param, theirs, path
 
 
@@ -63,17 +64,18 @@ def tuned(side, name, path):
     return model.predict(pixels(96, 96), verbose=0)
 
 
+@pytest.mark.keras_2  # Keras 3 drops at random in fit, in spite of training=False
 @pytest.mark.parametrize("application", ["EfficientNetV2B0"], indirect=True)
 def test_a_snippet_for_keras_runs_with_the_file_of_keras(application, tmp_path):
     name, theirs, _ = application
     headless = tf.keras.Model(theirs.input, theirs.get_layer("top_activation").output)
-    headless.save_weights(tmp_path / "notop.h5")
+    write_h5(headless, tmp_path / "notop.h5")
     assert_close(*(tuned(side, name, tmp_path / "notop.h5") for side in (effnetv2_keras, tf.keras.applications)))
 
 
 def assert_same_layer(model, other, role):
     """Whether a layer that both have has the same weights in both; frozen ones come in another order."""
-    values = [{v.name.split("/", 1)[1]: v.numpy() for v in layers_by_role(m)[role].weights} for m in (model, other)]
+    values = [{path_of(v).split("/", 1)[1]: v.numpy() for v in layers_by_role(m)[role].weights} for m in (model, other)]
     assert sorted(values[0]) == sorted(values[1])
     for name, value in values[0].items():
         np.testing.assert_array_equal(value, values[1][name])
@@ -114,7 +116,7 @@ def test_a_name_is_a_file_in_the_cache(application, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_b3_of_the_first_version_is_that_of_keras(tmp_path):
     theirs = keras_model("efficientnet-b3", input_shape=(75, 75, 3))
-    theirs.save_weights(tmp_path / "b3.h5")
+    write_h5(theirs, tmp_path / "b3.h5")
     ours = effnetv2_keras.EfficientNetB3(weights=tmp_path / "b3.h5", input_shape=(75, 75, 3))
     assert_close(ours(pixels(75, 75)), theirs(pixels(75, 75)))
 

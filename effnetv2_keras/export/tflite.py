@@ -24,6 +24,15 @@ _TOLERANCES: dict[str, float] = {"none": 1e-4, "float16": 2e-2, "dynamic": 0.3, 
 _LEAST_AGREEMENT = 0.9
 
 
+def make_interpreter(path: str) -> Any:
+    """Opens a network with LiteRT, which has taken the place of TensorFlow's own interpreter, or with that one."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        Interpreter = tf.lite.Interpreter  # noqa: N806  a class
+    return Interpreter(path)
+
+
 class TfliteExporter(exporter.Exporter):
     """One image of a fixed size at a time: pixels 0..255 ``[1, S, S, 3]`` to logits, float32 ``[1, classes]``.
 
@@ -54,9 +63,9 @@ class TfliteExporter(exporter.Exporter):
         """
         pixels = tf.TensorSpec([1, self.image_size, self.image_size, 3], tf.float32, name="images")
         network = tf.function(lambda images: self.network(images, training=False), autograph=False)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [network.get_concrete_function(pixels)], self.network
-        )
+        held = tf.Module()  # by which the converter finds the weights
+        held.weights = tf_variables(self.network.weights)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([network.get_concrete_function(pixels)], held)
         if self.quantize != "none":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if self.quantize == "float16":
@@ -74,7 +83,7 @@ class TfliteExporter(exporter.Exporter):
 
         @functools.cache  # resizing one would count as a part of every call's time
         def interpreter_for(count: int) -> Any:
-            interpreter = tf.lite.Interpreter(path)  # on one thread, its default; several stall where cores are busy
+            interpreter = make_interpreter(path)  # on one thread, its default; several stall where cores are busy
             (source,) = interpreter.get_input_details()
             interpreter.resize_tensor_input(source["index"], [count, *source["shape"][1:]])
             interpreter.allocate_tensors()

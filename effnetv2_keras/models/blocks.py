@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import layers, training_pass
 from effnetv2_keras.models.package import PACKAGE
 from effnetv2_keras.models.rematerialization import rematerialize
 from effnetv2_keras.specs import BlockKind, BlockSpec
 
 
-class Block(tf.keras.layers.Layer):
+class Block(layers.Compound):
     """What all blocks share: their settings, drop-path and the residual connection.
 
     Args:
@@ -55,12 +56,17 @@ class Block(tf.keras.layers.Layer):
         self.drop_path_rate = drop_path_rate
         self._freeze_bn = freeze_bn
         self.branch = self._make_branch()
+        for part in self.branch if IS_KERAS_3 else ():  # whose lists tf.train.Checkpoint would not look into
+            setattr(self, part.name, part)
         if self.spec.has_residual:
             self.drop_path = layers.DropPath(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
 
     def _make_branch(self) -> list[tf.keras.layers.Layer]:
         """Creates the layers between the block's input and its residual sum, in order."""
         raise NotImplementedError
+
+    def _parts(self) -> list[tf.keras.layers.Layer]:
+        return list(self.branch)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, input_filters]`` to ``[N, ceil(H / stride), ceil(W / stride), output_filters]``."""

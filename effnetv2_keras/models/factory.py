@@ -10,6 +10,7 @@ from typing import Any, Callable, Literal, Union
 import tensorflow as tf
 
 from effnetv2_keras import specs, variants
+from effnetv2_keras.keras_version import require_tensorflow
 from effnetv2_keras.models import blocks, layers
 
 Pooling = Literal["avg", "max"]
@@ -70,8 +71,9 @@ def build_model(
         A functional model. Pooled features, logits and probabilities are float32 whatever the policy.
 
     Raises:
-        ValueError: if a setting is unknown or out of range.
+        ValueError: if a setting is unknown or out of range, or Keras computes with anything but TensorFlow.
     """
+    require_tensorflow()
     spec = variants.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
     _check_settings(survival_prob, bn_momentum, bn_epsilon, activation, dtype, include_top, num_classes, pooling)
     prefix = f"{name}_" if name else ""

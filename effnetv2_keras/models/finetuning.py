@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.keras_version import sublayers
 from effnetv2_keras.models.factory import layers_by_role
 
 
@@ -61,7 +62,7 @@ def set_trainable(
         chosen = chosen[chosen.index(trainable_from) :]
     for role, layer in roles.items():
         layer.trainable = role in chosen
-        for part in layer.submodules if freeze_bn else ():
+        for part in sublayers(layer) if freeze_bn else ():
             if isinstance(part, tf.keras.layers.BatchNormalization):
                 part.trainable = False
 

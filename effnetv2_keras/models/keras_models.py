@@ -11,6 +11,7 @@ from typing import Any, Callable
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.keras_version import require_keras_2, sublayers
 from effnetv2_keras.models import training_pass
 from effnetv2_keras.models.factory import preprocessing_layer
 from effnetv2_keras.models.layers import HeadDropout
@@ -51,8 +52,10 @@ def build_keras_model(
 
     Raises:
         UsageError: if there is no such network; if it is no functional model that gives logits for images of any size;
-            or for a wish about the normalisation of a network that normalises pixels itself.
+            or for a wish about the normalisation of a network that normalises pixels itself. Also if ``tf.keras`` is
+            Keras 3.
     """
+    require_keras_2(spec.name)
     name = spec.name[len(KERAS) :]
     function = _own_function(spec.name) if ":" in name else _application(name)
     made = function(num_classes)
@@ -87,7 +90,7 @@ def normalises_itself(model: tf.keras.Model) -> bool:
 
 def has_head_dropout(model: tf.keras.Model) -> bool:
     """Whether the dropout rate of a stage changes anything."""
-    return any(isinstance(layer, HeadDropout) for layer in model.submodules)
+    return any(isinstance(layer, HeadDropout) for layer in sublayers(model))
 
 
 def _application(name: str) -> Callable[[int], Any]:

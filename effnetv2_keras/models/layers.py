@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import stochastic
 from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.package import PACKAGE
@@ -66,8 +68,29 @@ class Conv(tf.keras.layers.Conv2D):
         return self.activation(tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs)
 
 
+class Compound(tf.keras.layers.Layer):
+    """A layer of layers that are called one after the other; Keras 3 wants to be told more of such."""
+
+    def _parts(self) -> list[tf.keras.layers.Layer]:
+        """The layers with weights, in the order of the calls; no property, which Keras would save as an attribute."""
+        raise NotImplementedError
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the variables for inputs of a shape; with Keras 2 the parts make theirs when they are first called."""
+        shape = input_shape
+        for part in self._parts() if IS_KERAS_3 else ():
+            part.trainable &= self.trainable  # which the layer's config may set, and the parts would not know
+            part.build(shape)
+            shape = part.compute_output_shape(shape)
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Gives the shape of what ``call`` returns."""
+        return functools.reduce(lambda shape, part: part.compute_output_shape(shape), self._parts(), input_shape)
+
+
 @tf.keras.utils.register_keras_serializable(PACKAGE)
-class ConvNorm(tf.keras.layers.Layer):
+class ConvNorm(Compound):
     """Convolution without bias, BatchNorm, and an activation if one is given.
 
     Args:
@@ -115,6 +138,9 @@ class ConvNorm(tf.keras.layers.Layer):
             momentum=bn_momentum, epsilon=bn_epsilon, trainable=not freeze_bn, dtype=self.dtype_policy, name="norm"
         )
 
+    def _parts(self) -> list[tf.keras.layers.Layer]:
+        return [self.conv, self.norm]
+
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), filters]``."""
         outputs = self.norm(self.conv(inputs, training=training), training=training)
@@ -135,7 +161,7 @@ class ConvNorm(tf.keras.layers.Layer):
 
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
-class SqueezeExcite(tf.keras.layers.Layer):
+class SqueezeExcite(Compound):
     """Scales every channel by a gate in (0, 1) computed from the image's channel means.
 
     Args:
@@ -156,6 +182,9 @@ class SqueezeExcite(tf.keras.layers.Layer):
         return Conv(
             filters, 1, activation=activation, kernel_initializer=conv_initializer(), dtype=self.dtype_policy, name=name
         )
+
+    def _parts(self) -> list[tf.keras.layers.Layer]:
+        return [self.reduce, self.expand]
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, filters]`` to the same shape."""

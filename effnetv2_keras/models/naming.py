@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.keras_version import path_of
 
 
 def is_nested(layer: tf.keras.layers.Layer) -> bool:
@@ -44,6 +45,6 @@ def variable_names(layers: Mapping[str, tf.keras.layers.Layer]) -> dict[int, str
     names = {}
     for key, layer in layers.items():
         for variable in layer.weights:
-            before, found, path = variable.name.partition(f"{layer.name}/")
-            names[id(variable)] = f"{key}/{(path if found else before).split(':')[0]}"
+            before, found, path = path_of(variable).partition(f"{layer.name}/")
+            names[id(variable)] = f"{key}/{path if found else before}"
     return names

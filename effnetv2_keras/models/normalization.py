@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from effnetv2_keras.keras_version import require_keras_2
 from effnetv2_keras.models import training_pass
 from effnetv2_keras.models.gradients import with_gradient
 from effnetv2_keras.models.package import PACKAGE
@@ -32,6 +33,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
         """Maps ``[N, ..., channels]`` to the same shape."""
         if not (training and self.trainable and training_pass.current().sync_bn):
             return super().call(inputs, training=training, mask=mask)
+        require_keras_2("training_scope(sync_bn=True)")
         with tf.name_scope("synchronized"):
             return self._normalize_over_replicas(tf.cast(inputs, self.compute_dtype))
 

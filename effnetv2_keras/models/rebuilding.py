@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.keras_version import sublayers
 from effnetv2_keras.models.layers import Dropout, DropPath, HeadDropout
 from effnetv2_keras.models.naming import is_nested, leaf_layers
 from effnetv2_keras.models.normalization import BatchNorm
@@ -170,7 +171,7 @@ def _strength(layer: tf.keras.layers.Layer) -> float:
 
 def _refuse_stock_layers(model: tf.keras.Model) -> None:
     """Refuses what is left of Keras' own layers that this package has others for: they are inside of other layers."""
-    for layer in model.submodules:
+    for layer in sublayers(model):
         if isinstance(layer, _RANDOM) and _strength(layer):
             raise UsageError(
                 f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers of its own, {NOT_REPEATED}"

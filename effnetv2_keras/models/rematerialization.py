@@ -7,6 +7,7 @@ from typing import Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.keras_version import require_keras_2
 from effnetv2_keras.models import stochastic, training_pass
 from effnetv2_keras.models.gradients import with_gradient
 
@@ -26,7 +27,9 @@ def rematerialize(
 
     Raises:
         ValueError: outside any ``stochastic_scope``.
+        UsageError: with Keras 3.
     """
+    require_keras_2("training_scope(rematerialize=True)")
     draws, scope = stochastic.position(), training_pass.current()
     for variable in variables:
         variable.read_value()  # which is how a tape comes to watch it

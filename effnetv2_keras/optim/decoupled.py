@@ -9,7 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras.errors import UsageError
 from effnetv2_keras.optim.schedules import WeightDecay
 from effnetv2_keras.optim.tf1 import AdamTF1, LearningRate
 
@@ -42,10 +41,43 @@ class AdamW(AdamTF1):
         self._weight_decay = weight_decay
 
 
+class LAMB(tf.keras.optimizers.Adam):
+    """TensorFlow Addons' LAMB (arXiv 1904.00962) where there are no Addons, as beyond TensorFlow 2.15.
+
+    Args:
+        learning_rate: a number or a schedule.
+        weight_decay: over the steps.
+        not_decayed: variables without weight decay, which are not scaled either.
+    """
+
+    def __init__(
+        self, learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[tf.Variable] = ()
+    ) -> None:
+        super().__init__(learning_rate, epsilon=1e-6, jit_compile=False, name="LAMB")
+        self._decay = weight_decay
+        self._not_decayed = {self._var_key(variable) for variable in not_decayed}
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Updates one variable and its slots."""
+        key, dtype = self._var_key(variable), variable.dtype
+        mean, square = self._momentums[self._index_dict[key]], self._velocities[self._index_dict[key]]
+        beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
+        step = tf.cast(self.iterations + 1, dtype)
+        mean.assign(mean * beta_1 + gradient * (1 - beta_1))
+        square.assign(square * beta_2 + gradient * gradient * (1 - beta_2))
+        update = mean / (1 - beta_1**step) / (tf.sqrt(square / (1 - beta_2**step)) + self.epsilon)
+        scale = tf.constant(1.0, dtype)
+        if key not in self._not_decayed:
+            update += tf.cast(self._decay(self.iterations), dtype) * variable
+            norm, update_norm = tf.norm(variable), tf.norm(update)
+            scale = tf.where((norm > 0) & (update_norm > 0), tf.math.divide_no_nan(norm, update_norm), 1)
+        variable.assign_sub(scale * tf.cast(self.learning_rate, dtype) * update)
+
+
 def make_lamb(
     learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[tf.Variable] = ()
 ) -> Any:
-    """Makes TensorFlow Addons' LAMB (arXiv 1904.00962), an optimizer for large batches.
+    """Makes LAMB (arXiv 1904.00962), an optimizer for large batches: TensorFlow Addons', or ``LAMB`` without them.
 
     A variable's step is Adam's plus ``weight_decay(step)`` times the variable, scaled to the norm of the variable
     (``beta_1`` 0.9, ``beta_2`` 0.999, ``epsilon`` 1e-6: Addons' defaults). Variables without weight decay are not
@@ -57,24 +89,17 @@ def make_lamb(
         not_decayed: variables without weight decay.
 
     Returns:
-        A ``tf.keras.optimizers.legacy.Optimizer``.
-
-    Raises:
-        UsageError: if TensorFlow Addons cannot be imported.
+        A ``tf.keras.optimizers.legacy.Optimizer`` of Addons, or a ``tf.keras.optimizers.Optimizer``.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that Addons is no longer developed
-            from tensorflow_addons.optimizers import LAMB
-    except (ImportError, AttributeError) as error:  # an AttributeError where it does not know this TensorFlow
-        raise UsageError(
-            f"train.optimizer is 'lamb', which comes from TensorFlow Addons, and that cannot be imported: {error}. "
-            "Run `pip install tensorflow-addons==0.23.0` (TensorFlow 2.15 is the last that it supports), or use "
-            "train.optimizer=adamw, which needs no Addons."
-        ) from error
+            from tensorflow_addons import optimizers as addons
+    except (ImportError, AttributeError):  # an AttributeError where it does not know this TensorFlow
+        return LAMB(learning_rate, weight_decay=weight_decay, not_decayed=not_decayed)
     names = "|".join(re.escape(variable.name.split(":")[0]) for variable in not_decayed)
     # The name of the second replica's copy of a variable is "kernel/replica_1:0".
     excluded = [rf"^(?:{names})(?:/replica_\d+)?:\d+$"] if names else None
-    optimizer = LAMB(learning_rate, exclude_from_weight_decay=excluded)
+    optimizer = addons.LAMB(learning_rate, exclude_from_weight_decay=excluded)
     optimizer.weight_decay = lambda: weight_decay(optimizer.iterations)
     return optimizer

@@ -49,12 +49,11 @@ def make_optimizer(
         not_decayed: variables that it does not apply to.
 
     Returns:
-        A ``tf.keras.optimizers.Optimizer``; for "lamb", a ``tf.keras.optimizers.legacy.Optimizer``. Both have
-        ``apply_gradients`` and ``iterations``.
+        A ``tf.keras.optimizers.Optimizer``; for "lamb", where TensorFlow Addons has it, a
+        ``tf.keras.optimizers.legacy.Optimizer``. Both have ``apply_gradients`` and ``iterations``.
 
     Raises:
         ValueError: for an unknown name.
-        UsageError: for "lamb" where TensorFlow Addons cannot be imported.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"Unknown optimizer {name!r}; use one of: {', '.join(OPTIMIZERS)}.")

@@ -9,7 +9,7 @@ from typing import Any, Callable
 import tensorflow as tf
 
 
-@tf.keras.saving.register_keras_serializable(package="effnetv2_keras")
+@tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
 class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate as a function of the global step, continuous across the stages of a run.
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 LearningRate = Union[float, tf.keras.optimizers.schedules.LearningRateSchedule]
 
 
-@tf.keras.saving.register_keras_serializable(package="effnetv2_keras")
+@tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
 class RMSpropTF1(tf.keras.optimizers.Optimizer):
     """RMSProp as in TensorFlow 1 (``tf.compat.v1.train.RMSPropOptimizer``).
 
@@ -86,7 +86,7 @@ class RMSpropTF1(tf.keras.optimizers.Optimizer):
         }
 
 
-@tf.keras.saving.register_keras_serializable(package="effnetv2_keras")
+@tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
 class MomentumTF1(tf.keras.optimizers.Optimizer):
     """SGD with momentum as in TensorFlow 1 (``tf.compat.v1.train.MomentumOptimizer``) and PyTorch.
 
@@ -140,7 +140,7 @@ class MomentumTF1(tf.keras.optimizers.Optimizer):
         }
 
 
-@tf.keras.saving.register_keras_serializable(package="effnetv2_keras")
+@tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
 class AdamTF1(tf.keras.optimizers.Adam):
     """Keras' Adam, rounded as in TensorFlow 1 (``tf.compat.v1.train.AdamOptimizer``): one kernel, one pass.
 

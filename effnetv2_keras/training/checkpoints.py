@@ -13,6 +13,7 @@ from absl import logging
 
 from effnetv2_keras import specs
 from effnetv2_keras.config import Config
+from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.training.checkpoint_files import CheckpointFiles, checkpoint_bytes
 from effnetv2_keras.training.disk import (
     NoRoomError,
@@ -25,6 +26,7 @@ from effnetv2_keras.training.disk import (
 )
 from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.state import TrainState, build_for
+from effnetv2_keras.weights import load_weights
 
 BEST_METRIC = "best.json"
 Which = Literal["best", "latest"]
@@ -261,7 +263,11 @@ def load_trained(
     model = build_for(config, spec, len(class_names))
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     role = "ema_model" if use_ema and config.train.ema_decay else "model"
-    status = tf.train.Checkpoint(**{role: model, "step": step}).restore(path)
+    if IS_KERAS_3:  # which tracks the parts of a model under other names
+        load_weights(model, path, prefer_ema=use_ema)
+        status = tf.train.Checkpoint(step=step).restore(path)
+    else:
+        status = tf.train.Checkpoint(**{role: model, "step": step}).restore(path)
     status.assert_existing_objects_matched().expect_partial()
     return Trained(model, config, class_names, int(step.numpy()), spec)
 

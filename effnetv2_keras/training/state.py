@@ -10,6 +10,7 @@ import tensorflow as tf
 from effnetv2_keras import specs
 from effnetv2_keras.config import Config, TrainConfig
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.keras_version import require_keras_2
 from effnetv2_keras.models.factory import build_model
 from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.models.keras_models import build_keras_model
@@ -155,8 +156,9 @@ def create_state(
 
     Raises:
         UsageError: if ``train.varsexp`` matches nothing, ``train.trainable_from`` or ``trainable_layers`` name no
-            layer, or the optimizer's library is missing.
+            layer, or ``tf.keras`` is Keras 3.
     """
+    require_keras_2("Training")
     train = config.train
     spec = spec or config.spec
     tf.keras.utils.set_random_seed(train.seed)

@@ -1,8 +1,8 @@
 """HDF5 files: of ``tf.keras.applications``, and of this package's models.
 
 ``model.save_weights("x.h5")`` and ``model.save("x.h5")`` write ``<layer>/<variable>:0``, in a nested model behind the
-model's own name. The layer names of ``tf.keras.applications`` are those of keras-team/keras,
-``keras/src/applications/efficientnet.py`` and ``efficientnet_v2.py``.
+model's own name; Keras 3 only does the latter, and without ``:0``. The layer names of ``tf.keras.applications`` are
+those of keras-team/keras, ``keras/src/applications/efficientnet.py`` and ``efficientnet_v2.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 import h5py
 import numpy as np
 
+from effnetv2_keras.keras_version import as_in_keras_2
 from effnetv2_keras.specs import BlockKind
 from effnetv2_keras.weights import positions
 from effnetv2_keras.weights.layout import WeightsFile
@@ -43,7 +44,7 @@ _PARTS = {
 _BLOCK = re.compile(rf"block(\d+)([a-z])_({'|'.join(_PARTS)})")
 _OURS = re.compile(
     r"(?:.*[/_])?(stem|head|block_\d+|classifier)/"
-    r"((?:(?:expand|depthwise|project)/)?(?:conv|norm)/\w+|squeeze_excite/(?:reduce|expand)/\w+|kernel|bias):0"
+    r"((?:(?:expand|depthwise|project)/)?(?:conv|norm)/\w+|squeeze_excite/(?:reduce|expand)/\w+|kernel|bias)(?::0)?"
 )
 _OPTIMIZER = ("optimizer_weights/", "optimizer/")
 
@@ -75,18 +76,19 @@ def _read(file: h5py.File, kinds: Sequence[BlockKind]) -> WeightsFile:
 
 
 def _applications_table(paths: Iterable[str]) -> dict[str, str]:
-    """Names the weights of ``tf.keras.applications``: ``.../<layer>/<variable>:0``."""
-    split = {path: path[:-2].split("/")[-2:] for path in paths if "/" in path and path.endswith(":0")}
+    """Names the weights of ``tf.keras.applications``: ``.../<layer>/<variable>:0``, without ``:0`` in Keras 3."""
+    split = {path: path.removesuffix(":0").split("/")[-2:] for path in paths if "/" in path}
     blocks = {match[0]: match for layer, _ in split.values() if (match := _BLOCK.fullmatch(layer))}
     order = sorted({(int(match[1]), match[2]) for match in blocks.values()})
     layers = {
         layer: f"block_{order.index((int(match[1]), match[2]))}/{_PARTS[match[3]]}" for layer, match in blocks.items()
     }
     layers.update(_LAYERS)
-    return {path: f"{layers[layer]}/{variable}" for path, (layer, variable) in split.items() if layer in layers}
+    named = {path: f"{layers[layer]}/{variable}" for path, (layer, variable) in split.items() if layer in layers}
+    return {path: as_in_keras_2(name) for path, name in named.items()}
 
 
 def _our_table(paths: Iterable[str]) -> dict[str, str]:
     """Names the weights of a model of ``build_model``: they bear canonical names behind the model's own."""
     matches = ((path, _OURS.fullmatch(path)) for path in paths)
-    return {path: f"{match[1]}/{match[2]}" for path, match in matches if match}
+    return {path: as_in_keras_2(f"{match[1]}/{match[2]}") for path, match in matches if match}

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from effnetv2_keras.keras_version import as_in_keras_2
 from effnetv2_keras.specs import BlockKind
 from effnetv2_keras.weights.layout import NORM_KINDS, conv_parts
 
 _CLASSES: dict[str, BlockKind] = {"fused_mb_conv": "fused_mbconv", "mb_conv": "mbconv"}
 _HDF5 = re.compile(r"layers/(conv_norm|fused_mb_conv|mb_conv|dense)(?:_(\d+))?/(?:(.+)/)?vars/(\d+)")
 _HDF5_CONV = re.compile(r"branch/conv_norm(?:_(\d+))?/(conv|norm)")
-_GRAPH = re.compile(r"(?:(\w+)/)?layer_with_weights-(\d+)/([\w/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
+_GRAPH = re.compile(
+    r"(?:(\w+)/)?(?:layer_with_weights-|_operations/)(\d+)/([\w/]+)/\.ATTRIBUTES/VARIABLE_VALUE"  # Keras 2, Keras 3
+)
+_IN_BLOCK = re.compile("(branch|expand|depthwise|project|squeeze_excite)/")
 _GRAPH_CONV = re.compile(r"branch/(\d+)/((?:conv|norm)/\w+)")
 
 
@@ -71,13 +75,13 @@ def checkpoint_table(keys: Iterable[str], *, prefer_ema: bool) -> dict[str, str]
     layers: dict[int, dict[str, str]] = {}
     for key, match in found:
         if match[1] == root:
-            layers.setdefault(int(match[2]), {})[match[3]] = key
+            layers.setdefault(int(match[2]), {})[as_in_keras_2(match[3])] = key
     table, blocks = {}, 0
     for number, parts in sorted(layers.items()):
-        if any(part.startswith("branch/") for part in parts):
+        if any(map(_IN_BLOCK.match, parts)):
             role, blocks = f"block_{blocks}", blocks + 1
         else:
-            role = "classifier" if "kernel" in parts else "head" if number else "stem"
+            role = "classifier" if "kernel" in parts else "stem" if number == min(layers) else "head"
         table.update({key: f"{role}/{part}" for part, key in _named_branch(parts).items()})
     return table
 

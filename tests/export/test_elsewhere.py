@@ -25,7 +25,11 @@ TFLITE = """
 import sys
 sys.modules["effnetv2_keras"] = None
 import tensorflow as tf
-interpreter = tf.lite.Interpreter(sys.argv[1] + "/model.tflite")
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    Interpreter = tf.lite.Interpreter
+interpreter = Interpreter(sys.argv[1] + "/model.tflite")
 interpreter.allocate_tensors()
 (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
 def run(images):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from effnetv2_keras.data.splits import Splits
-from effnetv2_keras.export import Comparison, ExportError, ExportReport, export_model
+from effnetv2_keras.export import Comparison, ExportError, ExportReport, export_model, tflite
 from effnetv2_keras.export.tflite import TfliteExporter
 from effnetv2_keras.training.checkpoints import Trained
 from tests.export.exports import block_images, block_splits, ending_in, rebuilt
@@ -31,9 +31,9 @@ def reports(trained: Trained, splits: Splits, tmp_path_factory: pytest.TempPathF
     }
 
 
-def interpret(path: pathlib.Path, images: np.ndarray) -> tuple[tf.lite.Interpreter, np.ndarray]:
+def interpret(path: pathlib.Path, images: np.ndarray) -> tuple[Any, np.ndarray]:
     """Runs a file as its user would, one image at a time."""
-    interpreter = tf.lite.Interpreter(str(path / "model.tflite"))
+    interpreter = tflite.make_interpreter(str(path / "model.tflite"))
     interpreter.allocate_tensors()
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
     logits = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.keras_version import path_of
+
 SALTS = {"kernel": 1, "depthwise_kernel": 1, "gamma": 2, "beta": 3, "bias": 4, "moving_mean": 5, "moving_variance": 6}
 
 
@@ -32,7 +34,7 @@ def fill_at_random(model: tf.keras.Model, seed: int = 0) -> None:
 
 
 def kind_of(variable: tf.Variable) -> str:
-    return variable.name.split("/")[-1].removesuffix(":0")
+    return path_of(variable).split("/")[-1]
 
 
 def _values(kind: str, shape: tuple[int, ...], uniform: np.ndarray) -> np.ndarray:

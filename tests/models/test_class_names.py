@@ -45,9 +45,12 @@ def test_a_class_index_gives_identifiers(tmp_path):
     ]
 
 
+CLASS_INDEX = f"{tf.keras.applications.imagenet_utils.decode_predictions.__module__}.CLASS_INDEX"
+
+
 def test_imagenet_is_the_default(monkeypatch):
     index = {str(number): [f"n{number:08d}", f"name {number}"] for number in range(1000)}
-    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
+    monkeypatch.setattr(CLASS_INDEX, index)
     scores = np.random.default_rng(0).uniform(size=[2, 1000]).astype(np.float32)
     named = decode_predictions(scores, top=3)
     assert named == tf.keras.applications.efficientnet_v2.decode_predictions(scores, top=3)
@@ -58,7 +61,7 @@ def test_without_network_imagenet_says_what_to_do(monkeypatch, tmp_path):
     def no_network(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", None)
+    monkeypatch.setattr(CLASS_INDEX, None)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("socket.create_connection", no_network)
     with pytest.raises(UsageError, match=r"names cannot be had \(.*put imagenet_class_index.json into .*pass labels"):

@@ -16,6 +16,8 @@ from effnetv2_keras.specs import KerasSpec
 from effnetv2_keras.variants import any_spec, get_spec
 from tests import own_networks
 
+pytestmark = pytest.mark.keras_2
+
 OWN = "keras:tests.own_networks:"
 
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras import specs, variants
+from effnetv2_keras.keras_version import path_of
 from effnetv2_keras.models import build_model, layers_by_role
 from effnetv2_keras.specs import ModelSpec
 from tests.models.filling import fill_at_random, fill_by_hash, uniform_hash
@@ -77,7 +78,7 @@ def copy_weights(ours: tf.keras.Model, theirs: tf.keras.Model, spec: ModelSpec) 
             for variable, value in zip(variables, values):
                 variable.assign(value)
             copied += len(values)
-    assert copied == len(ours.variables) == len([v for v in theirs.variables if "normalization" not in v.name])
+    assert copied == len(ours.weights) == len([v for v in theirs.weights if "normalization" not in path_of(v)])
 
 
 def assert_equal(ours, theirs):

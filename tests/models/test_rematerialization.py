@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from effnetv2_keras.models import FusedMBConv, MBConv, stochastic_scope, training_scope
 
+pytestmark = pytest.mark.keras_2
+
 KINDS = [MBConv, FusedMBConv]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights.assign import weight_names
 from tests.models.filling import fill_at_random
@@ -43,3 +44,8 @@ def pixels(height, width, channels=3):
     """Two images of whole numbers 0..255, float32 ``[2, height, width, channels]``."""
     numbers = np.random.default_rng(height).integers(0, 256, [2, height, width, channels])
     return tf.constant(numbers, tf.float32)
+
+
+def write_h5(model, path):
+    """Writes the file ``.h5`` whose weights bear the names of their layers; Keras 3 writes none without the model."""
+    (model.save if IS_KERAS_3 else model.save_weights)(path)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras import specs, variants
+from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import WeightsError, load_weights
 from tests.models.filling import fill_at_random
@@ -192,6 +193,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, raw):
         load_weights(tiny(), tmp_path / "model")
 
 
+@pytest.mark.keras_2
 def test_a_run_gives_its_best_weights_averaged_or_not(tmp_path):
     run = make_run(tmp_path / "run")
     for path, place, prefer_ema in (
@@ -213,6 +215,8 @@ def test_a_checkpoint_of_the_model_alone(tmp_path, raw):
     model = tiny()
     load_weights(model, tf.train.Checkpoint(net=raw).save(str(tmp_path / "net")))
     assert_same_weights(model, raw)
+    if IS_KERAS_3:
+        return
     raw.save_weights(tmp_path / "weights")
     model = tiny()
     load_weights(model, tmp_path / "weights")
