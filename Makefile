@@ -4,7 +4,7 @@ VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo_run
-NETWORKS := tests/models tests/weights tests/export tests/test_applications.py tests/test_pretrained.py
+NETWORKS := tests/environments tests/export tests/models tests/test_applications.py tests/test_pretrained.py tests/weights
 
 .PHONY: demo test test-slow lint bench ablations clean
 
@@ -34,7 +34,7 @@ lint: $(VENV)/dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/dev
-	for script in benchmarks/*.py benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done
+	for script in $(filter-out %/environments.py,$(wildcard benchmarks/*.py)) benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
 ablations: $(VENV)/dev
 	for script in benchmarks/ablations/table_*.py; do PYTHONPATH=. $(BIN)/python $$script; done

@@ -43,13 +43,17 @@ def make_run(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _randomize(state: TrainState, *, seed: int) -> None:
-    """Moves every weight, and the BatchNorm statistics, so that each matters."""
     random = np.random.default_rng(seed)
     for model in state.models.values():
-        model.set_weights([
-            weight * random.uniform(0.7, 1.3, weight.shape) + random.normal(0, 0.05, weight.shape)
-            for weight in model.get_weights()
-        ])  # fmt: skip
+        move_weights(model, random)
+
+
+def move_weights(model: tf.keras.Model, random: np.random.Generator) -> None:
+    """Moves every weight, and the BatchNorm statistics, so that each matters."""
+    model.set_weights([
+        weight * random.uniform(0.7, 1.3, weight.shape) + random.normal(0, 0.05, weight.shape)
+        for weight in model.get_weights()
+    ])  # fmt: skip
 
 
 def random_pixels(height: int, width: int, channels: int = 3, *, seed: int = 0) -> np.ndarray:

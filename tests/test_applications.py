@@ -336,3 +336,16 @@ def test_the_package_alone_needs_no_tensorflow():
     code = "import sys, effnetv2_keras; dir(effnetv2_keras); sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert {*V1, *V2, *ONLY_OURS, "preprocess_input", "decode_predictions", "set_trainable"} <= {*dir(effnetv2_keras)}
+
+
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", pytest.param("EfficientNetV2S", marks=pytest.mark.slow)])
+def test_a_network_in_a_sequential_model_is_fitted_saved_and_loaded(name, tmp_path):
+    base = getattr(effnetv2_keras, name)(include_top=False, weights=None, pooling="avg", input_shape=(40, 33, 3))
+    model = tf.keras.Sequential([base, tf.keras.layers.Dense(3)])
+    model.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = base.get_weights()
+    model.fit(pixels().astype(np.float32), np.array([0, 2]), verbose=0)
+    assert sum(not np.array_equal(old, new) for old, new in zip(before, base.get_weights())) > 0.9 * len(before)
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(pixels()), model(pixels()))

@@ -14,6 +14,7 @@ from effnetv2_keras.data.pipeline import sample_images
 from effnetv2_keras.data.sources import DataError, Source
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.export import exporter
+from effnetv2_keras.keras_version import tf_variables
 
 NUM_CALIBRATION = 100
 """Training images on which ``int8`` measures the range of every activation."""

@@ -35,7 +35,7 @@ class Stopwatch:
         self, config: Config, reference: specs.ModelSpec, strategy: tf.distribute.Strategy, *, num_classes: int
     ) -> None:
         self._make_stepper = functools.partial(
-            _stepper, config, strategy, config.progressive.plan(config.progressive.stages)[-1], num_classes
+            stepper, config, strategy, config.progressive.plan(config.progressive.stages)[-1], num_classes
         )
         self._reference = self._make_stepper(reference)
 
@@ -59,10 +59,10 @@ class Stopwatch:
         return own / references
 
 
-def _stepper(
+def stepper(
     config: Config, strategy: tf.distribute.Strategy, stage: Stage, num_classes: int, spec: specs.ModelSpec
 ) -> Callable[[], None]:
-    """Makes a function that takes a train step and waits for its end."""
+    """Makes a function that takes a train step on random images and waits for its end."""
     state = create_state(
         config, strategy, num_classes=num_classes, steps_per_epoch=1000, total_steps=1_000_000, spec=spec
     )

@@ -14,6 +14,7 @@ from effnetv2_keras import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.keras_version import require_keras_2
 from effnetv2_keras.progressive import remaining
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 from effnetv2_keras.training.run import Run
@@ -46,12 +47,13 @@ def train(
     Raises:
         ConfigError, DataError, RunFolderError, WeightsError: for settings, data, a folder or initial weights that
             cannot be used.
-        UsageError: for a stage that does not fit in memory.
+        UsageError: for a stage that does not fit in memory, or if ``tf.keras`` is Keras 3.
         TrainingDiverged: if the loss, the gradient or a weight becomes NaN or infinite, and ``runtime.nan_policy`` does
             not go back to the last good checkpoint, or did so ``runtime.max_rollbacks`` times; that checkpoint stays.
         Interrupted: if a signal asked the run to end; its state was saved first.
         WorkerLost: if another worker is gone; the last checkpoint stays.
     """
+    require_keras_2("Training")
     strategy = strategy or make_strategy()
     worker, folder = worker_of(strategy), RunFolder(model_dir)
     console = (console or rich.console.Console()) if worker.is_chief else rich.console.Console(quiet=True)

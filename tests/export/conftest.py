@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import pathlib
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import build_model
 from effnetv2_keras.training.checkpoints import Trained, load_trained
-from tests.models.filling import fill_at_random
-from tests.runs import CLASS_NAMES, make_run, run_config
+from tests.runs import CLASS_NAMES, make_run, move_weights, run_config
 from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     if IS_KERAS_3:  # which trains no run
-        config, model = run_config(), build_model(TINY, num_classes=len(CLASS_NAMES))
-        fill_at_random(model)
-        return Trained(model, config, CLASS_NAMES, 10, TINY)
+        tf.keras.utils.set_random_seed(0)
+        model = build_model(TINY, num_classes=len(CLASS_NAMES))
+        move_weights(model, np.random.default_rng(0))
+        return Trained(model, run_config(), CLASS_NAMES, 10, TINY)
     return load_trained(make_run(tmp_path_factory.mktemp("run")), spec=TINY)
 
 

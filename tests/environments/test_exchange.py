@@ -1,0 +1,94 @@
+"""What one environment writes and another reads: each writes all formats, each reads all that were written.
+
+``EFFNETV2_KERAS_PYTHONS`` names interpreters with a colon between; Keras 3 is tried wherever TensorFlow has it.
+``docs/environments.md`` holds the table; ``EFFNETV2_KERAS_WRITE_DOCS=1`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+PYTHONS = [path for path in os.environ.get("EFFNETV2_KERAS_PYTHONS", "").split(os.pathsep) if path]
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS, BEGIN, END = ROOT / "docs" / "environments.md", "<!-- table -->\n", "<!-- end of table -->\n"
+VERSIONS = """
+import effnetv2_keras.environment, importlib.metadata, json
+from effnetv2_keras.keras_version import IS_KERAS_3
+import tensorflow as tf
+package = "keras" if IS_KERAS_3 or tf.__version__.startswith("2.15.") else "tf_keras"
+print(json.dumps([tf.__version__, importlib.metadata.version(package), IS_KERAS_3]))
+"""
+
+
+def run(python: str, keras_3: bool, *command: str):
+    """Runs Python; returns what its last line says."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("TF_USE_LEGACY_KERAS", None)
+    if keras_3:
+        environment["TF_USE_LEGACY_KERAS"] = "0"
+    done = subprocess.run([python, *command], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def environments() -> dict[str, tuple[str, bool]]:
+    """Interpreter, and whether with Keras 3, by a name for the table."""
+    found = {}
+    for python in PYTHONS:
+        for keras_3 in (False, True):
+            tensorflow, keras, is_keras_3 = run(python, keras_3, "-c", VERSIONS)
+            if is_keras_3 == keras_3:
+                found[f"TensorFlow {tensorflow}, Keras {keras}"] = python, keras_3
+    return found
+
+
+def table(outcomes: dict[str, dict[str, dict[str, str]]]) -> str:
+    """One row for each way to read; ``outcomes`` by writer, reader and way."""
+    names = list(outcomes)
+    ways = list(max((outcome for readers in outcomes.values() for outcome in readers.values()), key=len))
+    lines = [
+        "| " + " | ".join(["", *(f"written by {name}" for name in names)]) + " |",
+        "| --- " * (1 + len(names)) + "|",
+    ]
+    for way in ways:
+        cells = []
+        for writer in names:
+            readers = [reader for reader in names if outcomes[writer][reader].get(way) == "yes"]
+            written = way in outcomes[writer][writer]
+            short = [reader.rpartition(", ")[2] for reader in readers]
+            cells.append("all" if len(readers) == len(names) else ", ".join(short) if written else "not written")
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.skipif(len(PYTHONS) < 2, reason="EFFNETV2_KERAS_PYTHONS names no two interpreters")
+def test_what_one_writes_the_others_read(tmp_path):
+    found = environments()
+    script = str(ROOT / "tests" / "environments" / "exchange.py")
+    for name, where in found.items():
+        run(*where, script, "write", str(tmp_path / name))
+    outcomes = {}
+    for writer in found:
+        outcomes[writer] = {}
+        for number, (reader, where) in enumerate(found.items()):
+            copy = tmp_path / f"{writer} {number}"  # a run that goes on is changed by it
+            shutil.copytree(tmp_path / writer, copy)
+            outcomes[writer][reader] = run(*where, script, "read", str(copy))
+    assert all(
+        outcomes[name][name][way] == "yes" for name in found for way in outcomes[name][name] if "goes on" not in way
+    )
+    refusals = [
+        text for readers in outcomes.values() for ways in readers.values() for text in ways.values() if text != "yes"
+    ]
+    assert not [text for text in refusals if text.startswith("differs")], refusals
+    assert all("cannot be imported" in t or "Could not" in t or "batch_shape" in t or "Keras 2" in t for t in refusals)
+    before, rest = DOCS.read_text().split(BEGIN)
+    if os.environ.get("EFFNETV2_KERAS_WRITE_DOCS"):
+        DOCS.write_text(before + BEGIN + table(outcomes) + END + rest.split(END)[1])
+    assert table(outcomes) == DOCS.read_text().split(BEGIN)[1].split(END)[0]
