@@ -11,6 +11,7 @@ import tensorflow as tf
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
 from effnetv2_keras.optim import losses
 from effnetv2_keras.training.average_precision import AveragePrecision
+from effnetv2_keras.training.freeing import free_in_background
 
 _TOP = (1, 5)
 Outputs = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
@@ -73,8 +74,9 @@ class Evaluator:
         """
         totals: dict[str, Any] = {}
         rankings: dict[str, AveragePrecision] = {}
-        for number, batch in zip(range(self._steps), self._dataset):
-            sums, scores = self._function(batch)
+        batches = [iter(self._dataset)]
+        for number in range(self._steps):
+            sums, scores = self._function(next(batches[0]))
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value.numpy().astype(np.float64)
             for suffix in self._models if scores else ():
@@ -82,6 +84,7 @@ class Evaluator:
                 ranking.update(scores[suffix], scores["label"], scores["weight"])
             if on_step:
                 on_step(number + 1, self._steps)
+        free_in_background(batches)
         figures = _means(totals)
         for suffix, ranking in rankings.items():
             for name, value in ranking.result().items():

@@ -20,6 +20,7 @@ from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.training.checkpoints import Checkpoints
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.feed import Feed
+from effnetv2_keras.training.freeing import free_in_background
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
 from effnetv2_keras.training.recorder import Recorder
@@ -95,6 +96,7 @@ class Run:
         )
         self._tried: tuple[TrainStep, float] | None = None
         self._stops: Any = None
+        self._batches: Any = None
 
     def _restore(self) -> None:
         """Goes back to the newest good checkpoint, and to the log and learning rate that belong to it."""
@@ -104,7 +106,8 @@ class Run:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """Shows progress and watches the input while the context lasts."""
-        with self.recorder.shown(), self.feed:
+        with self.recorder.shown(), self.feed, contextlib.ExitStack() as stack:
+            stack.callback(self._drop_batches)
             yield
 
     def prepare(self, stop: StopRequest) -> None:
@@ -150,6 +153,7 @@ class Run:
     def enter(self, stage: Stage, step: int) -> None:
         """Makes input and step of a stage ready, to go on after ``step`` finished steps of the run."""
         self.recorder.enter(stage, step)
+        self._drop_batches()
         self._batches = self.feed.batches(stage, step)
         if self._tried and self._tried[0].stage is stage:
             self._step, seconds = self._tried
@@ -157,6 +161,10 @@ class Run:
             self.recorder.clock.note_compiling(seconds)
         else:
             self._step = self._make_step(stage)
+
+    def _drop_batches(self) -> None:
+        box, self._batches = [self._batches], None
+        free_in_background(box)
 
     def steps_until_due(self, stage: Stage, step: int) -> int:
         """Steps that can be taken after ``step`` finished ones without a look at them, ``steps_per_loop`` at most."""
@@ -236,7 +244,7 @@ class Run:
                 "runtime.nan_policy=rollback; or lower train.lr_base, lengthen train.lr_warmup_epoch, set train.gclip, "
                 "or use precision.policy=float32, in a new --model_dir."
             ) from error
-        self._batches = None
+        self._drop_batches()
         self._restore()
         self.state.lr_scale.assign(runtime.rollback_lr_factor ** (done + 1))
         self.recorder.rolled_back(self._stage_at_hand(), self.state.finished_steps, float(self.state.lr_scale))

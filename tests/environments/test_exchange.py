@@ -22,7 +22,7 @@ import effnetv2_keras.environment, importlib.metadata, json
 from effnetv2_keras.keras_version import IS_KERAS_3
 import tensorflow as tf
 package = "keras" if IS_KERAS_3 or tf.__version__.startswith("2.15.") else "tf_keras"
-print(json.dumps([tf.__version__, importlib.metadata.version(package), IS_KERAS_3]))
+print(json.dumps([tf.__version__, f"{package} {importlib.metadata.version(package)}", IS_KERAS_3]))
 """
 
 
@@ -44,7 +44,7 @@ def environments() -> dict[str, tuple[str, bool]]:
         for keras_3 in (False, True):
             tensorflow, keras, is_keras_3 = run(python, keras_3, "-c", VERSIONS)
             if is_keras_3 == keras_3:
-                found[f"TensorFlow {tensorflow}, Keras {keras}"] = python, keras_3
+                found[f"TensorFlow {tensorflow}, {keras}"] = python, keras_3
     return found
 
 
