@@ -96,6 +96,11 @@ def of_64_px(num_classes):
     return _classified(images, images * tf.ones([64, 64, 1]), num_classes)
 
 
+def from_24_px(num_classes):
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, layers.Conv2D(8, 24)(images), num_classes)
+
+
 def by_rows(num_classes):
     images = tf.keras.Input((None, None, 3))
     return _classified(images, layers.Dropout(0.1, noise_shape=(None, 1, 1, 3), name="rows")(images), num_classes)

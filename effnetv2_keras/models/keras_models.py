@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import tensorflow as tf
@@ -33,6 +34,7 @@ def build_keras_model(
     include_preprocessing: bool = True,
     asks_normalization: bool = False,
     dtype: str = "float32",
+    smallest_size: int | None = None,
 ) -> tf.keras.Model:
     """Builds the network with fresh weights, or those that the function gave it; see ``rebuilding.rebuild``.
 
@@ -45,15 +47,16 @@ def build_keras_model(
         include_preprocessing: whether ``preprocessing`` comes before a network that does not normalise pixels itself.
         asks_normalization: whether ``spec.normalization`` is a wish and not the default.
         dtype: one of ``factory.DTYPES``.
+        smallest_size: side of the smallest image that it must take, pixels; None does not try.
 
     Returns:
         A functional model: images ``[N, H, W, 3]`` of any size, pixels 0..255 if they are normalised in it, to float32
         logits ``[N, num_classes]``.
 
     Raises:
-        UsageError: if there is no such network; if it is no functional model that gives logits for images of any size;
-            or for a wish about the normalisation of a network that normalises pixels itself. Also if ``tf.keras`` is
-            Keras 3.
+        UsageError: if there is no such network; if it is no functional model that gives logits for images of any size,
+            or not for the smallest; or for a wish about the normalisation of a network that normalises pixels itself.
+            Also if ``tf.keras`` is Keras 3.
     """
     require_keras_2(spec.name)
     name = spec.name[len(KERAS) :]
@@ -64,7 +67,7 @@ def build_keras_model(
     try:
         network = rebuild(flat, bn_momentum=bn_momentum, dtype=dtype)
         _check_types(network)
-        _try_out(network, made.input_shape[1:3])
+        _try_out(network, [32 + (side or 64) for side in made.input_shape[1:3]])
     except UsageError as error:
         raise UsageError(f"{spec.name}: {error}") from error
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
@@ -72,8 +75,10 @@ def build_keras_model(
         takes = f"needs images of one size, {height} x {width} px" if height else "does not take every size of images"
         raise UsageError(
             f"{spec.name} {takes}, but that changes from stage to stage. Replace Flatten by GlobalAveragePooling2D, "
-            f"and whatever else counts on the size. ({str(error).strip().splitlines()[0]})"
+            f"and whatever else counts on the size. ({_first_line(error)})"
         ) from error
+    if smallest_size is not None:
+        _try_smallest(network, spec.name, smallest_size)
     if normalises_itself(network):
         _refuse_normalization(spec, include_preprocessing, asks_normalization)
         return network
@@ -170,20 +175,34 @@ def _check_types(model: tf.keras.Model) -> None:
         )
 
 
-def _try_out(model: tf.keras.Model, size: tuple[int | None, int | None]) -> None:
-    """Traces a call in training, with images of another size than those that the model was made for.
+def _try_smallest(model: tf.keras.Model, name: str, size: int) -> None:
+    """Refuses a network for which the smallest images are too small."""
+    try:
+        _try_out(model, [size, size])
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        raise UsageError(
+            f"{name} cannot take images of {size} x {size} px, which are the smallest of this run. Raise "
+            f"progressive.image_size.start, and eval.isize if that is lower. ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _try_out(model: tf.keras.Model, size: Sequence[int]) -> None:
+    """Traces a call in training with images of a size, pixels.
 
     Raises:
         UsageError: if an operation draws random numbers from a state.
-        ValueError: if the model counts on the size.
+        ValueError: if the model counts on another size.
     """
-    height, width = (32 + (side or 64) for side in size)
 
     def call(images: tf.Tensor) -> tf.Tensor:
         with stochastic_scope(tf.zeros([2], tf.int32)), training_pass.repeat(training_pass.current()):
             return model(images, training=True)
 
-    function = tf.function(call, autograph=False).get_concrete_function(tf.TensorSpec([2, height, width, 3]))
+    function = tf.function(call, autograph=False).get_concrete_function(tf.TensorSpec([2, *size, 3]))
     graph = function.graph.as_graph_def()
     inner = [node for called in graph.library.function for node in called.node_def]
     drawing = [node.name for node in (*graph.node, *inner) if _DRAWS.match(node.op)]

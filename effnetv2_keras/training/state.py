@@ -72,6 +72,7 @@ def build_for(config: Config, spec: specs.AnySpec, num_classes: int) -> tf.keras
     """
     if isinstance(spec, specs.KerasSpec):
         _check_settings(config, spec)
+        sizes = [stage.image_size for stage in config.plan(config.progressive.stages)]
         model = build_keras_model(
             spec,
             num_classes=num_classes,
@@ -79,6 +80,7 @@ def build_for(config: Config, spec: specs.AnySpec, num_classes: int) -> tf.keras
             include_preprocessing=config.model.include_preprocessing,
             asks_normalization=config.model.normalization is not None,
             dtype=config.precision.policy,
+            smallest_size=min(config.eval_size, *sizes),
         )
     else:
         model = _build_from_blocks(config, spec, num_classes)

@@ -186,6 +186,15 @@ def test_messages(name, message):
         built(name)
 
 
+def test_images_that_are_too_small():
+    message = (
+        r"from_24_px cannot take images of 23 x 23 px, which are the smallest of this run. Raise progressive.image_s"
+    )
+    built(OWN + "from_24_px", smallest_size=24)
+    with pytest.raises(UsageError, match=message):
+        built(OWN + "from_24_px", smallest_size=23)
+
+
 def test_two_layers_of_one_name():
     with pytest.raises(UsageError, match="'twins' has two layers called 'same'; give each a name of its own"):
         layers_by_name(built(OWN + "twins", include_preprocessing=False))
