@@ -36,7 +36,6 @@ def test_measures_each_format_at_each_batch_size_in_its_own_process(trained: Tra
         assert 0 < row.median_ms <= row.p90_ms < 10_000
         assert row.images_per_second == pytest.approx(1000 * row.batch_size / row.median_ms)
     for one, many in (result.rows[:2], result.rows[2:]):
-        assert one.median_ms < many.median_ms < 48 * one.median_ms
         assert one.peak_megabytes <= many.peak_megabytes
     assert 50 < result.bare_megabytes < min(row.peak_megabytes for row in result.rows)
     assert result.megabytes["keras"] > result.megabytes["tflite float16"] > 0

@@ -12,4 +12,4 @@ def free_in_background(box: list[Any]) -> None:
     tf.data's tuning thread sleeps for as long as the iterator has been in use, a minute at most, and freeing the
     iterator waits for it: it is woken before the flag is set that it looks at, so that often it goes on sleeping.
     """
-    threading.Thread(target=box.clear, daemon=True).start()
+    threading.Thread(target=box.clear).start()  # no daemon: Python cannot end one in the middle of this
