@@ -48,8 +48,8 @@ def test_networks_take_what_tensorflow_has():
 
 
 @NEEDS_CHOICE
-def test_training_is_refused_where_tensorflow_came_first():
-    code = "import tensorflow\nfrom effnetv2_keras import Config, train\ntrain(Config(), 'run')"
+def test_training_is_refused_where_keras_3_came_first():
+    code = "import tensorflow\ntensorflow.keras.Model\nfrom effnetv2_keras import Config, train\ntrain(Config(), 'run')"
     text = printed_by(code)
     assert "UsageError: Training needs Keras 2, but tf.keras is Keras 3." in text
     assert "set TF_USE_LEGACY_KERAS=1 or `import effnetv2_keras.environment` before anything" in text
