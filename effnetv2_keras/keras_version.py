@@ -30,8 +30,8 @@ def require_keras_2(what: str) -> None:
     if IS_KERAS_3:
         raise UsageError(
             f"{what} needs Keras 2, but tf.keras is Keras {tf.keras.__version__} already. Install tf_keras of "
-            "TensorFlow's version, and set TF_USE_LEGACY_KERAS=1 or `import effnetv2_keras.environment` before anything "
-            "imports TensorFlow. (With Keras 3 networks can be built, given weights, fitted and saved.)"
+            "TensorFlow's version, and set TF_USE_LEGACY_KERAS=1 or `import effnetv2_keras.environment` before "
+            "anything imports TensorFlow. (With Keras 3 networks can be built, given weights, fitted and saved.)"
         )
 
 
