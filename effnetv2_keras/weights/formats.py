@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import safetensors
 import tensorflow as tf
 
-from effnetv2_keras.specs import BlockKind
 from effnetv2_keras.weights import hdf5, registry, tf_checkpoint, timm
 from effnetv2_keras.weights.layout import WeightsFile
 from effnetv2_keras.weights.report import WeightsError
@@ -42,19 +41,19 @@ _UNREADABLE = (
 """What the readers' libraries raise for damaged files."""
 
 
-def read(path: pathlib.Path, *, kinds: Sequence[BlockKind], prefer_ema: bool) -> WeightsFile:
+def read(path: pathlib.Path, *, names: Sequence[str], prefer_ema: bool) -> WeightsFile:
     """Reads the weights in a file or folder of any known format.
 
     Args:
         path: the file or folder, or the prefix of a checkpoint.
-        kinds: of the blocks of the model that the weights are for, in order.
+        names: canonical ones of the model that the weights are for.
         prefer_ema: take the moving averages of the weights where the file has them.
 
     Raises:
         WeightsError: if there is nothing, its format is unknown, or it cannot be read.
     """
     try:
-        file = _read(path, kinds, prefer_ema)
+        file = _read(path, names, prefer_ema)
     except WeightsError:
         raise
     except _UNREADABLE as error:
@@ -64,15 +63,15 @@ def read(path: pathlib.Path, *, kinds: Sequence[BlockKind], prefer_ema: bool) ->
     return file
 
 
-def _read(path: pathlib.Path, kinds: Sequence[BlockKind], prefer_ema: bool) -> WeightsFile:
+def _read(path: pathlib.Path, names: Sequence[str], prefer_ema: bool) -> WeightsFile:
     if not path.is_file():
         return _read_checkpoint(path, prefer_ema)
     with path.open("rb") as file:
         start = file.read(16)
     if start.startswith(b"PK\x03\x04"):
-        return _read_zip(path, kinds, prefer_ema)
+        return _read_zip(path, names, prefer_ema)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return hdf5.read_hdf5(path, kinds)
+        return hdf5.read_hdf5(path, names)
     if start.startswith(b"\x1f\x8b"):
         return tf_checkpoint.read_archive(path, prefer_ema=prefer_ema)
     if start[8:9] == b"{":  # after the length of the header
@@ -92,9 +91,9 @@ def _read_checkpoint(path: pathlib.Path, prefer_ema: bool) -> WeightsFile:
     )
 
 
-def _read_zip(path: pathlib.Path, kinds: Sequence[BlockKind], prefer_ema: bool) -> WeightsFile:
+def _read_zip(path: pathlib.Path, names: Sequence[str], prefer_ema: bool) -> WeightsFile:
     with zipfile.ZipFile(path) as archive:
         members = archive.namelist()
     if hdf5.KERAS_MEMBER in members:
-        return hdf5.read_keras_archive(path, kinds)
+        return hdf5.read_keras_archive(path, names)
     return timm.read_pickle(path, prefer_ema=prefer_ema)

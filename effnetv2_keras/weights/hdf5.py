@@ -7,6 +7,7 @@ those of keras-team/keras, ``keras/src/applications/efficientnet.py`` and ``effi
 
 from __future__ import annotations
 
+import io
 import pathlib
 import re
 import zipfile
@@ -16,7 +17,6 @@ import h5py
 import numpy as np
 
 from effnetv2_keras.keras_version import as_in_keras_2
-from effnetv2_keras.specs import BlockKind
 from effnetv2_keras.weights import positions
 from effnetv2_keras.weights.layout import WeightsFile
 
@@ -49,26 +49,29 @@ _OURS = re.compile(
 _OPTIMIZER = ("optimizer_weights/", "optimizer/")
 
 
-def read_hdf5(path: pathlib.Path, kinds: Sequence[BlockKind]) -> WeightsFile:
-    """Reads an HDF5 file; ``kinds`` as for ``positions.hdf5_table``."""
+def read_hdf5(path: pathlib.Path, names: Sequence[str]) -> WeightsFile:
+    """Reads an HDF5 file; ``names`` as for ``positions.hdf5_table``."""
     with h5py.File(path, "r") as file:
-        return _read(file, kinds)
+        return _read(file, names)
 
 
-def read_keras_archive(path: pathlib.Path, kinds: Sequence[BlockKind]) -> WeightsFile:
-    """Reads the weights in a ``.keras`` archive; ``kinds`` as for ``positions.hdf5_table``."""
-    with zipfile.ZipFile(path) as archive, archive.open(KERAS_MEMBER) as member, h5py.File(member, "r") as file:
-        return _read(file, kinds)
+def read_keras_archive(path: pathlib.Path, names: Sequence[str]) -> WeightsFile:
+    """Reads the weights in a ``.keras`` archive; ``names`` as for ``positions.hdf5_table``."""
+    with zipfile.ZipFile(path) as archive:
+        member = io.BytesIO(archive.read(KERAS_MEMBER))  # HDF5 jumps about, for which zipfile reads from the start
+    with h5py.File(member, "r") as file:
+        return _read(file, names)
 
 
-def _read(file: h5py.File, kinds: Sequence[BlockKind]) -> WeightsFile:
+def _read(file: h5py.File, names: Sequence[str]) -> WeightsFile:
     paths: list[str] = []
     file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
     named = [path for path in paths if not path.startswith(_OPTIMIZER)]
     tables = {
         "HDF5 of tf.keras.applications": _applications_table(named),
         "HDF5 of this package": _our_table(named),
-        "HDF5 of this package, by position": positions.hdf5_table(named, kinds),
+        "HDF5 of this package, by position": positions.hdf5_table(named, names),
+        "HDF5 of tf.keras.applications, by position": positions.applications_table(named, names),
     }
     kind, table = max(tables.items(), key=lambda item: len(item[1]))
     weights = {name: np.asarray(file[path]) for path, name in table.items()}

@@ -7,8 +7,6 @@ import pathlib
 
 import tensorflow as tf
 
-from effnetv2_keras.models.blocks import Block
-from effnetv2_keras.models.factory import layers_by_role
 from effnetv2_keras.weights import formats, layout, registry
 from effnetv2_keras.weights.assign import assign, weight_names
 from effnetv2_keras.weights.report import WeightReport
@@ -47,10 +45,10 @@ def load_weights(
     Raises:
         WeightsError: if the file cannot be had, read, or fitted; the model is then as it was.
     """
-    shapes = dict(zip(weight_names(model), (tuple(weight.shape) for weight in model.weights)))
+    names = weight_names(model)
+    shapes = dict(zip(names, (tuple(weight.shape) for weight in model.weights)))
     path = pathlib.Path(weights).expanduser()
     if weights in registry.NAMES:
         with_top = shapes.get("classifier/bias") == (1000,)
         path = registry.fetch(str(weights), layout.variant_of(shapes), with_top=with_top, cache_dir=cache_dir)
-    kinds = [layer.kind for layer in layers_by_role(model).values() if isinstance(layer, Block)]
-    return assign(model, formats.read(path, kinds=kinds, prefer_ema=prefer_ema), str(path))
+    return assign(model, formats.read(path, names=names, prefer_ema=prefer_ema), str(path))

@@ -1,4 +1,4 @@
-"""This package's models in files that say where a weight stands in the network, not what it is called.
+"""Models in files that say where a weight stands in the network, not what it is called.
 
 ``model.save_weights("x.weights.h5")`` and ``.keras`` archives count layers by class; object-based checkpoints number
 the layers that have weights, and the members of every list. Tables map a file's names to canonical ones.
@@ -6,6 +6,7 @@ the layers that have weights, and the members of every list. Tables map a file's
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,10 @@ from effnetv2_keras.weights.layout import NORM_KINDS, conv_parts
 
 _CLASSES: dict[str, BlockKind] = {"fused_mb_conv": "fused_mbconv", "mb_conv": "mbconv"}
 _HDF5 = re.compile(r"layers/(conv_norm|fused_mb_conv|mb_conv|dense)(?:_(\d+))?/(?:(.+)/)?vars/(\d+)")
+_APPLICATION = re.compile(r"(.*/)?layers/(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d+)")
+_PARTS = ("expand/", "depthwise/", "squeeze_excite/reduce", "squeeze_excite/expand", "project/")
+"""A block's, in the order in which they are applied."""
+_CLASS_OF_END = {"norm": "batch_normalization", "depthwise/conv": "depthwise_conv2d", "classifier": "dense"}
 _HDF5_CONV = re.compile(r"branch/conv_norm(?:_(\d+))?/(conv|norm)")
 _GRAPH = re.compile(
     r"(?:(\w+)/)?(?:layer_with_weights-|_operations/)(\d+)/([\w/]+)/\.ATTRIBUTES/VARIABLE_VALUE"  # Keras 2, Keras 3
@@ -23,15 +28,19 @@ _IN_BLOCK = re.compile("(branch|expand|depthwise|project|squeeze_excite)/")
 _GRAPH_CONV = re.compile(r"branch/(\d+)/((?:conv|norm)/\w+)")
 
 
-def hdf5_table(paths: Iterable[str], kinds: Sequence[BlockKind]) -> dict[str, str]:
-    """Names the datasets of an HDF5 file that counts layers by class.
+def hdf5_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, str]:
+    """Names the datasets of this package's models in an HDF5 file that counts layers by class.
 
     Args:
         paths: of all datasets.
-        kinds: of the blocks of the model that the weights are for. How blocks of different kinds alternate is not in
+        names: canonical ones of the model that the weights are for. How blocks of different kinds alternate is not in
             the file: where it has as many of each kind as the model, it is as in the model; otherwise, as in all
             named variants, fused blocks come first.
     """
+    blocks = sorted({int(name[6:].split("/")[0]) for name in names if name.startswith("block_")})
+    kinds: list[BlockKind] = [
+        "mbconv" if f"block_{block}/depthwise/conv/depthwise_kernel" in names else "fused_mbconv" for block in blocks
+    ]
     found = [(path, match) for path in paths if (match := _HDF5.fullmatch(path))]
     roles = _hdf5_roles({(match[1], int(match[2] or 0)) for _, match in found}, kinds)
     convs: dict[str, set[int]] = {}
@@ -42,12 +51,10 @@ def hdf5_table(paths: Iterable[str], kinds: Sequence[BlockKind]) -> dict[str, st
     for path, match in found:
         role, part, index = roles[match[1], int(match[2] or 0)], match[3] or "", int(match[4])
         if conv := _HDF5_CONV.fullmatch(part):
-            names = conv_parts(len(convs[role]), depthwise=match[1] == "mb_conv")
-            part = f"{names[int(conv[1] or 0)]}/{conv[2]}" if names else part
+            order = conv_parts(len(convs[role]), depthwise=match[1] == "mb_conv")
+            part = f"{order[int(conv[1] or 0)]}/{conv[2]}" if order else part
         part = part.replace("branch/", "")
-        kind = NORM_KINDS[index] if part.endswith("norm") else ("kernel", "bias")[index]
-        kind = "depthwise_kernel" if part == "depthwise/conv" else kind
-        table[path] = "/".join(filter(None, (role, part, kind)))
+        table[path] = "/".join(filter(None, (role, part, _variable(part, index))))
     return table
 
 
@@ -59,6 +66,50 @@ def _hdf5_roles(layers: set[tuple[str, int]], kinds: Sequence[BlockKind]) -> dic
     ends = {("conv_norm", 0): "stem", ("conv_norm", 1): "head", ("dense", 0): "classifier"}
     others = {layer: "_".join(map(str, layer)) for layer in layers}
     return {**others, **ends, **{block: f"block_{index}" for index, block in enumerate(blocks)}}
+
+
+def applications_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, str]:
+    """Names the datasets of ``tf.keras.applications`` in an HDF5 file that counts layers by class.
+
+    The classes are Keras' own, so that the file does not tell where a block begins: the layers of each class are taken
+    in the order in which the model applies its own. Layers of a class after the model's last, such as those that
+    somebody put on top, get no name.
+
+    Args:
+        paths: of all datasets. Where models are inside one another, the one with most of them is meant.
+        names: canonical ones of the model that the weights are for.
+    """
+    layers = _layers_by_class(names)
+    found = [(path, match) for path in paths if (match := _APPLICATION.fullmatch(path))]
+    sizes = collections.Counter(match[1] for _, match in found)
+    model = max(sizes, key=sizes.__getitem__, default=None)
+    table = {}
+    for path, match in found:
+        known, number = layers[match[2]], int(match[3] or 0)
+        if match[1] == model and number < len(known):
+            table[path] = f"{known[number]}/{_variable(known[number], int(match[4]))}"
+    return table
+
+
+def _layers_by_class(names: Sequence[str]) -> dict[str, list[str]]:
+    """Gives the canonical names of Keras' layers, such as ``"block_0/expand/conv"``, in the order of application."""
+    roles = list(dict.fromkeys(name.split("/")[0] for name in names))
+
+    def place(layer: str) -> tuple[int, int]:
+        role, _, part = layer.partition("/")
+        return roles.index(role), next((rank for rank, start in enumerate(_PARTS) if part.startswith(start)), 0)
+
+    by_class = collections.defaultdict(list)
+    for layer in sorted({name.rpartition("/")[0] for name in names}, key=place):
+        by_class[next((kind for end, kind in _CLASS_OF_END.items() if layer.endswith(end)), "conv2d")].append(layer)
+    return by_class
+
+
+def _variable(layer: str, index: int) -> str:
+    """Names a layer's variable by its place in the layer."""
+    if layer.endswith("norm"):
+        return NORM_KINDS[index]
+    return "depthwise_kernel" if layer.endswith("depthwise/conv") else ("kernel", "bias")[index]
 
 
 def checkpoint_table(keys: Iterable[str], *, prefer_ema: bool) -> dict[str, str]:

@@ -95,6 +95,45 @@ def test_a_file_of_a_whole_trained_model_with_the_application_inside_it(tmp_path
     assert_close(ours(pixels(64, 64)), base(pixels(64, 64)))
 
 
+@pytest.mark.parametrize("name", each_variant("efficientnet-b0"))
+def test_a_keras_application_in_a_file_that_counts_layers_by_class(name, tmp_path):
+    theirs = keras_model(name, classifier_activation=None, input_shape=(64, 64, 3))
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    ours = build_model(spec_of(name))
+    report = load_weights(ours, tmp_path / "theirs.weights.h5")
+    assert (len(report.loaded), report.missing, report.mismatched) == (len(ours.weights), (), ())
+    assert len(report.skipped) == (3 if name in V1 else 0)
+    assert_close(ours(pixels(64, 64)), theirs(pixels(64, 64)))
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_an_archive_of_a_trained_model_with_the_application_in_it(nested, tmp_path):
+    base = keras_model("efficientnetv2-b0", include_top=False, pooling="avg", input_shape=(64, 64, 3))
+    image = tf.keras.Input((64, 64, 3))
+    features = base(image) if nested else base.output
+    output = tf.keras.layers.Dense(4)(tf.keras.layers.BatchNormalization()(features))
+    whole = tf.keras.Model(image if nested else base.input, output)
+    whole.compile("adam", "mse")
+    whole.optimizer.build(whole.trainable_variables)
+    whole.save(tmp_path / "whole.keras")
+    ours = build_model("efficientnetv2-b0", num_classes=10)
+    report = load_weights(ours, tmp_path / "whole.keras")
+    assert {name.partition("/")[0] for name in report.missing + tuple(m.name for m in report.mismatched)} == {
+        "classifier"
+    }
+    assert any("batch_normalization" in name for name in report.skipped)
+    assert any("optimizer" in name for name in report.skipped)
+    bare = build_model("efficientnetv2-b0", include_top=False, pooling="avg")
+    load_weights(bare, tmp_path / "whole.keras")
+    assert_close(bare(pixels(64, 64)), base(pixels(64, 64)))
+
+
+def test_an_archive_of_another_application_is_refused(tmp_path):
+    keras_model("efficientnetv2-b1").save_weights(tmp_path / "b1.weights.h5")
+    with pytest.raises(ValueError, match=r"does not fit the model: \d+ of \d+ weights fit"):
+        load_weights(build_model("efficientnetv2-b0"), tmp_path / "b1.weights.h5")
+
+
 @pytest.mark.parametrize("file_name", ["ours.h5", "ours.weights.h5", "ours.keras"])
 @pytest.mark.parametrize("prefix", [None, "head"])
 def test_our_own_files(file_name, prefix, tmp_path):
