@@ -1,6 +1,6 @@
 """Environment variables that TensorFlow reads when it is imported; import this module before it.
 
-What the environment already sets, stays.
+What the environment already sets, stays, unless TensorFlow could not be imported with it.
 """
 
 import importlib.util
@@ -15,3 +15,5 @@ px takes 0.8 of the time on two AVX2 cores, and repeats bit for bit as before.""
 if importlib.util.find_spec("tf_keras") is not None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     """Keras 2 as ``tf.keras``, which training needs; TensorFlow 2.15 has no other, and no package ``tf_keras``."""
+else:
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)  # it would make TensorFlow look for tf_keras without end

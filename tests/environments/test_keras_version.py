@@ -47,6 +47,11 @@ def test_networks_take_what_tensorflow_has():
     assert "keras 2" in printed_by(code, TF_USE_LEGACY_KERAS="1")
 
 
+@pytest.mark.skipif(HAS_CHOICE, reason="has tf_keras")
+def test_keras_2_can_be_asked_for_where_there_is_no_other():
+    assert "keras 2" in printed_by(f"import effnetv2_keras.environment\n{IS_3}", TF_USE_LEGACY_KERAS="1")
+
+
 @NEEDS_CHOICE
 def test_training_is_refused_where_keras_3_came_first():
     code = "import tensorflow\ntensorflow.keras.Model\nfrom effnetv2_keras import Config, train\ntrain(Config(), 'run')"
