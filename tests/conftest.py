@@ -1,12 +1,15 @@
 """Settings that must precede TensorFlow: quiet logs, oneDNN, and two logical CPU devices for the tests of replicas.
 
-Tests that name no device run on the first of the two. Without TensorFlow, the tests that need none still run.
+Tests that name no device run on the first of the two. Without TensorFlow, the tests that need none still run. What
+TensorFlow says is deprecated, the package must not call.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
+import pathlib
 
 import hypothesis
 import pytest
@@ -23,6 +26,20 @@ if importlib.util.find_spec("tensorflow") is not None:
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+
+
+SOURCES = tuple(str(pathlib.Path(__file__).parents[1] / name) for name in ("effnetv2_keras", "hparams", "main.py"))
+
+
+def refuse_deprecated(record: logging.LogRecord) -> bool:
+    """Raises where the package called what TensorFlow deprecates, which it logs as "From file:line: ..."."""
+    message = record.getMessage()
+    if "deprecated" in message and message.startswith(tuple(f"From {source}" for source in SOURCES)):
+        raise DeprecationWarning(message)
+    return True
+
+
+logging.getLogger("tensorflow").addFilter(refuse_deprecated)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
