@@ -7,6 +7,8 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import logging as standard_logging
 import os
 import sys
 import time
@@ -269,6 +271,19 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
 }
 
 
+_CHATTY = tuple(
+    folder
+    for name in ("tensorflow", "matplotlib")
+    if (package := importlib.util.find_spec(name))
+    for folder in package.submodule_search_locations or ()
+)
+
+
+def _is_worth_telling(record: standard_logging.LogRecord) -> bool:
+    """Whether a message warns, or is not one of those with which TensorFlow, say, comments on each checkpoint."""
+    return record.levelno > standard_logging.INFO or not record.pathname.startswith(_CHATTY)
+
+
 def main(argv: list[str]) -> None:
     """Runs one mode; errors that a person can mend are printed as one message, without a traceback."""
     mode = MODES.get(_MODE.value)
@@ -276,6 +291,7 @@ def main(argv: list[str]) -> None:
         sys.exit(
             f"Unknown --mode={_MODE.value}; did you mean {nearest(_MODE.value, MODES)!r}? Modes: {', '.join(MODES)}."
         )
+    logging.get_absl_handler().addFilter(_is_worth_telling)
     try:
         # Not on a terminal, nothing is known of the width: enough for every table.
         mode(rich.console.Console(width=None if sys.stdout.isatty() else 140), argv[1:])
