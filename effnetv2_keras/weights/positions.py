@@ -15,7 +15,7 @@ from effnetv2_keras.specs import BlockKind
 from effnetv2_keras.weights.layout import NORM_KINDS, conv_parts
 
 _CLASSES: dict[str, BlockKind] = {"fused_mb_conv": "fused_mbconv", "mb_conv": "mbconv"}
-_HDF5 = re.compile(r"layers/(conv_norm|fused_mb_conv|mb_conv|dense)(?:_(\d+))?/(?:(.+)/)?vars/(\d+)")
+_HDF5 = re.compile(r"(.*/)?layers/(conv_norm|fused_mb_conv|mb_conv|dense)(?:_(\d+))?/(?:(.+)/)?vars/(\d+)")
 _APPLICATION = re.compile(r"(.*/)?layers/(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d+)")
 _PARTS = ("expand/", "depthwise/", "squeeze_excite/reduce", "squeeze_excite/expand", "project/")
 """A block's, in the order in which they are applied."""
@@ -29,10 +29,10 @@ _GRAPH_CONV = re.compile(r"branch/(\d+)/((?:conv|norm)/\w+)")
 
 
 def hdf5_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, str]:
-    """Names the datasets of this package's models in an HDF5 file that counts layers by class.
+    """Names the datasets of one of this package's models in an HDF5 file that counts layers by class.
 
     Args:
-        paths: of all datasets.
+        paths: of all datasets, of which ``_largest_model`` are taken.
         names: canonical ones of the model that the weights are for. How blocks of different kinds alternate is not in
             the file: where it has as many of each kind as the model, it is as in the model; otherwise, as in all
             named variants, fused blocks come first.
@@ -41,17 +41,17 @@ def hdf5_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, str]:
     kinds: list[BlockKind] = [
         "mbconv" if f"block_{block}/depthwise/conv/depthwise_kernel" in names else "fused_mbconv" for block in blocks
     ]
-    found = [(path, match) for path in paths if (match := _HDF5.fullmatch(path))]
-    roles = _hdf5_roles({(match[1], int(match[2] or 0)) for _, match in found}, kinds)
+    found = _largest_model(_HDF5, paths)
+    roles = _hdf5_roles({(match[2], int(match[3] or 0)) for match in found.values()}, kinds)
     convs: dict[str, set[int]] = {}
-    for _, match in found:
-        if conv := _HDF5_CONV.fullmatch(match[3] or ""):
-            convs.setdefault(roles[match[1], int(match[2] or 0)], set()).add(int(conv[1] or 0))
+    for match in found.values():
+        if conv := _HDF5_CONV.fullmatch(match[4] or ""):
+            convs.setdefault(roles[match[2], int(match[3] or 0)], set()).add(int(conv[1] or 0))
     table = {}
-    for path, match in found:
-        role, part, index = roles[match[1], int(match[2] or 0)], match[3] or "", int(match[4])
+    for path, match in found.items():
+        role, part, index = roles[match[2], int(match[3] or 0)], match[4] or "", int(match[5])
         if conv := _HDF5_CONV.fullmatch(part):
-            order = conv_parts(len(convs[role]), depthwise=match[1] == "mb_conv")
+            order = conv_parts(len(convs[role]), depthwise=match[2] == "mb_conv")
             part = f"{order[int(conv[1] or 0)]}/{conv[2]}" if order else part
         part = part.replace("branch/", "")
         table[path] = "/".join(filter(None, (role, part, _variable(part, index))))
@@ -72,23 +72,36 @@ def applications_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, 
     """Names the datasets of ``tf.keras.applications`` in an HDF5 file that counts layers by class.
 
     The classes are Keras' own, so that the file does not tell where a block begins: the layers of each class are taken
-    in the order in which the model applies its own. Layers of a class after the model's last, such as those that
+    in the order in which the model applies its own. Layers of a class after the model's last, such as a BatchNorm that
     somebody put on top, get no name.
 
     Args:
-        paths: of all datasets. Where models are inside one another, the one with most of them is meant.
+        paths: of all datasets, of which ``_largest_model`` are taken.
         names: canonical ones of the model that the weights are for.
     """
     layers = _layers_by_class(names)
-    found = [(path, match) for path in paths if (match := _APPLICATION.fullmatch(path))]
-    sizes = collections.Counter(match[1] for _, match in found)
-    model = max(sizes, key=sizes.__getitem__, default=None)
     table = {}
-    for path, match in found:
+    for path, match in _largest_model(_APPLICATION, paths).items():
         known, number = layers[match[2]], int(match[3] or 0)
-        if match[1] == model and number < len(known):
+        if number < len(known):
             table[path] = f"{known[number]}/{_variable(known[number], int(match[4]))}"
     return table
+
+
+def _largest_model(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, re.Match[str]]:
+    """Picks the datasets of a model's layers.
+
+    Args:
+        pattern: matches them; its groups begin with where the model is, the layer's class and its number.
+        paths: of all datasets. Where models are inside one another, the one with most that match is meant. A Dense
+            layer is the classifier if it is the only one; of several, it is not known which, and none is taken.
+    """
+    found = {path: match for path in paths if (match := pattern.fullmatch(path))}
+    sizes = collections.Counter(match[1] for match in found.values())
+    largest = max(sizes, key=sizes.__getitem__, default=None)
+    found = {path: match for path, match in found.items() if match[1] == largest}
+    dense = {match[3] for match in found.values() if match[2] == "dense"}
+    return {path: match for path, match in found.items() if match[2] != "dense" or len(dense) == 1}
 
 
 def _layers_by_class(names: Sequence[str]) -> dict[str, list[str]]:
