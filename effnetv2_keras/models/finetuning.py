@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import sublayers
+from effnetv2_keras.keras_version import set_trainable_flag, sublayers
 from effnetv2_keras.models.factory import layers_by_role
 
 
@@ -26,7 +26,7 @@ def set_trainable(
     The frozen layers' variables are no longer among ``model.trainable_variables``, and their BatchNorms use and keep
     their moving averages even when the model is called with ``training=True``. Only this network's layers change, not
     those of what made its ``input_tensor`` or of what was built on it. ``compile`` the model afterwards, as always in
-    Keras. ``.keras`` files keep the setting, files of weights do not; ``model.trainable = True`` undoes it.
+    Keras. ``.keras`` files keep the setting, files of weights do not; ``set_trainable(model)`` undoes it.
 
     Args:
         model: a model of ``build_model``, or one made of its layers.
@@ -61,7 +61,7 @@ def set_trainable(
     if trainable_from is not None:
         chosen = chosen[chosen.index(trainable_from) :]
     for role, layer in roles.items():
-        layer.trainable = role in chosen
+        set_trainable_flag(layer, role in chosen)
         for part in sublayers(layer) if freeze_bn else ():
             if isinstance(part, tf.keras.layers.BatchNormalization):
                 part.trainable = False

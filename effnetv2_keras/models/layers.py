@@ -79,7 +79,8 @@ class Compound(tf.keras.layers.Layer):
         """Makes the variables for inputs of a shape; with Keras 2 the parts make theirs when they are first called."""
         shape = input_shape
         for part in self._parts() if IS_KERAS_3 else ():
-            part.trainable &= self.trainable  # which the layer's config may set, and the parts would not know
+            if not self.trainable:  # as the layer's config may say, of which the parts do not know
+                part.trainable = False
             part.build(shape)
             shape = part.compute_output_shape(shape)
         super().build(input_shape)

@@ -74,6 +74,10 @@ def test_each_call_begins_anew():
     assert "gamma" in kinds(model)
     set_trainable(model)
     assert [path_of(variable) for variable in model.trainable_variables] == everything
+    set_trainable(model, freeze_bn=True)
+    assert "gamma" not in kinds(model)
+    set_trainable(model)
+    assert [path_of(variable) for variable in model.trainable_variables] == everything
 
 
 @pytest.mark.parametrize("settings", [{"trainable_from": "block_2"}, {"freeze_bn": True}])
