@@ -29,6 +29,10 @@ from effnetv2_keras.training.state import TrainState, build_for
 from effnetv2_keras.weights import load_weights
 
 BEST_METRIC = "best.json"
+_LAMB_HINT = (
+    "\nTensorFlow Addons keeps LAMB's slots in another way than this package's own LAMB does; go on in an environment "
+    "that has Addons, or has none, like the one in which the run began."
+)
 Which = Literal["best", "latest"]
 
 
@@ -94,7 +98,9 @@ class Checkpoints:
         try:
             self._checkpoint.restore(path).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            raise RunFolderError(f"The checkpoint {path} does not fit this run: {error}") from error
+            optimizer = getattr(self._state.optimizer, "inner_optimizer", self._state.optimizer)
+            hint = _LAMB_HINT if type(optimizer).__name__ == "LAMB" else ""
+            raise RunFolderError(f"The checkpoint {path} does not fit this run: {error}{hint}") from error
         self._forget_damaged_best()
         if self._is_chief:
             for damaged in self._recent.steps[: self._recent.steps.index(step)]:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 
 import numpy as np
@@ -24,9 +25,9 @@ from tests.tiny import TINY
 DATA = ".data-00000-of-00001"
 
 
-def make_state(num_classes=3):
-    strategy = make_strategy("cpu")
-    return create_state(tiny_config(), strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12, spec=TINY)
+def make_state(num_classes=3, **changes):
+    config, strategy = tiny_config().override(changes), make_strategy("cpu")
+    return create_state(config, strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12, spec=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,19 @@ def test_an_intact_checkpoint_of_another_network_is_refused(saved):
     with pytest.raises(RunFolderError, match="ckpt-10 does not fit this run"):
         Checkpoints(make_state(num_classes=4), RunFolder(saved.parent), keep=9).restore_latest()
     assert names(saved) == before
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_the_lamb_of_addons_and_our_own_are_not_mistaken_for_each_other(policy, tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_addons")
+    changes = {"train.optimizer": "lamb", "precision.policy": policy}
+    state = make_state(**changes)
+    state.step.assign(4)
+    Checkpoints(state, RunFolder(tmp_path), keep=1).save()
+    assert Checkpoints(make_state(**changes), RunFolder(tmp_path), keep=1).restore_latest() == 4
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    with pytest.raises(RunFolderError, match="does not fit this run: (?s:.*) keeps LAMB's slots in another way"):
+        Checkpoints(make_state(**changes), RunFolder(tmp_path), keep=1).restore_latest()
 
 
 def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(saved, state, monkeypatch):
