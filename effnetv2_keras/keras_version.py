@@ -6,6 +6,7 @@ TensorFlow 2.15 has Keras 2. From 2.16 on it has Keras 3, or Keras 2 from the pa
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,9 +30,10 @@ def require_keras_2(what: str) -> None:
     """
     if IS_KERAS_3:
         raise UsageError(
-            f"{what} needs Keras 2, but tf.keras is Keras {tf.keras.__version__} already. Install tf_keras of "
-            "TensorFlow's version, and set TF_USE_LEGACY_KERAS=1 or `import effnetv2_keras.environment` before "
-            "anything imports TensorFlow. (With Keras 3 networks can be built, given weights, fitted and saved.)"
+            f"{what} needs Keras 2, but tf.keras is Keras {tf.keras.__version__} already; TF_USE_LEGACY_KERAS is "
+            f"{os.environ.get('TF_USE_LEGACY_KERAS', 'not set')}. Install tf_keras of TensorFlow's version, and set "
+            "TF_USE_LEGACY_KERAS=1 or, where it is not set, `import effnetv2_keras.environment` before anything "
+            "imports TensorFlow. (With Keras 3 networks can be built, given weights, fitted and saved.)"
         )
 
 
@@ -53,6 +55,12 @@ def sublayers(layer: tf.keras.layers.Layer) -> list[tf.keras.layers.Layer]:
     if not IS_KERAS_3:
         return [part for part in layer.submodules if isinstance(part, tf.keras.layers.Layer)]
     return list(layer._flatten_layers(include_self=False))  # Keras 3 has no public way
+
+
+def set_trainable_flag(layer: tf.keras.layers.Layer, value: bool) -> None:
+    """Sets ``layer.trainable``, and that of all its parts; Keras 3 spares those where the layer's own is so already."""
+    layer.trainable = not value
+    layer.trainable = value
 
 
 def tf_variables(weights: Sequence[Any]) -> list[tf.Variable]:

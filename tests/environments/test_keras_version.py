@@ -53,11 +53,13 @@ def test_keras_2_can_be_asked_for_where_there_is_no_other():
 
 
 @NEEDS_CHOICE
-def test_training_is_refused_where_keras_3_came_first():
-    code = "import tensorflow\ntensorflow.keras.Model\nfrom effnetv2_keras import Config, train\ntrain(Config(), 'run')"
-    text = printed_by(code)
+@pytest.mark.parametrize(("first", "value"), [("import tensorflow", None), ("import effnetv2_keras.training", "0")])
+def test_training_is_refused_where_keras_3_came_first(first, value):
+    code = f"{first}\nfrom effnetv2_keras import Config, train\ntrain(Config(), 'run')"
+    text = printed_by(code, **({"TF_USE_LEGACY_KERAS": value} if value else {}))
     assert "UsageError: Training needs Keras 2, but tf.keras is Keras 3." in text
-    assert "set TF_USE_LEGACY_KERAS=1 or `import effnetv2_keras.environment` before anything" in text
+    assert f"TF_USE_LEGACY_KERAS is {value or 'not set'}. Install tf_keras" in text
+    assert "or, where it is not set, `import effnetv2_keras.environment` before anything imports" in text
 
 
 @NEEDS_KERAS_3
