@@ -272,7 +272,7 @@ MODES: dict[str, Callable[[rich.console.Console, Sequence[str]], None]] = {
 
 
 _CHATTY = tuple(
-    folder
+    os.path.join(folder, "")
     for name in ("tensorflow", "matplotlib")
     if (package := importlib.util.find_spec(name))
     for folder in package.submodule_search_locations or ()

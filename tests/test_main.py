@@ -1,7 +1,9 @@
 """The command line, as a user runs it: one process for each command, or one for all mistakes."""
 
 import functools
+import importlib.util
 import json
+import logging as standard_logging
 import pathlib
 import re
 import subprocess
@@ -159,6 +161,21 @@ def test_the_message_of_a_mistake_is_all_that_is_printed():
     output, problem = run("--mode=eval", "--model_dir=/nowhere", fails=True)
     assert output == ""
     assert "/nowhere holds no run" in problem
+
+
+@pytest.mark.parametrize(
+    ("package", "level", "told"),
+    [
+        ("tensorflow", 20, False),
+        ("tensorflow", 30, True),
+        ("tensorflow_datasets", 20, True),
+        ("effnetv2_keras", 20, True),
+    ],
+)
+def test_what_is_logged(package, level, told):
+    file = pathlib.Path(importlib.util.find_spec(package).origin)
+    record = standard_logging.LogRecord("absl", level, str(file), 1, "message", None, None)
+    assert main._is_worth_telling(record) == told
 
 
 def test_importing_the_package_needs_neither_addons_nor_tensorflow():
