@@ -18,8 +18,8 @@ _CONFIG = "config.json"
 class KerasExporter(exporter.Exporter):
     """A functional Keras model: pixels 0..255, uint8 or float ``[N, H, W, 3]``, to logits, float32 ``[N, classes]``.
 
-    ``tf.keras.models.load_model`` reads it once ``effnetv2_keras.models`` is imported, whose layers it names. Keras 3
-    reads what Keras 2 writes, too.
+    ``tf.keras.models.load_model`` reads it once ``effnetv2_keras.models`` is imported, whose layers it names. Networks
+    of ``build_model`` that Keras 2 writes, other versions and Keras 3 read, too.
     """
 
     folder = "keras"

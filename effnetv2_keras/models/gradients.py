@@ -11,7 +11,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-# Private, but the very thing that tf.custom_gradient calls; TensorFlow's version is pinned.
+# Private, but the very thing that tf.custom_gradient calls; TensorFlow's versions are pinned.
 from tensorflow.python.eager import record
 
 Backward = Callable[[tf.Tensor], Sequence[Optional[tf.Tensor]]]
