@@ -342,7 +342,7 @@ def test_the_package_alone_needs_no_tensorflow():
 def test_a_network_in_a_sequential_model_is_fitted_saved_and_loaded(name, tmp_path):
     base = getattr(effnetv2_keras, name)(include_top=False, weights=None, pooling="avg", input_shape=(40, 33, 3))
     model = tf.keras.Sequential([base, tf.keras.layers.Dense(3)])
-    model.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = base.get_weights()
     model.fit(pixels().astype(np.float32), np.array([0, 2]), verbose=0)
     assert sum(not np.array_equal(old, new) for old, new in zip(before, base.get_weights())) > 0.9 * len(before)
