@@ -29,10 +29,9 @@ from effnetv2_keras.training.state import TrainState, build_for
 from effnetv2_keras.weights import load_weights
 
 BEST_METRIC = "best.json"
-_LAMB_HINT = (
-    "\nTensorFlow Addons keeps LAMB's slots in another way than this package's own LAMB does; go on in an environment "
-    "that has Addons, or has none, like the one in which the run began."
-)
+_LAMB_HINT = """
+TensorFlow Addons keeps LAMB's slots in another way than this package's own LAMB does; go on where Addons is, or is not,
+as it was where the run began."""
 Which = Literal["best", "latest"]
 
 
