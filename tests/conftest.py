@@ -30,8 +30,6 @@ if importlib.util.find_spec("tensorflow") is not None:
 
 
 SOURCES = tuple(str(pathlib.Path(__file__).parents[1] / name) for name in ("effnetv2_keras", "hparams", "main.py"))
-
-
 DEPRECATED_CALLS: list[str] = []
 
 

@@ -135,7 +135,8 @@ def _product(choices):
     return itertools.product(*choices)
 
 
-def check_points(count, seed):
+@pytest.mark.parametrize(("count", "seed"), [(12, 0), pytest.param(200, 1, marks=pytest.mark.slow)])
+def test_sampled_points_build_with_the_counted_parameters_and_multiply_adds(count, seed):
     space, generator = SearchSpace(TINY, SearchConfig()), random.Random(seed)
     for _ in range(count):
         spec = space.spec(random_point(space, generator))
@@ -145,12 +146,3 @@ def check_points(count, seed):
         assert (model.count_params(), trainable) == (counted.total, counted.trainable), spec
         size = generator.choice((32, 33, 40))
         assert counted_macs(model, size) == profile.count_macs(spec, image_size=size, num_classes=7), spec
-
-
-def test_sampled_points_build_with_the_counted_parameters_and_multiply_adds():
-    check_points(12, seed=0)
-
-
-@pytest.mark.slow
-def test_200_sampled_points_build_with_the_counted_parameters_and_multiply_adds():
-    check_points(200, seed=1)
