@@ -30,8 +30,8 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import EXPORTERS, export_model
 from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of, shown
+from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.training.checkpoints import Trained
-from effnetv2_keras.training.state import build_for
 
 _WARM_UP = 3
 

@@ -24,10 +24,10 @@ from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE
 from effnetv2_keras.headline import headline_of_best
+from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.training.checkpoints import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.report import describe_evaluation
-from effnetv2_keras.training.state import build_for
 from effnetv2_keras.weights import load_weights
 
 SIZES_PLOT = "eval_sizes.png"

@@ -14,11 +14,12 @@ from effnetv2_keras import profile, specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import find_sizes
 from effnetv2_keras.models import figures
+from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_models import has_head_dropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.report import STAGE_HEADINGS, stage_cells
-from effnetv2_keras.training.state import build_for, schedule_for
+from effnetv2_keras.training.state import schedule_for
 
 Macs = Callable[[int], Optional[int]]
 """Multiply-adds of a network for an image of so many pixels a side; None where they cannot be counted."""

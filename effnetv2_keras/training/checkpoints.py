@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-from typing import Any, Callable, Literal
+from typing import Any, Callable, Literal, Protocol
 
 import tensorflow as tf
 from absl import logging
@@ -14,6 +14,7 @@ from absl import logging
 from effnetv2_keras import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.keras_version import IS_KERAS_3
+from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.training.checkpoint_files import CheckpointFiles, checkpoint_bytes
 from effnetv2_keras.training.disk import (
     NoRoomError,
@@ -25,7 +26,6 @@ from effnetv2_keras.training.disk import (
     write_atomically,
 )
 from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.state import TrainState, build_for
 from effnetv2_keras.weights import load_weights
 
 BEST_METRIC = "best.json"
@@ -35,8 +35,28 @@ as it was where the run began."""
 Which = Literal["best", "latest"]
 
 
+class CheckpointedState(Protocol):
+    """The parts of a run that a checkpoint holds; ``training.state.TrainState`` has them."""
+
+    @property
+    def model(self) -> tf.keras.Model:
+        """The network that is trained."""
+
+    @property
+    def ema_model(self) -> tf.keras.Model | None:
+        """The moving average of its weights; None if it is off."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer with its slots."""
+
+    @property
+    def step(self) -> tf.Variable:
+        """Finished steps, an int64 scalar."""
+
+
 class Checkpoints:
-    """Saves and restores a ``TrainState`` in a run's folder.
+    """Saves and restores the state of a run in a run's folder.
 
     An interrupted or failed save leaves the checkpoint before as the latest; a damaged one is set aside and the one
     before it taken. ``CheckpointFiles`` says how.
@@ -52,7 +72,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        state: TrainState,
+        state: CheckpointedState,
         folder: RunFolder,
         *,
         keep: int,
@@ -70,6 +90,10 @@ class Checkpoints:
         # What is there is read here only: where several processes share a run, all must decide alike.
         self._best_note = _read_note(self._best_file)
         self._saved_step: int | None = None
+
+    @property
+    def _finished_steps(self) -> int:
+        return int(self._state.step.numpy())
 
     @property
     def latest(self) -> str | None:
@@ -109,7 +133,7 @@ class Checkpoints:
         self._saved_step = step
         if step:
             logging.info("Going on from %s, after step %d.", path, step)
-        return self._state.finished_steps
+        return self._finished_steps
 
     def _forget_damaged_best(self) -> None:
         """Lets the next evaluation count as the best if the checkpoint of the best so far cannot be read."""
@@ -126,7 +150,7 @@ class Checkpoints:
         Raises:
             NoRoomError: if the disk is full; the checkpoints before are kept.
         """
-        step = self._state.finished_steps
+        step = self._finished_steps
         if self._saved_step != step:
             self._write(self._recent)
             self._saved_step = step
@@ -143,7 +167,7 @@ class Checkpoints:
         is_best = self._best_note.get("metric") != metric or self._best_note["value"] < value
         if not self._agree(float(is_best)):
             return False
-        note = {"metric": metric, "value": value, "step": self._state.finished_steps}
+        note = {"metric": metric, "value": value, "step": self._finished_steps}
         self._write(self._best)
         if self._is_chief:
             with full_disk_explained(self._best_file):
@@ -158,7 +182,7 @@ class Checkpoints:
                 self._checkpoint.write(str(pathlib.Path(scratch) / "ckpt"))
             return
         try:
-            files.write(self._checkpoint, self._state.finished_steps)
+            files.write(self._checkpoint, self._finished_steps)
         except Exception as error:
             if is_out_of_room(error):
                 advice = "Free some room or lower runtime.keep_checkpoint_max; the same command then goes on from there"
@@ -180,7 +204,7 @@ class Checkpoints:
 
     @property
     def _bytes(self) -> int:
-        models = self._state.models.values()
+        models = [model for model in (self._state.model, self._state.ema_model) if model]
         variables = [variable for model in models for variable in model.variables]
         return checkpoint_bytes([*variables, *self._state.optimizer.variables()])
 

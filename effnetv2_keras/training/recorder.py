@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 import numpy as np
@@ -24,10 +24,12 @@ from effnetv2_keras.training.provenance import note_provenance
 from effnetv2_keras.training.report import describe_evaluation, stage_report
 from effnetv2_keras.training.run_folder import RunFolder, RunFolderError
 from effnetv2_keras.training.samples import Samples
-from effnetv2_keras.training.steps import Metrics
 from effnetv2_keras.training.strategy import worker_of
 from effnetv2_keras.training.summaries import MetricsLog
 from effnetv2_keras.training.trackers import Trackers
+
+Metrics = Mapping[str, tf.Tensor]
+"""Figures of one step, or of several in a row: scalars or ``[steps]``, by name."""
 
 _MOST_SKIPPED = 20
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from effnetv2_keras.data.sources import ArraySource
 from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.training.checkpoints import Trained
-from effnetv2_keras.training.state import build_for
 from tests.runs import CLASS_NAMES, random_pixels
 from tests.tiny import TINY
 

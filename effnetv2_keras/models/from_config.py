@@ -1,0 +1,73 @@
+"""Builds the network that a configuration describes."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from effnetv2_keras import specs
+from effnetv2_keras.config import Config
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.factory import build_model
+from effnetv2_keras.models.finetuning import set_trainable
+from effnetv2_keras.models.keras_models import build_keras_model
+from effnetv2_keras.models.naming import layers_by_name
+
+
+def build_for(config: Config, spec: specs.AnySpec, num_classes: int) -> tf.keras.Model:
+    """Builds the network that a configuration describes, with the layers trainable that it names.
+
+    Raises:
+        UsageError: if it names a layer that the network does not have; for a network that cannot be built, or settings
+            that cannot apply to it.
+    """
+    if isinstance(spec, specs.KerasSpec):
+        _check_settings(config, spec)
+        sizes = [stage.image_size for stage in config.plan(config.progressive.stages)]
+        model = build_keras_model(
+            spec,
+            num_classes=num_classes,
+            bn_momentum=config.model.bn_momentum,
+            include_preprocessing=config.model.include_preprocessing,
+            asks_normalization=config.model.normalization is not None,
+            dtype=config.precision.policy,
+            smallest_size=min(config.eval_size, *sizes),
+        )
+    else:
+        model = _build_from_blocks(config, spec, num_classes)
+    set_trainable(
+        model,
+        trainable_from=config.train.trainable_from,
+        trainable_layers=config.train.trainable_layers,
+        freeze_bn=config.train.freeze_bn,
+        layers=layers_by_name(model),
+    )
+    return model
+
+
+def _check_settings(config: Config, spec: specs.KerasSpec) -> None:
+    """Refuses settings that are about networks of this package's own blocks."""
+    for given, key, instead in (
+        (config.model.act_fn != "silu", "model.act_fn", "a network of Keras has its own activations"),
+        (config.model.bn_epsilon != 1e-3, "model.bn_epsilon", "a network of Keras has its own"),
+        (config.runtime.rematerialize, "runtime.rematerialize", "save memory by train.accumulation_steps"),
+        (
+            config.train.ft_init_ckpt is not None,
+            "train.ft_init_ckpt",
+            "the weights that the model of keras:package.module:function has are where a run begins: load them there",
+        ),
+    ):
+        if given:
+            raise UsageError(f"{key} is for networks of ModelSpec, not for {spec.name}: {instead}. Leave it out.")
+
+
+def _build_from_blocks(config: Config, spec: specs.ModelSpec, num_classes: int) -> tf.keras.Model:
+    return build_model(
+        spec,
+        num_classes=num_classes,
+        survival_prob=config.model.survival_prob,
+        bn_momentum=config.model.bn_momentum,
+        bn_epsilon=config.model.bn_epsilon,
+        activation=config.model.act_fn,
+        include_preprocessing=config.model.include_preprocessing,
+        dtype=config.precision.policy,
+    )
