@@ -26,8 +26,8 @@ def serve(size: int, batch: int) -> None:
     import tensorflow as tf
 
     import hparams
+    from effnetv2_keras.distribution.strategy import make_strategy
     from effnetv2_keras.search.step_time import stepper
-    from effnetv2_keras.training.strategy import make_strategy
 
     config = hparams.load("imagenet", "efficientnetv2-b0").override({"train.batch_size": batch})
     stage = config.plan(1000)[-1]

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 import effnetv2_keras.environment  # noqa: F401
 import hparams
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 
 
 def main() -> None:

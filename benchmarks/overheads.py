@@ -21,12 +21,12 @@ import rich.console
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 from benchmarks.photos import photo_config
 from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.distribution.strategy import make_strategy
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.run import Run
-from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from benchmarks.photos import photo_config
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 
 
 def main() -> None:

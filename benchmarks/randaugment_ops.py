@@ -18,8 +18,8 @@ import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras.data.augmentation import AUGMENTATIONS, RANDAUGMENT_OPS, Augmentation
-from effnetv2_keras.data.randaugment import Op
+from effnetv2_keras.data.augment.augmentation import AUGMENTATIONS, RANDAUGMENT_OPS, Augmentation
+from effnetv2_keras.data.augment.randaugment import Op
 
 
 def milliseconds(function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], image: np.ndarray, images: int) -> float:

@@ -23,9 +23,9 @@ import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 
 NUM_CLASSES = 1000
 

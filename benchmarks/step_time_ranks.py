@@ -17,11 +17,11 @@ import scipy.stats
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import hparams
-from effnetv2_keras import profile
+from effnetv2_keras.architecture import profile
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.search.runner import short_training
 from effnetv2_keras.search.space import SearchSpace
 from effnetv2_keras.search.step_time import Stopwatch
-from effnetv2_keras.training.strategy import make_strategy
 
 NUM_CLASSES = 10
 

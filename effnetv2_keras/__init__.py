@@ -23,8 +23,11 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.applications import EfficientNetV2S as EfficientNetV2S
     from effnetv2_keras.applications import EfficientNetV2XL as EfficientNetV2XL
     from effnetv2_keras.applications import preprocess_input as preprocess_input
+    from effnetv2_keras.architecture.specs import BlockSpec as BlockSpec
+    from effnetv2_keras.architecture.specs import ModelSpec as ModelSpec
+    from effnetv2_keras.architecture.variants import MODELS as MODELS
     from effnetv2_keras.config import Config as Config
-    from effnetv2_keras.data.sources import ArraySource as ArraySource
+    from effnetv2_keras.data.sources.base import ArraySource as ArraySource
     from effnetv2_keras.data.splits import Splits as Splits
     from effnetv2_keras.models.class_names import decode_predictions as decode_predictions
     from effnetv2_keras.models.factory import build_model as build_model
@@ -34,11 +37,8 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.progressive import Stage as Stage
     from effnetv2_keras.progressive import plan_stages as plan_stages
     from effnetv2_keras.progressive import remaining as remaining
-    from effnetv2_keras.specs import BlockSpec as BlockSpec
-    from effnetv2_keras.specs import ModelSpec as ModelSpec
-    from effnetv2_keras.training.checkpoints import load_trained as load_trained
+    from effnetv2_keras.runs.checkpoints import load_trained as load_trained
     from effnetv2_keras.training.loop import train as train
-    from effnetv2_keras.variants import MODELS as MODELS
     from effnetv2_keras.weights import WeightReport as WeightReport
     from effnetv2_keras.weights import load_weights as load_weights
 
@@ -47,7 +47,7 @@ __version__ = "0.1.0"
 # Loaded when first used: the stage plan and the specs need no TensorFlow.
 _NAMES = {
     "config": ("Config",),
-    "data.sources": ("ArraySource",),
+    "data.sources.base": ("ArraySource",),
     "data.splits": ("Splits",),
     "applications": (
         "EfficientNetB0",
@@ -74,10 +74,10 @@ _NAMES = {
     "models.factory": ("build_model",),
     "models.finetuning": ("set_trainable",),
     "progressive": ("Ramp", "Ramps", "Stage", "plan_stages", "remaining"),
-    "specs": ("BlockSpec", "ModelSpec"),
-    "training.checkpoints": ("load_trained",),
+    "architecture.specs": ("BlockSpec", "ModelSpec"),
+    "runs.checkpoints": ("load_trained",),
     "training.loop": ("train",),
-    "variants": ("MODELS",),
+    "architecture.variants": ("MODELS",),
     "weights": ("WeightReport", "load_weights"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras import specs, variants
+from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.weights import load_weights, registry
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import importlib
 import pkgutil
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import nearest
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.overrides import nearest
 
 
 def names() -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
 
     Args:
         dataset_cfg: a recipe's name, in any case.
-        model_name: a key of ``effnetv2_keras.variants.MODELS``.
+        model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``.
         recipe: ``"paper"``, or ``"original"`` for the reference code's settings where the two differ.
 
     Raises:

@@ -8,7 +8,7 @@ None of these rows has been trained to the end on ImageNet here: not measured.
 
 from __future__ import annotations
 
-from effnetv2_keras import variants
+from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import (
     Config,
     DataConfig,
@@ -18,7 +18,7 @@ from effnetv2_keras.config import (
     TrainConfig,
     ramp,
 )
-from effnetv2_keras.published import PUBLISHED
+from effnetv2_keras.weights.published import PUBLISHED
 
 # Columns: largest image, px; largest RandAugment magnitude; largest mixup alpha; largest dropout.
 _TABLE_6 = {
@@ -72,7 +72,7 @@ def finetune(model_name: str, data: DataConfig, *weights: str) -> Config:
     RandAugment nor mixing.
 
     Args:
-        model_name: a key of ``effnetv2_keras.variants.MODELS``.
+        model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``.
         data: what to fine-tune on.
         weights: names of published weights to start from, the best first; the first that the variant has is taken.
             Without any the run starts from random weights, and ``train.ft_init_ckpt`` must name a file.

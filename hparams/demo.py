@@ -60,7 +60,7 @@ def write_held_out(folder: str, count: int = 8) -> None:
     """Writes a few held-out digits as PNG files named after their true label, for ``--mode=predict``."""
     import PIL.Image
 
-    from effnetv2_keras.data.sources import Shard
+    from effnetv2_keras.data.sources.base import Shard
     from effnetv2_keras.data.splits import open_splits
 
     root = pathlib.Path(folder)

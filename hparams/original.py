@@ -11,12 +11,12 @@ as ``ORIGINAL``. What was plainly a mistake there is not repeated:
 - evaluation uses every image, and counts none twice.
 
 The arithmetic of the augmentations is the reference code's to the last bit, its oddities included
-(``effnetv2_keras/data/original.py``); ``data.augment_arithmetic=clean`` leaves them out.
+(``effnetv2_keras/data/augment/reference.py``); ``data.augment_arithmetic=clean`` leaves them out.
 """
 
 from __future__ import annotations
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config, DataConfig, ModelConfig, ProgressiveConfig, ramp
 
 # Columns: largest RandAugment magnitude; largest alpha of mixup and of CutMix. The other variants have AutoAugment.

@@ -57,7 +57,7 @@ def deprecated_calls():
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what is not for the Keras at hand: ``TF_USE_LEGACY_KERAS=0`` tests with Keras 3."""
-    from effnetv2_keras.keras_version import IS_KERAS_3
+    from effnetv2_keras.models.keras_compat import IS_KERAS_3
 
     for item in items if IS_KERAS_3 else ():
         if item.get_closest_marker("keras_2"):

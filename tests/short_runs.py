@@ -7,7 +7,7 @@ import io
 import rich.console
 
 from effnetv2_keras.config import Config
-from effnetv2_keras.overrides import parse_overrides
+from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.training.loop import train
 from tests.tiny import SMALL
 

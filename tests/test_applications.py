@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 
 import effnetv2_keras
-from effnetv2_keras import preprocess_input, variants
+from effnetv2_keras import preprocess_input
+from effnetv2_keras.architecture import variants
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import IS_KERAS_3, path_of, sublayers
 from effnetv2_keras.models import layers_by_role
+from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of, sublayers
 from effnetv2_keras.weights.registry import NAMES
 from tests.models.filling import fill_at_random
 

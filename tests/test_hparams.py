@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import hparams
-from effnetv2_keras import variants
+from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import ConfigError
 from hparams import base

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 import effnetv2_keras
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import path_of
 from effnetv2_keras.models import layers_by_role
+from effnetv2_keras.models.keras_compat import path_of
 from effnetv2_keras.weights import WeightsError, registry
 from effnetv2_keras.weights.registry import PUBLISHED, Published
 from tests.weights.filled import assert_close, assert_same_weights, pixels, write_h5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from effnetv2_keras.specs import BlockSpec, ModelSpec
+from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
 
 TINY = ModelSpec(
     "tiny",

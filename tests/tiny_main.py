@@ -9,7 +9,7 @@ import os
 import signal
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
-from effnetv2_keras import variants
+from effnetv2_keras.architecture import variants
 from tests.tiny import SMALL
 
 MOMENTS = ("warm_up", "mid_stage", "checkpoint", "border", "evaluation")
@@ -52,8 +52,6 @@ if __name__ == "__main__":
     moment, _, name = os.environ.pop("KILL", "").partition(":")
     if moment:
         _kill_at(moment, signal.Signals[name])
-    from absl import app
+    from effnetv2_keras.cli import run
 
-    import main
-
-    app.run(main.main)
+    run()

@@ -23,12 +23,12 @@ import rich.console
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
 import hparams
 from benchmarks.ablations import display
+from effnetv2_keras.architecture.variants import get_spec
 from effnetv2_keras.config import CONFIG_FILE, Config
+from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.overrides import parse_overrides
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.training.run_folder import RunFolder, write_atomically
-from effnetv2_keras.variants import get_spec
+from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 RAMPS = ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
 """The regularisers of a stage."""
@@ -222,8 +222,8 @@ def run(arguments: argparse.Namespace, setting: Setting, seed: int) -> dict[str,
         return figures
     import tensorflow as tf
 
+    from effnetv2_keras.distribution.strategy import make_strategy
     from effnetv2_keras.training.loop import train
-    from effnetv2_keras.training.strategy import make_strategy
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"seed_{seed}.log").open("a") as log:

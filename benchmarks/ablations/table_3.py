@@ -15,11 +15,11 @@ import pathlib
 from typing import Any
 
 from benchmarks.ablations import display, harness, table_3_counts
+from effnetv2_keras.architecture.fusing import fuse
+from effnetv2_keras.architecture.specs import ModelSpec
+from effnetv2_keras.architecture.variants import get_spec
 from effnetv2_keras.config import Config
-from effnetv2_keras.search.fusing import fuse
-from effnetv2_keras.specs import ModelSpec
-from effnetv2_keras.training.disk import write_atomically
-from effnetv2_keras.variants import get_spec
+from effnetv2_keras.runs.disk import write_atomically
 
 PAPER = {0: (82.8, 262, 155), 3: (83.1, 362, 216), 5: (83.1, 327, 223), 7: (81.7, 254, 206)}
 """By the last fused stage: top-1, percent; images per second on a TPU core and on a V100."""
@@ -59,8 +59,8 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Counts each network and measures its step over that of the one without fused stages, in each round anew."""
+    from effnetv2_keras.distribution.strategy import make_strategy
     from effnetv2_keras.search.step_time import Stopwatch
-    from effnetv2_keras.training.strategy import make_strategy
 
     config = Config().override({
         "train.batch_size": arguments.batch, "progressive.stages": 1, "precision.policy": arguments.policy,

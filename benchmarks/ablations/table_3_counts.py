@@ -15,10 +15,10 @@ import functools
 import itertools
 from collections.abc import Iterable, Mapping
 
-from effnetv2_keras.profile import StageRow, stage_table
-from effnetv2_keras.search.fusing import fuse
-from effnetv2_keras.specs import BlockSpec, ModelSpec
-from effnetv2_keras.variants import get_spec
+from effnetv2_keras.architecture.fusing import fuse
+from effnetv2_keras.architecture.profile import StageRow, stage_table
+from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
+from effnetv2_keras.architecture.variants import get_spec
 
 IMAGE_SIZE = 380
 """Side of the images, pixels: V1-B4's own."""

@@ -13,13 +13,13 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data import augmentation, mixing
-from effnetv2_keras.data.framing import FRAMINGS
-from effnetv2_keras.data.labels import label_vector
+from effnetv2_keras.data.augment import augmentation, mixing
+from effnetv2_keras.data.cropping import FRAMINGS
 from effnetv2_keras.data.service import from_services
-from effnetv2_keras.data.sources import Record, Shard, Source
+from effnetv2_keras.data.sources.base import Record, Shard, Source
+from effnetv2_keras.data.sources.labels import label_vector
 from effnetv2_keras.data.unreadable import UnreadableImages, guard, guard_label, is_sound
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage

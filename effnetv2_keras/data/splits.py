@@ -13,11 +13,11 @@ import numpy as np
 from absl import logging
 
 from effnetv2_keras import config as config_lib
-from effnetv2_keras.data.files import csv_splits, folder_splits
-from effnetv2_keras.data.known_sizes import Sizes, known_sizes
-from effnetv2_keras.data.sources import ArraySource, DataAbsentError, DataError, Source
-from effnetv2_keras.data.tfds_sources import prepare_tfds, tfds_splits
-from effnetv2_keras.data.tfrecords import tfrecord_splits
+from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source
+from effnetv2_keras.data.sources.files import csv_splits, folder_splits
+from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
+from effnetv2_keras.data.sources.tfds import prepare_tfds, tfds_splits
+from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.data.damage import plain_message
-from effnetv2_keras.data.sources import DataError, Record, Source
+from effnetv2_keras.data.sources.base import DataError, Record, Source
+from effnetv2_keras.data.sources.integrity import plain_message
 
 _plain_graph = tf.autograph.experimental.do_not_convert
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.framing import FRAMINGS
+from effnetv2_keras.data.cropping import FRAMINGS
 from effnetv2_keras.export import exporter
 
 SAVED_MODEL_FILE = "saved_model.pb"

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.data.pipeline import sample_images
-from effnetv2_keras.data.sources import DataError, Source
+from effnetv2_keras.data.sources.base import DataError, Source
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.export import exporter
-from effnetv2_keras.keras_version import tf_variables
+from effnetv2_keras.models.keras_compat import tf_variables
 
 NUM_CALIBRATION = 100
 """Training images on which ``int8`` measures the range of every activation."""

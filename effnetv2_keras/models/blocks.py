@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import IS_KERAS_3
+from effnetv2_keras.architecture.specs import BlockKind, BlockSpec
 from effnetv2_keras.models import layers, training_pass
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.package import PACKAGE
 from effnetv2_keras.models.rematerialization import rematerialize
-from effnetv2_keras.specs import BlockKind, BlockSpec
 
 
 class Block(layers.Compound):

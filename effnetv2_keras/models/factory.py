@@ -9,9 +9,9 @@ from typing import Any, Callable, Literal, Union
 
 import tensorflow as tf
 
-from effnetv2_keras import specs, variants
-from effnetv2_keras.keras_version import require_tensorflow
+from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.models import blocks, layers
+from effnetv2_keras.models.keras_compat import require_tensorflow
 
 Pooling = Literal["avg", "max"]
 

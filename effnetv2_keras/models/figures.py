@@ -7,7 +7,7 @@ import math
 
 import tensorflow as tf
 
-from effnetv2_keras.profile import ParameterCount
+from effnetv2_keras.architecture.profile import ParameterCount
 
 _NOT_COUNTED = ("Einsum", "MatMul", "Conv", "Call", "While", "If")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import set_trainable_flag, sublayers
 from effnetv2_keras.models.factory import layers_by_role
+from effnetv2_keras.models.keras_compat import set_trainable_flag, sublayers
 
 
 def set_trainable(

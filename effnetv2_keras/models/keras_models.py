@@ -11,16 +11,16 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.architecture.specs import KerasSpec
+from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import require_keras_2, sublayers
 from effnetv2_keras.models import training_pass
 from effnetv2_keras.models.factory import preprocessing_layer
+from effnetv2_keras.models.keras_compat import require_keras_2, sublayers
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
 from effnetv2_keras.models.stochastic import stochastic_scope
-from effnetv2_keras.specs import KerasSpec
-from effnetv2_keras.variants import KERAS
 
 _DRAWS = re.compile("Random|Stateful(?!Partitioned)|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial")
 """Kinds of operations that draw from a generator's state; those that are handed a seed are called ``Stateless...``."""

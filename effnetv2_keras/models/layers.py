@@ -7,8 +7,8 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import stochastic
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.package import PACKAGE
 

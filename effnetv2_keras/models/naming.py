@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import path_of
+from effnetv2_keras.models.keras_compat import path_of
 
 
 def is_nested(layer: tf.keras.layers.Layer) -> bool:

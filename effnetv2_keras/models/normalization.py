@@ -6,11 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import require_keras_2
+from effnetv2_keras.distribution.replicas import sum_over_replicas
 from effnetv2_keras.models import training_pass
 from effnetv2_keras.models.gradients import with_gradient
+from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.models.package import PACKAGE
-from effnetv2_keras.replicas import sum_over_replicas
 
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import sublayers
+from effnetv2_keras.models.keras_compat import sublayers
 from effnetv2_keras.models.layers import Dropout, DropPath, HeadDropout
 from effnetv2_keras.models.naming import is_nested, leaf_layers
 from effnetv2_keras.models.normalization import BatchNorm

@@ -7,9 +7,9 @@ from typing import Callable
 
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import require_keras_2
 from effnetv2_keras.models import stochastic, training_pass
 from effnetv2_keras.models.gradients import with_gradient
+from effnetv2_keras.models.keras_compat import require_keras_2
 
 
 def rematerialize(

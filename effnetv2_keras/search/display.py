@@ -11,10 +11,10 @@ import rich.console
 import rich.progress
 from optuna.trial import FrozenTrial, TrialState
 
-from effnetv2_keras.search.ledger import NETWORK, Ledger, Proposal, owner_of
+from effnetv2_keras.config.search_settings import SearchConfig
+from effnetv2_keras.reporting.progress import format_seconds
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search_settings import SearchConfig
-from effnetv2_keras.training.progress import format_seconds
+from effnetv2_keras.search.study import NETWORK, Ledger, Proposal, owner_of
 
 _COLUMNS = (
     ("trial", 5), ("network", 32), ("accuracy", 8), ("step time", 9), ("params, M", 9), ("MACs, G", 8),

@@ -18,14 +18,14 @@ import matplotlib.ticker
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from effnetv2_keras.pages import render
-from effnetv2_keras.pages.drawing import BLUE, GREEN, GREY, ORANGE, Plot, as_svg, page_style
+from effnetv2_keras.config.search_settings import SearchConfig
+from effnetv2_keras.reporting.pages import render
+from effnetv2_keras.reporting.pages.drawing import BLUE, GREEN, GREY, ORANGE, Plot, as_svg, page_style
+from effnetv2_keras.runs.disk import write_atomically
 from effnetv2_keras.search.display import HEADINGS, cells, ending
-from effnetv2_keras.search.ledger import NETWORK, Ledger
 from effnetv2_keras.search.samplers import quiet
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search_settings import SearchConfig
-from effnetv2_keras.training.disk import write_atomically
+from effnetv2_keras.search.study import NETWORK, Ledger
 
 BEST_FILE, FRONT_FOLDER = "best.json", "front"
 

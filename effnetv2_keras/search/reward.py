@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from effnetv2_keras.architecture.profile import count_macs, count_parameters
+from effnetv2_keras.architecture.specs import ModelSpec
+from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.profile import count_macs, count_parameters
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search_settings import SearchConfig
-from effnetv2_keras.specs import ModelSpec
 
 
 def reward(accuracy: float, step_time: float, parameters: float, settings: SearchConfig) -> float:

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 
 import effnetv2_keras
+from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config import Config, ProgressiveConfig, RampConfig
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.headline import headline_of_best
+from effnetv2_keras.reporting.primary_metric import headline_of_best
+from effnetv2_keras.runs.disk import write_atomically
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.search import trial
-from effnetv2_keras.search.ledger import Outcome
-from effnetv2_keras.specs import ModelSpec
-from effnetv2_keras.training.disk import write_atomically
-from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.search.study import Outcome
 
 NETWORK_FILE = "network.json"
 

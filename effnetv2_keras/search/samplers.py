@@ -12,7 +12,7 @@ import numpy.typing as npt
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from effnetv2_keras.search_settings import SearchConfig
+from effnetv2_keras.config.search_settings import SearchConfig
 
 EXCESS = "excess"
 """User attribute of a trial: by how much its network exceeds each limit, ``{limit: share}``."""

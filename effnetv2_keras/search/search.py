@@ -12,16 +12,16 @@ import filelock
 import rich.console
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import flatten, read_yaml
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.errors import ConfigError, Interrupted, UsageError
-from effnetv2_keras.overrides import flatten, read_yaml
+from effnetv2_keras.runs.disk import RunFolderError, write_atomically
 from effnetv2_keras.search.display import Display
-from effnetv2_keras.search.ledger import JOURNAL_FILE, Ledger, Proposal, open_storage
 from effnetv2_keras.search.report import write_results
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.runner import Asked, NotWorthIt, TooSlow, TrialFailed, TrialRunner, search_size
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.training.disk import RunFolderError, write_atomically
+from effnetv2_keras.search.study import JOURNAL_FILE, Ledger, Proposal, open_storage
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 
 CONFIG_FILE = "search.yaml"

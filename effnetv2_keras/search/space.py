@@ -14,9 +14,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Union
 
+from effnetv2_keras.architecture.specs import AnySpec, BlockSpec, ModelSpec, expand
+from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.search_settings import SearchConfig
-from effnetv2_keras.specs import AnySpec, BlockSpec, ModelSpec, expand
 
 Choice = Union[str, int]
 Point = Mapping[str, Choice]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.state import create_state

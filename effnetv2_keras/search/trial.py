@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 import filelock
 
 import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config import Config
-from effnetv2_keras.specs import ModelSpec
 
 CONFIG, REFERENCE, RESULT, STEP_TIME, RUN, LOG, LOCK = (
     "trial.yaml", "reference.json", "result.json", "step_time.json", "run", "log.txt", ".lock",
@@ -44,7 +44,7 @@ class Trials:
     def __init__(self, strategy: str) -> None:
         import tensorflow as tf
 
-        from effnetv2_keras.training.strategy import make_strategy
+        from effnetv2_keras.distribution.strategy import make_strategy
 
         for device in tf.config.list_physical_devices("GPU"):  # which other trials may share
             tf.config.experimental.set_memory_growth(device, True)
@@ -58,8 +58,8 @@ class Trials:
         figure of it that is, ``images`` that were evaluated, and ``seconds`` of training.
         """
         from effnetv2_keras.data.splits import open_splits
-        from effnetv2_keras.headline import headline_of_best
-        from effnetv2_keras.training.disk import write_atomically
+        from effnetv2_keras.reporting.primary_metric import headline_of_best
+        from effnetv2_keras.runs.disk import write_atomically
         from effnetv2_keras.training.loop import train
 
         config = Config.from_yaml((folder / CONFIG).read_text())
@@ -115,10 +115,10 @@ def _write_to(log: pathlib.Path) -> None:
 
 def main() -> None:
     """Runs trials until one fails; the exit status says how it ended."""
-    from effnetv2_keras.data.sources import DataError
+    from effnetv2_keras.data.sources.base import DataError
+    from effnetv2_keras.distribution.strategy import StrategyError
     from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
-    from effnetv2_keras.training.disk import RunFolderError
-    from effnetv2_keras.training.strategy import StrategyError
+    from effnetv2_keras.runs.disk import RunFolderError
 
     folders: queue.Queue[pathlib.Path | None] = queue.Queue()
     threading.Thread(target=_listen, args=(folders,), daemon=True).start()

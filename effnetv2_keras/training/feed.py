@@ -10,14 +10,14 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputFn, InputPlan, eval_input, train_input
 from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.distribution.strategy import worker_of
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.training.strategy import worker_of
 from effnetv2_keras.training.watchdog import Watchdog
 
 

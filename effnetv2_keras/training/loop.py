@@ -10,16 +10,16 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits, open_splits
+from effnetv2_keras.distribution.strategy import explained_losses, make_strategy, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
-from effnetv2_keras.keras_version import require_keras_2
+from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.progressive import remaining
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 from effnetv2_keras.training.run import Run
-from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.strategy import explained_losses, make_strategy, worker_of
 
 
 def train(

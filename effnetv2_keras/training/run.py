@@ -10,26 +10,26 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.distribution.strategy import make_agreement, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
-from effnetv2_keras.headline import headline_of_best
 from effnetv2_keras.progressive import Stage, remaining
-from effnetv2_keras.training.checkpoints import Checkpoints
+from effnetv2_keras.reporting.primary_metric import headline_of_best
+from effnetv2_keras.reporting.recorder import Recorder
+from effnetv2_keras.reporting.samples import Samples, describe_network, draw_samples
+from effnetv2_keras.reporting.trackers import check_libraries
+from effnetv2_keras.runs.checkpoints import Checkpoints
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.feed import Feed
 from effnetv2_keras.training.freeing import free_in_background
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
-from effnetv2_keras.training.recorder import Recorder
-from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.samples import Samples, describe_network, draw_samples
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.training.steps import Metrics, TrainStep
-from effnetv2_keras.training.strategy import make_agreement, worker_of
-from effnetv2_keras.training.trackers import check_libraries
 
 
 class Run:

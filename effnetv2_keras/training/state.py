@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config, TrainConfig
-from effnetv2_keras.keras_version import require_keras_2
 from effnetv2_keras.models.from_config import build_for
+from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.optim.optimizers import build, make_optimizer
 from effnetv2_keras.optim.schedules import ScaledSchedule, WarmupSchedule, WeightDecay, make_schedule
 from effnetv2_keras.training.selection import moved_variables, split_by_decay

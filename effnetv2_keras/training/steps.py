@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.distribution.replicas import mean_over_replicas, sum_over_replicas
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.stochastic import stochastic_scope
 from effnetv2_keras.models.training_pass import training_scope
@@ -16,7 +17,6 @@ from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
 from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.replicas import mean_over_replicas, sum_over_replicas
 from effnetv2_keras.training.state import TrainState
 
 Metrics = dict[str, tf.Tensor]

@@ -1,6 +1,17 @@
 """Weights from elsewhere: one reader per format, one way into a model, one report."""
 
-from effnetv2_keras.weights.loading import load_weights
-from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from effnetv2_keras.weights.loading import load_weights
+    from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError
 
 __all__ = ["Mismatch", "WeightReport", "WeightsError", "load_weights"]
+
+
+def __getattr__(name: str) -> typing.Any:  # loaded when first used: recipes read ``published`` without TensorFlow
+    if name in __all__:
+        module = "loading" if name == "load_weights" else "report"
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import h5py
 import numpy as np
 
-from effnetv2_keras.keras_version import as_in_keras_2
+from effnetv2_keras.models.keras_compat import as_in_keras_2
 from effnetv2_keras.weights import positions
 from effnetv2_keras.weights.layout import WeightsFile
 

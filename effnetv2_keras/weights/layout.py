@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from effnetv2_keras import specs, variants
-from effnetv2_keras.specs import BlockSpec, ModelSpec
+from effnetv2_keras.architecture import specs, variants
+from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]

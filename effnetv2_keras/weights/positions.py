@@ -10,8 +10,8 @@ import collections
 import re
 from collections.abc import Iterable, Sequence
 
-from effnetv2_keras.keras_version import as_in_keras_2
-from effnetv2_keras.specs import BlockKind
+from effnetv2_keras.architecture.specs import BlockKind
+from effnetv2_keras.models.keras_compat import as_in_keras_2
 from effnetv2_keras.weights.layout import NORM_KINDS, conv_parts
 
 _CLASSES: dict[str, BlockKind] = {"fused_mb_conv": "fused_mbconv", "mb_conv": "mbconv"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 
-from effnetv2_keras.published import NAMES, PUBLISHED, Published
 from effnetv2_keras.weights import download
+from effnetv2_keras.weights.published import NAMES, PUBLISHED, Published
 from effnetv2_keras.weights.report import WeightsError
 
 __all__ = ["CACHE_VARIABLE", "NAMES", "PUBLISHED", "Published", "fetch"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs
+from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.framing import FRAMINGS
+from effnetv2_keras.data.cropping import FRAMINGS
 from effnetv2_keras.data.pipeline import (
     InputPlan,
     eval_input,
@@ -15,7 +15,7 @@ from effnetv2_keras.data.pipeline import (
     single_replica,
     train_input,
 )
-from effnetv2_keras.data.sources import ArraySource, DataError, FileSource
+from effnetv2_keras.data.sources.base import ArraySource, DataError, FileSource
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage

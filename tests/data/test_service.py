@@ -16,7 +16,7 @@ from effnetv2_keras.config import Config, DataConfig
 from effnetv2_keras.data import service as service_lib
 from effnetv2_keras.data.pipeline import InputPlan, train_input
 from effnetv2_keras.data.service import Services, next_batch
-from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import SOURCES, open_splits
 from tests.images import write_classes
 

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 DOCS, BEGIN, END = ROOT / "docs" / "environments.md", "<!-- table -->\n", "<!-- end of table -->\n"
 VERSIONS = """
 import effnetv2_keras.environment, json
-from effnetv2_keras.keras_version import IS_KERAS_3
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 import tensorflow as tf
 print(json.dumps([tf.__version__.rpartition(".")[0], IS_KERAS_3]))
 """

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import build_model
-from effnetv2_keras.training.checkpoints import Trained, load_trained
-from tests.runs import CLASS_NAMES, make_run, move_weights, run_config
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
+from effnetv2_keras.runs.checkpoints import Trained, load_trained
+from tests.made_runs import CLASS_NAMES, make_run, move_weights, run_config
 from tests.tiny import TINY
 
 

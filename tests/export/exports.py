@@ -9,11 +9,11 @@ from typing import Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras.data.sources import ArraySource
+from effnetv2_keras.data.sources.base import ArraySource
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.training.checkpoints import Trained
-from tests.runs import CLASS_NAMES, random_pixels
+from effnetv2_keras.runs.checkpoints import Trained
+from tests.made_runs import CLASS_NAMES, random_pixels
 from tests.tiny import TINY
 
 

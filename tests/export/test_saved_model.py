@@ -14,11 +14,11 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.data import decode
-from effnetv2_keras.data.framing import FRAMINGS
+from effnetv2_keras.data.cropping import FRAMINGS
 from effnetv2_keras.export import ExportReport, export_model
-from effnetv2_keras.training.checkpoints import Trained
+from effnetv2_keras.runs.checkpoints import Trained
 from tests.export.exports import rebuilt
-from tests.runs import CLASS_NAMES, EVAL_CROP, EVAL_SIZE, random_pixels
+from tests.made_runs import CLASS_NAMES, EVAL_CROP, EVAL_SIZE, random_pixels
 
 ELSEWHERE = """
 import sys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import path_of
+from effnetv2_keras.models.keras_compat import path_of
 
 SALTS = {"kernel": 1, "depthwise_kernel": 1, "gamma": 2, "beta": 3, "bias": 4, "moving_mean": 5, "moving_variance": 6}
 

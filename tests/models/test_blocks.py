@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras.architecture.specs import BlockKind
 from effnetv2_keras.models import BLOCKS, FusedMBConv, MBConv, stochastic_scope
-from effnetv2_keras.specs import BlockKind
 from tests.models.filling import fill_at_random, kind_of
 
 SHAPES = [

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import variants
-from effnetv2_keras.keras_version import path_of, sublayers
+from effnetv2_keras.architecture import variants
 from effnetv2_keras.models import build_model, endpoints, layers_by_role, stochastic_scope
+from effnetv2_keras.models.keras_compat import path_of, sublayers
 from tests.models.filling import fill_at_random
 from tests.reference import REFERENCE
 from tests.tiny import TINY

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from effnetv2_keras import set_trainable
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import path_of
 from effnetv2_keras.models import build_model, layers_by_role
+from effnetv2_keras.models.keras_compat import path_of
 from tests.models.filling import fill_at_random
 from tests.tiny import TINY
 

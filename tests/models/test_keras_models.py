@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import profile
+from effnetv2_keras.architecture import profile
+from effnetv2_keras.architecture.specs import KerasSpec
+from effnetv2_keras.architecture.variants import any_spec, get_spec
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import figures, stochastic_scope
 from effnetv2_keras.models.keras_models import build_keras_model, has_head_dropout
@@ -12,8 +14,6 @@ from effnetv2_keras.models.layers import Dropout, DropPath, HeadDropout
 from effnetv2_keras.models.naming import layers_by_name, leaf_layers
 from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.training_pass import training_scope
-from effnetv2_keras.specs import KerasSpec
-from effnetv2_keras.variants import any_spec, get_spec
 from tests import own_networks
 
 pytestmark = pytest.mark.keras_2

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import IS_KERAS_3, path_of
 from effnetv2_keras.models import BatchNorm, training_scope
+from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of
 
 CHANNELS = 3
 TRUE = pytest.param(True, marks=pytest.mark.keras_2)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs, variants
-from effnetv2_keras.keras_version import path_of
+from effnetv2_keras.architecture import specs, variants
+from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.models import build_model, layers_by_role
-from effnetv2_keras.specs import ModelSpec
+from effnetv2_keras.models.keras_compat import path_of
 from tests.models.filling import fill_at_random, fill_by_hash, uniform_hash
 
 # Network, image size, sum and mean magnitude of the logits, the first five, the largest and where it is.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import path_of, sublayers
 from effnetv2_keras.models import build_model
+from effnetv2_keras.models.keras_compat import path_of, sublayers
 from tests.models.filling import fill_at_random
 from tests.tiny import TINY
 

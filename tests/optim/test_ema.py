@@ -6,8 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effnetv2_keras.distribution.replicas import mean_over_replicas
 from effnetv2_keras.optim import ema
-from effnetv2_keras.replicas import mean_over_replicas
 
 STEPS = 6
 LIMIT = 0.3  # reached at the third step

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnetv2_keras import config
+from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.optim import schedules
-from effnetv2_keras.overrides import parse_overrides
 from effnetv2_keras.training import state
 
 IMAGENET = {

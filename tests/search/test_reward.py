@@ -1,10 +1,10 @@
 import pytest
 
-from effnetv2_keras import profile, variants
+from effnetv2_keras.architecture import profile, variants
+from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.search.reward import Budget, reward
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search_settings import SearchConfig
 
 BACKBONE = variants.get_spec("efficientnetv2-b0")
 

@@ -6,12 +6,12 @@ import numpy as np
 import optuna
 import pytest
 
-from effnetv2_keras import variants
-from effnetv2_keras.search.ledger import Ledger, Outcome
+from effnetv2_keras.architecture import variants
+from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.samplers import CONTINUES, SAMPLERS, ReinforceSampler
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search_settings import SearchConfig
+from effnetv2_keras.search.study import Ledger, Outcome
 
 SEEDS, TRIALS = range(10), 40
 

@@ -15,17 +15,17 @@ import psutil
 import pytest
 import rich.console
 
-from effnetv2_keras import variants
+from effnetv2_keras.architecture import variants
+from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import ConfigError, UsageError
-from effnetv2_keras.search import ledger as ledger_lib
+from effnetv2_keras.runs.disk import RunFolderError
+from effnetv2_keras.search import study as ledger_lib
 from effnetv2_keras.search.display import Display
-from effnetv2_keras.search.ledger import Ledger, Outcome
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.runner import TrialFailed, TrialRunner, short_training
 from effnetv2_keras.search.search import search
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search_settings import SearchConfig
-from effnetv2_keras.training.disk import RunFolderError
+from effnetv2_keras.search.study import Ledger, Outcome
 from hparams import load
 from tests.images import write_classes
 from tests.tiny import TINY

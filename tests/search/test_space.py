@@ -5,11 +5,11 @@ import random
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import profile, specs, variants
+from effnetv2_keras.architecture import profile, specs, variants
+from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.models import build_model
 from effnetv2_keras.search.space import SearchSpace, unscaled
-from effnetv2_keras.search_settings import SearchConfig
 from tests.tiny import TINY
 
 

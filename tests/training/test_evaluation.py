@@ -9,11 +9,11 @@ import tensorflow as tf
 from sklearn.metrics import average_precision_score
 
 from effnetv2_keras.data.pipeline import eval_input
-from effnetv2_keras.data.sources import FileSource
+from effnetv2_keras.data.sources.base import FileSource
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.optim import losses
 from effnetv2_keras.training import evaluation
 from effnetv2_keras.training.average_precision import AveragePrecision
-from effnetv2_keras.training.strategy import make_strategy
 from tests.data.test_pipeline import make_plan
 
 COUNT, CLASSES, BROKEN = 45, 7, 11

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.training.checkpoints import load_trained
+from effnetv2_keras.runs.checkpoints import load_trained
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.weights import WeightsError
-from tests.runs import make_run
+from tests.made_runs import make_run
 from tests.short_runs import tiny_config, train_tiny
 from tests.tiny import TINY
 from tests.training.test_loop import array_splits

@@ -7,18 +7,18 @@ import pytest
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras import benchmark
 from effnetv2_keras.errors import Interrupted, UsageError
-from effnetv2_keras.evaluate import evaluate, load_run
 from effnetv2_keras.export import export_model
 from effnetv2_keras.models import layers
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.naming import layers_by_name
-from effnetv2_keras.overview import print_plan, print_summary
-from effnetv2_keras.predict import load_predictor, predict
-from effnetv2_keras.training.checkpoints import load_trained
+from effnetv2_keras.modes import benchmark
+from effnetv2_keras.modes.evaluate import evaluate, load_run
+from effnetv2_keras.modes.plan import print_plan, print_summary
+from effnetv2_keras.modes.predict import load_predictor, predict
+from effnetv2_keras.runs.checkpoints import load_trained
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.loop import train
-from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.selection import moved_variables, split_by_decay
 from tests.images import write_classes
 from tests.short_runs import tiny_config

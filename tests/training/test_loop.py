@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.data.sources import ArraySource, DataError
+from effnetv2_keras.data.sources.base import ArraySource, DataError
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.errors import Interrupted, UsageError
 from effnetv2_keras.models import build_model
-from effnetv2_keras.training.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
 from effnetv2_keras.training.selection import moved_variables
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 from effnetv2_keras.weights import load_weights
 from tests.images import picture, write_classes
 from tests.short_runs import tiny_config, train_tiny

@@ -6,9 +6,9 @@ import pytest
 
 from effnetv2_keras.data.pipeline import InputPlan, train_input
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 from tests.data.test_pipeline import array_source
 from tests.short_runs import tiny_config
 from tests.tiny import SMALL

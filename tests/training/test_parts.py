@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import eval_input
-from effnetv2_keras.data.sources import ArraySource
+from effnetv2_keras.data.sources.base import ArraySource
+from effnetv2_keras.distribution.strategy import STRATEGIES, Devices, StrategyError, make_strategy
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.training import progress
-from effnetv2_keras.training.checkpoints import load_trained
+from effnetv2_keras.reporting import progress
+from effnetv2_keras.reporting.metrics_log import FIELDS, MetricsLog
+from effnetv2_keras.runs.checkpoints import load_trained
+from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError, write_atomically
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.interruption import stop_on_signal
-from effnetv2_keras.training.run_folder import RunFolder, RunFolderError, write_atomically
-from effnetv2_keras.training.strategy import STRATEGIES, Devices, StrategyError, make_strategy
-from effnetv2_keras.training.summaries import FIELDS, MetricsLog
 from tests.data.test_pipeline import make_plan
 
 

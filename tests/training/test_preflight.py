@@ -8,13 +8,13 @@ import sys
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.preflight import MemoryShortageError, largest_stage
-from effnetv2_keras.training.run_folder import RunFolder
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs

@@ -9,12 +9,12 @@ import rich.console
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from effnetv2_keras.data.sources import DataError
+from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import open_splits
-from effnetv2_keras.evaluate import evaluate, load_run
-from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.strategy import make_strategy
-from tests.data.test_files import write_digits, write_list
+from effnetv2_keras.distribution.strategy import make_strategy
+from effnetv2_keras.modes.evaluate import evaluate, load_run
+from effnetv2_keras.runs.run_folder import RunFolder
+from tests.data.sources.test_files import write_digits, write_list
 from tests.records import (
     digits,
     example,

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import layers
 from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.optimizers import DECOUPLED, OPTIMIZERS
-from effnetv2_keras.training.checkpoints import Checkpoints
-from effnetv2_keras.training.run_folder import RunFolder
+from effnetv2_keras.runs.checkpoints import Checkpoints
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.strategy import make_strategy
 from tests.short_runs import tiny_config
 from tests.tiny import SMALL
 

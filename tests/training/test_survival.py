@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import variants
-from effnetv2_keras.training.run_folder import RunFolder
-from effnetv2_keras.training.strategy import make_strategy
-from main import EXIT_INTERRUPTED
+from effnetv2_keras.architecture import variants
+from effnetv2_keras.cli import EXIT_INTERRUPTED
+from effnetv2_keras.distribution.strategy import make_strategy
+from effnetv2_keras.runs.run_folder import RunFolder
 from tests.short_runs import SETTINGS, train_tiny
 from tests.tiny import SMALL
 from tests.tiny_main import MOMENTS

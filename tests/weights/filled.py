@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import build_model
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.weights.assign import weight_names
 from tests.models.filling import fill_at_random
 from tests.tiny import TINY

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import variants
+from effnetv2_keras.architecture import variants
 from effnetv2_keras.models import build_model, layers_by_role
 from effnetv2_keras.weights import load_weights
 from tests.models.filling import fill_at_random

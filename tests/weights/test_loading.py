@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 
 import effnetv2_keras
-from effnetv2_keras import variants
+from effnetv2_keras.architecture import variants
+from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.keras_version import IS_KERAS_3
 from effnetv2_keras.models import build_model
-from effnetv2_keras.specs import BlockSpec, ModelSpec
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.weights import Mismatch, WeightsError, layout, load_weights
 from effnetv2_keras.weights.assign import assign, weight_names
 from effnetv2_keras.weights.layout import WeightsFile

@@ -12,7 +12,7 @@ import time
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import variants
+from effnetv2_keras.architecture import variants
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import WeightsError, download, layout, load_weights, registry
 from effnetv2_keras.weights.registry import PUBLISHED, Published

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import specs, variants
-from effnetv2_keras.keras_version import IS_KERAS_3
+from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.models import build_model
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.weights import WeightsError, load_weights
+from tests.made_runs import make_run
 from tests.models.filling import fill_at_random
-from tests.runs import make_run
 from tests.tiny import TINY
 from tests.weights.filled import assert_same_weights, named_weights, tiny
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import save_file
 
-from effnetv2_keras import specs, variants
+from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.models import build_model
 from effnetv2_keras.weights import WeightsError, load_weights
 from tests.models.filling import fill_at_random

@@ -1,0 +1,202 @@
+"""Parameters and multiply-adds of a network, counted from its specification (no TensorFlow)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec, expand
+
+IMAGE_CHANNELS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCount:
+    """Numbers in the model's variables.
+
+    Attributes:
+        total: all of them.
+        trainable: those that training updates; the rest are BatchNorm's moving averages.
+    """
+
+    total: int
+    trainable: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRow:
+    """One row of a model's table, in the columns of the paper's Table 4 and a few more.
+
+    Attributes:
+        operator: such as ``"MBConv4, k3x3, SE0.25"``.
+        stride: of the stage's first layer, pixels; 1 in the last row, which pools.
+        channels: given by the stage.
+        layers: number of blocks (or 1).
+        output_size: side of the feature map that leaves the stage, pixels; before pooling in the last row.
+        parameters: of the stage.
+        macs: multiply-adds of the stage for one image.
+        profiler_flops: see ``count_profiler_flops``; halves are kept.
+    """
+
+    operator: str
+    stride: int
+    channels: int
+    layers: int
+    output_size: int
+    parameters: ParameterCount
+    macs: int
+    profiler_flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Op:
+    """A convolution or dense layer, which produces ``positions`` output pixels, with its bias or BatchNorm.
+
+    ``silu`` tells whether the activation follows, ``pooled`` how many numbers a mean before it reads, ``added`` how
+    many numbers an addition or a product of feature maps after it gives.
+    """
+
+    kernel_size: int
+    inputs: int
+    outputs: int
+    positions: int
+    bias: bool = False
+    silu: bool = True
+    pooled: int = 0
+    added: int = 0
+
+    @property
+    def profiler_flops(self) -> float:
+        """Half of what the profiler counts: see ``count_profiler_flops``."""
+        values = self.outputs * self.positions
+        others = 2 * self.weights + self.bias * values + 2 * self.silu * values + self.added
+        if self.pooled:
+            others += self.pooled + self.inputs
+        return self.weights * self.positions + others / 2
+
+    @property
+    def weights(self) -> int:
+        return self.kernel_size**2 * self.inputs * self.outputs
+
+
+def stage_table(
+    spec: ModelSpec, *, image_size: int, num_classes: int = 1000, include_top: bool = True
+) -> tuple[StageRow, ...]:
+    """Counts a network stage by stage: the stem, the stages of the paper's Table 4, and the head.
+
+    Args:
+        spec: the network.
+        image_size: side of the square images, pixels.
+        num_classes: width of the classifier.
+        include_top: whether there is a classifier.
+
+    Raises:
+        ValueError: if the image size is not positive.
+    """
+    if image_size < 1:
+        raise ValueError(f"image_size is {image_size}; it must be at least 1 pixel.")
+    expanded = expand(spec)
+    size = _halve(image_size, 2)
+    stem = _Op(3, IMAGE_CHANNELS, expanded.stem_filters, size**2)
+    rows = [_row("Conv3x3", 2, expanded.stem_filters, 1, size, [stem])]
+    start = 0
+    for end in expanded.stage_ends:
+        stage = expanded.blocks[start : end + 1]
+        ops: list[_Op] = []
+        for block in stage:
+            ops += _block_ops(block, size)
+            size = _halve(size, block.stride)
+        rows.append(_row(_operator(stage[0]), stage[0].stride, stage[0].output_filters, len(stage), size, ops))
+        start = end + 1
+    head = [_Op(1, expanded.blocks[-1].output_filters, expanded.head_filters, size**2)]
+    if include_top:
+        pooled = size**2 * expanded.head_filters
+        head.append(_Op(1, expanded.head_filters, num_classes, positions=1, bias=True, silu=False, pooled=pooled))
+    name = "Conv1x1 & Pooling & FC" if include_top else "Conv1x1"
+    return (*rows, _row(name, 1, expanded.head_filters, 1, size, head))
+
+
+def count_parameters(spec: ModelSpec, *, num_classes: int = 1000, include_top: bool = True) -> ParameterCount:
+    """Counts what ``models.build_model`` with the same arguments would hold."""
+    table = stage_table(spec, image_size=spec.eval_size, num_classes=num_classes, include_top=include_top)
+    return ParameterCount(
+        total=sum(row.parameters.total for row in table), trainable=sum(row.parameters.trainable for row in table)
+    )
+
+
+def count_macs(spec: ModelSpec, *, image_size: int, num_classes: int = 1000) -> int:
+    """Counts the multiply-adds of convolutions and dense layers for one image: the paper's "FLOPs".
+
+    Args:
+        spec: the network.
+        image_size: side of the square image, pixels.
+        num_classes: width of the classifier.
+
+    Raises:
+        ValueError: if the image size is not positive.
+    """
+    return sum(row.macs for row in stage_table(spec, image_size=image_size, num_classes=num_classes))
+
+
+def count_profiler_flops(spec: ModelSpec, *, image_size: int, num_classes: int = 1000) -> int:
+    """Counts the "FLOPs" that the reference code prints: half the float operations that TensorFlow's profiler finds.
+
+    Beside two for every multiply-add those are one for each bias, residual sum and product with a squeeze-and-excite
+    gate, two for each SiLU (``x * sigmoid(1 * x)``: two products), one for each number that a mean reads and gives,
+    and two for each weight of a convolution or dense layer, whose random initial value is scaled and shifted in the
+    same graph. The profiler has no count for sigmoid and BatchNorm. Source: the statistics that TensorFlow registers
+    in ``tensorflow/python/profiler/internal/flops_registry.py`` and ``nn_ops.py``, and the figures that the reference
+    code prints for its eighteen variants.
+
+    Args:
+        spec: the network.
+        image_size: side of the square image, pixels.
+        num_classes: width of the classifier.
+
+    Raises:
+        ValueError: if the image size is not positive.
+    """
+    table = stage_table(spec, image_size=image_size, num_classes=num_classes)
+    return int(sum(row.profiler_flops for row in table))
+
+
+def _halve(size: int, stride: int) -> int:
+    """Side of the output of a convolution with "same" padding."""
+    return -(-size // stride)
+
+
+def _operator(block: BlockSpec) -> str:
+    family = "MBConv" if block.kind == "mbconv" else "Fused-MBConv"
+    squeeze = f", SE{block.se_ratio:g}" if block.se_ratio else ""
+    return f"{family}{block.expand_ratio}, k{block.kernel_size}x{block.kernel_size}{squeeze}"
+
+
+def _block_ops(block: BlockSpec, size: int) -> Iterator[_Op]:
+    """Lists the operations of one block whose input has side ``size``."""
+    kernel, taken, given, hidden = block.kernel_size, block.input_filters, block.output_filters, block.expanded_filters
+    before, after = size**2, _halve(size, block.stride) ** 2
+    residual = after * given if block.has_residual else 0
+    if block.se_ratio:
+        gated = after * hidden
+        yield _Op(1, hidden, block.squeezed_filters, positions=1, bias=True, pooled=gated)
+        yield _Op(1, block.squeezed_filters, hidden, positions=1, bias=True, silu=False, added=gated)
+    if block.kind == "fused_mbconv" and block.expand_ratio == 1:
+        yield _Op(kernel, taken, given, after, added=residual)
+        return
+    if block.kind == "fused_mbconv":
+        yield _Op(kernel, taken, hidden, after)
+    else:
+        if block.expand_ratio != 1:
+            yield _Op(1, taken, hidden, before)
+        yield _Op(kernel, 1, hidden, after)
+    yield _Op(1, hidden, given, after, silu=False, added=residual)
+
+
+def _row(operator: str, stride: int, channels: int, layers: int, output_size: int, ops: list[_Op]) -> StageRow:
+    # A bias is one trainable number per channel; a BatchNorm has gamma and beta, and two moving averages beside them.
+    trainable = sum(op.weights + op.outputs * (1 if op.bias else 2) for op in ops)
+    moving = sum(0 if op.bias else 2 * op.outputs for op in ops)
+    parameters = ParameterCount(total=trainable + moving, trainable=trainable)
+    macs = sum(op.weights * op.positions for op in ops)
+    profiler_flops = sum(op.profiler_flops for op in ops)
+    return StageRow(operator, stride, channels, layers, output_size, parameters, macs, profiler_flops)

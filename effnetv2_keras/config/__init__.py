@@ -1,0 +1,31 @@
+"""Configurations: sections of settings, overrides, and the reference code's names (no TensorFlow)."""
+
+from effnetv2_keras.config.schema import (
+    CONFIG_FILE,
+    Config,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    PrecisionConfig,
+    ProgressiveConfig,
+    RampConfig,
+    RuntimeConfig,
+    SearchConfig,
+    TrainConfig,
+    ramp,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "PrecisionConfig",
+    "ProgressiveConfig",
+    "RampConfig",
+    "RuntimeConfig",
+    "SearchConfig",
+    "TrainConfig",
+    "ramp",
+]

@@ -1,0 +1,116 @@
+"""AutoAugment's policy for ImageNet (Cubuk et al. 2019), the "v0" of the reference code.
+
+One of 25 sub-policies is drawn for an image; each of its two operations is applied with its own probability, at its
+own level, 0 to 10.
+
+The clean operations are those of ``randaugment``, and here a level means:
+
+========================  ================================  ===============
+operation                 strength at level l               drawn at random
+========================  ================================  ===============
+Rotate                    3 l degrees                       direction
+ShearX, ShearY            slope 0.03 l, about the centre    direction
+TranslateY                0.045 l of the height             direction
+Posterize                 floor(0.4 l + 1/2) bits cleared   nothing
+Solarize                  levels from 256 - 25.6 l inverted nothing
+SolarizeAdd               11 l added to levels below 128    nothing
+Color                     factor 1 +- 0.09 l                sign
+AutoContrast, Equalize,   always the same                   nothing
+Invert
+========================  ================================  ===============
+
+So everything grows with the level, as in the paper's ranges (its translation of 150 pixels of 331 is 0.45 of the
+side). The reference code, ``original.AUTOAUGMENT_OPS``, weakens Posterize and Solarize as the level grows, gives Color
+the factor 0.1 + 0.18 l, and translates by 25 l pixels whatever the size of the image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Callable
+
+import tensorflow as tf
+
+from effnetv2_keras.data.augment import randaugment
+from effnetv2_keras.data.augment.randaugment import Op
+
+Step = tuple[str, float, float]
+"""An operation's name, its probability in [0, 1], and its level in [0, 10]."""
+
+POLICY: tuple[tuple[Step, Step], ...] = (
+    (("Equalize", 0.8, 1), ("ShearY", 0.8, 4)),
+    (("Color", 0.4, 9), ("Equalize", 0.6, 3)),
+    (("Color", 0.4, 1), ("Rotate", 0.6, 8)),
+    (("Solarize", 0.8, 3), ("Equalize", 0.4, 7)),
+    (("Solarize", 0.4, 2), ("Solarize", 0.6, 2)),
+    (("Color", 0.2, 0), ("Equalize", 0.8, 8)),
+    (("Equalize", 0.4, 8), ("SolarizeAdd", 0.8, 3)),
+    (("ShearX", 0.2, 9), ("Rotate", 0.6, 8)),
+    (("Color", 0.6, 1), ("Equalize", 1.0, 2)),
+    (("Invert", 0.4, 9), ("Rotate", 0.6, 0)),
+    (("Equalize", 1.0, 9), ("ShearY", 0.6, 3)),
+    (("Color", 0.4, 7), ("Equalize", 0.6, 0)),
+    (("Posterize", 0.4, 6), ("AutoContrast", 0.4, 7)),
+    (("Solarize", 0.6, 8), ("Color", 0.6, 9)),
+    (("Solarize", 0.2, 4), ("Rotate", 0.8, 9)),
+    (("Rotate", 1.0, 7), ("TranslateY", 0.8, 9)),
+    (("ShearX", 0.0, 0), ("Solarize", 0.8, 4)),
+    (("ShearY", 0.8, 0), ("Color", 0.6, 4)),
+    (("Color", 1.0, 0), ("Rotate", 0.6, 2)),
+    (("Equalize", 0.8, 4), ("Equalize", 0.0, 8)),
+    (("Equalize", 1.0, 4), ("AutoContrast", 0.6, 2)),
+    (("ShearY", 0.4, 7), ("SolarizeAdd", 0.6, 7)),
+    (("Posterize", 0.8, 2), ("Solarize", 0.6, 10)),
+    (("Solarize", 0.6, 8), ("Equalize", 0.6, 1)),
+    (("Color", 0.8, 6), ("Rotate", 0.4, 5)),
+)
+"""The sub-policies (reference code, ``policy_v0``)."""
+
+
+def _at_level(name: str, strength: Callable[[float], float]) -> Op:
+    return dataclasses.replace(randaugment.OPS[name], strength=strength)
+
+
+OPS: dict[str, Op] = {
+    **{name: randaugment.OPS[name] for name in ("AutoContrast", "Equalize", "Invert")},
+    "Rotate": _at_level("Rotate", lambda level: 3.0 * level),
+    "ShearX": _at_level("ShearX", lambda level: 0.03 * level),
+    "ShearY": _at_level("ShearY", lambda level: 0.03 * level),
+    "TranslateY": _at_level("TranslateY", lambda level: 0.045 * level),
+    "Posterize": _at_level("Posterize", lambda level: math.floor(0.4 * level + 0.5)),
+    "Solarize": _at_level("Solarize", lambda level: 25.6 * level),
+    "SolarizeAdd": _at_level("SolarizeAdd", lambda level: 11.0 * level),
+    "Color": _at_level("Color", lambda level: 0.09 * level),
+}
+"""The operations that the policy names, at a level in [0, 10]."""
+
+
+def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, ops: Mapping[str, Op] = OPS) -> tf.Tensor:
+    """Applies one of the 25 sub-policies of ``POLICY``, drawn uniformly.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        seed: int32 ``[2]``; the result is a function of it and the image.
+        ops: what the names in the policy mean.
+
+    Returns:
+        The image, uint8 ``[H, W, 3]``.
+    """
+    # Each operation and level once, however many sub-policies have it; the last choice leaves the image as it is.
+    levels = sorted({_choice(step, ops) for pair in POLICY for step in pair})
+    choices = [*((ops[name], level) for name, level in levels), (Op(tf.identity), 0.0)]
+    numbers = tf.constant([[levels.index(_choice(step, ops)) for step in pair] for pair in POLICY])
+    probabilities = tf.constant([[probability for _, probability, _ in pair] for pair in POLICY])
+    drawn = tf.random.stateless_uniform([9], seed)
+    draws = tf.reshape(drawn[1:], [2, 4])
+    pair = tf.cast(drawn[0] * len(POLICY), tf.int32)
+    chosen = tf.where(draws[:, 0] < probabilities[pair], numbers[pair], len(levels))
+    return randaugment.apply_in_turn(image, choices, chosen, draws[:, 1:])
+
+
+def _choice(step: Step, ops: Mapping[str, Op]) -> tuple[str, float]:
+    """The name of a step's operation and its level, 0 for one that has no degrees."""
+    name, _, level = step
+    return name, 0.0 if ops[name].strength is None else level

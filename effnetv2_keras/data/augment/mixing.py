@@ -1,0 +1,126 @@
+"""MixUp and CutMix: every image of a batch is blended with, or patched from, another.
+
+The partner of an image is the one at its mirrored place in the batch. Labels are mixed with the weights of their
+images, so a row of zeros (an image that could not be read) takes its share of the label away and rows of ones keep
+their sum.
+
+The reference code's rules, but for one fault: it weighed all labels of a CutMix batch by the batch's mean area; here
+each label has the weight of its own image.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from effnetv2_keras.data.augment import geometry
+
+
+def mix(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    even_boxes: bool = False,
+    seed: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Applies MixUp, or CutMix, or MixUp to the first half of the batch and CutMix to the second.
+
+    Args:
+        images: ``[B, H, W, 3]``, levels 0..255, uint8 or float32.
+        labels: float32 ``[B, classes]``.
+        mixup_alpha: parameter of MixUp's Beta distribution; 0 turns MixUp off.
+        cutmix_alpha: parameter of CutMix' Beta distribution; 0 turns CutMix off.
+        even_boxes: give CutMix' rectangles an even number of rows and columns, one less where it was odd (reference
+            code, which steps half the side, rounded down, to both sides of the centre).
+        seed: int32 ``[2]``; the result is a function of it and the batch.
+
+    Returns:
+        Mixed float32 images and labels. With both parameters 0, the very tensors that were given.
+
+    Raises:
+        ValueError: if a parameter is negative.
+    """
+    if not (mixup_alpha and cutmix_alpha):
+        images, labels = mixup(images, labels, alpha=mixup_alpha, seed=seed)
+        return cutmix(images, labels, alpha=cutmix_alpha, even_boxes=even_boxes, seed=seed)
+    mixup_seed, cutmix_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    half = tf.shape(images)[0] // 2
+    first = mixup(images[:half], labels[:half], alpha=mixup_alpha, seed=mixup_seed)
+    second = cutmix(images[half:], labels[half:], alpha=cutmix_alpha, even_boxes=even_boxes, seed=cutmix_seed)
+    mixed_images, mixed_labels = (tf.concat(halves, axis=0) for halves in zip(first, second))
+    return tf.ensure_shape(mixed_images, images.shape), tf.ensure_shape(mixed_labels, labels.shape)
+
+
+def mixup(images: tf.Tensor, labels: tf.Tensor, *, alpha: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends each image with its partner.
+
+    The weight of the image is the larger of ``w`` and ``1 - w``, ``w`` drawn from Beta(alpha, alpha) for each image.
+    Arguments, results and errors as for ``mix``.
+    """
+    if not _is_on(alpha, "mixup"):
+        return images, labels
+    drawn = sample_beta(alpha, tf.shape(images)[:1], seed)
+    weight = tf.maximum(drawn, 1.0 - drawn)
+    images = tf.cast(images, tf.float32)
+    return _blend(images, weight[:, tf.newaxis, tf.newaxis, tf.newaxis]), _blend(labels, weight[:, tf.newaxis])
+
+
+def cutmix(
+    images: tf.Tensor, labels: tf.Tensor, *, alpha: float, even_boxes: bool = False, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pastes a rectangle of its partner, from the same place, into each image.
+
+    The rectangle has the proportions of the image and the area ``1 - w``, ``w`` drawn from Beta(alpha, alpha) for
+    each image, around a centre drawn over all pixels; what passes the border is cut off. The weight of a label is the
+    area that is left of its image. Arguments, results and errors as for ``mix``.
+    """
+    if not _is_on(alpha, "cutmix"):
+        return images, labels
+    area_seed, centre_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    batch, size = tf.shape(images)[:1], tf.shape(images)[1:3]
+    extent = tf.cast(size, tf.float32)
+    side = tf.sqrt(1.0 - sample_beta(alpha, batch, area_seed))[:, tf.newaxis]
+    centre = tf.random.stateless_uniform(tf.concat([batch, [2]], axis=0), centre_seed)
+    box = tf.cast(side * extent, tf.int32)
+    box = box // 2 * 2 if even_boxes else box
+    start, end = geometry.centred_span(tf.cast(centre * extent, tf.int32), box, size)
+    remaining = 1.0 - tf.reduce_prod(tf.cast(end - start, tf.float32), axis=1, keepdims=True) / tf.reduce_prod(extent)
+    rows, columns = (_inside(start[:, axis], end[:, axis], size[axis]) for axis in (0, 1))
+    # On [B, H, 3 W]: spreading a mask [B, H, W, 1] over three channels would take half as long again.
+    keep = 1.0 - rows[:, :, tf.newaxis] * tf.repeat(columns, 3, axis=1)[:, tf.newaxis, :]
+    flat = tf.reshape(tf.cast(images, tf.float32), tf.shape(keep))
+    return tf.reshape(_blend(flat, keep), tf.shape(images)), _blend(labels, remaining)
+
+
+def sample_beta(alpha: float, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draws from Beta(alpha, alpha): float32 of shape ``shape``, in [0, 1]; ``seed`` is int32 ``[2]``.
+
+    The ratio ``x / (x + y)`` of two Gamma(alpha) draws, taken by their logarithms: for a small alpha both draws are
+    too small for a float, and the ratio would be 0 / 0. A Gamma(alpha) draw is one of Gamma(alpha + 1) times
+    ``u ** (1 / alpha)``, ``u`` uniform (Marsaglia and Tsang 2000, section 6).
+    """
+    gamma_seed, uniform_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    pair = tf.concat([[2], shape], axis=0)
+    gamma = tf.random.stateless_gamma(pair, gamma_seed, alpha=alpha + 1.0)
+    uniform = tf.random.stateless_uniform(pair, uniform_seed, minval=1e-30)
+    log_gamma = tf.math.log(gamma) + tf.math.log(uniform) / alpha
+    return tf.sigmoid(log_gamma[0] - log_gamma[1])
+
+
+def _is_on(alpha: float, name: str) -> bool:
+    if alpha < 0:
+        raise ValueError(f"{name}_alpha is {alpha!r}; it must be positive, or 0 to turn {name} off.")
+    return alpha > 0
+
+
+def _blend(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Adds ``weight`` of each row of a batch and the rest of the row at the mirrored place."""
+    partner = tf.reverse(values, axis=[0])
+    return partner + weight * (values - partner)
+
+
+def _inside(start: tf.Tensor, end: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+    """Marks ``[start, end)`` of ``range(limit)`` by ones: float32 ``[B, limit]``."""
+    place = tf.range(limit)[tf.newaxis]
+    return tf.cast((place >= start[:, tf.newaxis]) & (place < end[:, tf.newaxis]), tf.float32)

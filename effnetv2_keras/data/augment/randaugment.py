@@ -1,0 +1,252 @@
+"""RandAugment on one magnitude scale, 0 to 30, in which every operation grows stronger and no pixel count appears.
+
+The paper (arXiv 2104.00298, Table 6) gives magnitudes but not what they do to an operation. In the reference code
+some operations weaken as the magnitude grows, and distances are pixels whatever the image size; progressive
+learning ramps magnitude and size together, so both matter. Here ``M`` in [0, 30] means:
+
+======================================  ==========================================  =========================
+operation                               strength at magnitude M                     drawn at random
+======================================  ==========================================  =========================
+AutoContrast, Equalize, Invert          always the same                             nothing
+Rotate                                  3 M degrees                                 direction
+ShearX, ShearY                          slope 0.03 M, about the centre              direction
+TranslateX, TranslateY                  0.02 M of the width or height               direction
+Posterize                               floor(M / 6 + 1/2) low bits cleared         nothing
+Solarize                                levels from 256 (1 - M / 30) up inverted    nothing
+SolarizeAdd                             128 M / 30 added to levels below 128        nothing
+Color, Contrast, Brightness, Sharpness  factor 1 +- 0.9 M / 30                      sign
+Cutout                                  square of 0.02 M of the shorter side        centre, over all pixels
+======================================  ==========================================  =========================
+
+Every operation takes and gives uint8 ``[H, W, 3]``. What comes from outside the image, and the square of Cutout, is
+grey (128). The operations keep to arithmetic on whole images: per-element ``tf.where`` and table look-ups cost five
+to ten times as much (``benchmarks/randaugment_ops.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Callable, Literal
+
+import tensorflow as tf
+
+from effnetv2_keras.data.augment import geometry
+
+MAX_MAGNITUDE = 30.0
+
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL's "L"
+
+
+def autocontrast(image: tf.Tensor) -> tf.Tensor:
+    """Stretches each channel to the full range 0..255; a channel of one level stays as it is."""
+    rows = tf.cast(_rows(image), tf.float32)
+    low, high = _over_pixels(tf.reduce_min, rows), _over_pixels(tf.reduce_max, rows)
+    scale = tf.where(low < high, 255.0 / (high - low), 1.0)
+    # Whole results may come out a hair too small, and the fraction is dropped; other results lie 1/255 away from them.
+    offset = tf.where(low < high, low * scale - 0.5 / 255.0, 0.0)
+    return _image(rows * _tile(scale, image) - _tile(offset, image), image)
+
+
+def equalize(image: tf.Tensor) -> tf.Tensor:
+    """Flattens the histogram of each channel, by the rule of PIL's ``ImageOps.equalize``."""
+    bins = tf.reshape(tf.cast(_rows(image), tf.int32) + _tile(tf.constant([0, 256, 512]), image), [-1])
+    counts = tf.reshape(tf.math.bincount(bins, minlength=768, maxlength=768), [3, 256])
+    brightest = tf.reduce_max(tf.range(256) * tf.cast(counts > 0, tf.int32), axis=1)
+    step = (tf.size(image) // 3 - tf.gather(counts, brightest, batch_dims=1))[:, tf.newaxis] // 255
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    levels = tf.minimum((below + step // 2) // tf.maximum(step, 1), 255)
+    table = tf.reshape(tf.cast(tf.where(step > 0, levels, tf.range(256)), tf.uint8), [-1])
+    return tf.reshape(tf.gather_nd(table, bins[:, tf.newaxis]), tf.shape(image))
+
+
+def invert(image: tf.Tensor) -> tf.Tensor:
+    """Turns each level ``v`` into ``255 - v``."""
+    return tf.bitwise.invert(image)
+
+
+def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
+    """Clears the lowest ``bits`` bits, 0 to 8, of each level."""
+    return tf.bitwise.bitwise_and(image, tf.constant(256 - 2**bits, tf.uint8))
+
+
+def solarize(image: tf.Tensor, levels: float) -> tf.Tensor:
+    """Inverts the brightest ``levels`` of the 256 levels; a fraction of a level counts for none."""
+    inverted = tf.cast(tf.cast(image, tf.int16) >= 256 - math.floor(levels), tf.uint8)
+    return tf.bitwise.bitwise_xor(image, inverted * 255)
+
+
+def solarize_add(image: tf.Tensor, levels: float) -> tf.Tensor:
+    """Adds ``levels`` (at most 128, rounded) to the levels below 128; so nothing can pass 255."""
+    return image + tf.cast(image < 128, tf.uint8) * round(levels)
+
+
+def color(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
+    """Scales the difference from the grey image by ``1 + change``."""
+    pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
+    gray = tf.round(tf.matmul(pixels, tf.tile(tf.constant(_LUMINANCE)[:, tf.newaxis], [1, 3])))
+    return _image(pixels + change * (pixels - gray), image)
+
+
+def contrast(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
+    """Scales the difference from the mean luminance, a whole level as in PIL, by ``1 + change``."""
+    rows = tf.cast(_rows(image), tf.float32)
+    mean = tf.round(tf.reduce_sum(_over_pixels(tf.reduce_mean, rows) * _LUMINANCE))
+    return _image(rows + change * (rows - mean), image)
+
+
+def brightness(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
+    """Scales all levels by ``1 + change``."""
+    return _image((1.0 + change) * tf.cast(image, tf.float32), image)
+
+
+def sharpness(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
+    """Scales the difference from the smoothed image by ``1 + change``; the outermost pixels stay.
+
+    Smoothing weighs the pixel itself by 5/13 and its eight neighbours by 1/13 (PIL's ``SMOOTH``). Sums of shifted
+    images; the convolution kernels of TensorFlow are many times slower on three channels. The sides of the image
+    must be at least 3 pixels.
+    """
+    rows = tf.cast(_rows(image), tf.float32)
+    upright = tf.add_n([rows[:-2], rows[1:-1], rows[2:]])
+    square = tf.add_n([upright[:, :-6], upright[:, 3:-3], upright[:, 6:]])
+    centre = rows[1:-1, 3:-3]
+    detail = centre - tf.floor((square + 4.0 * centre) / 13.0)
+    return _image(rows + change * tf.pad(detail, [[1, 1], [3, 3]]), image)
+
+
+# Adding a [3] to an [H, W, 3] is slow: the inner loop is three long. The ops below work on [H, 3 W] instead.
+
+
+def _rows(image: tf.Tensor) -> tf.Tensor:
+    """Views ``[H, W, 3]`` as ``[H, 3 W]``."""
+    return tf.reshape(image, [tf.shape(image)[0], -1])
+
+
+def _tile(channels: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """Repeats one value per channel, ``[3]``, into a row ``[3 W]``."""
+    return tf.tile(channels, [tf.shape(image)[1]])
+
+
+def _over_pixels(reduce: Callable[..., tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
+    """Reduces ``[H, 3 W]`` to one value per channel, ``[3]``."""
+    return reduce(tf.reshape(reduce(rows, axis=0), [-1, 3]), axis=0)
+
+
+def _image(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Clips to 0..255, drops fractions as PIL does, and gives the shape of an image back."""
+    return tf.reshape(tf.saturate_cast(values, tf.uint8), tf.shape(like))
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One row of the operation table.
+
+    Attributes:
+        function: takes an image, its strength if there is one, its place if there is one, and gives an image.
+        strength: strength at a magnitude in [0, 30]; None for an operation that has no degrees.
+        unit: what the strength counts.
+        drawn: what is random about it: the sign of its strength, its place in the image, or nothing.
+    """
+
+    function: Callable[..., tf.Tensor]
+    strength: Callable[[float], float] | None = None
+    unit: str = ""
+    drawn: Literal["nothing", "sign", "place"] = "nothing"
+
+    def apply(self, image: tf.Tensor, magnitude: float, *, sign: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """Applies the operation at ``magnitude``; ``sign`` is 1 or -1, ``place`` float32 ``[2]`` in [0, 1)."""
+        if self.strength is None:
+            return self.function(image)
+        strength = self.strength(magnitude)
+        if self.drawn == "sign":
+            return self.function(image, sign * strength)
+        if self.drawn == "place":
+            return self.function(image, strength, place)
+        return self.function(image, strength)
+
+
+def _linear(at_30: float) -> Callable[[float], float]:
+    return lambda magnitude: at_30 * magnitude / MAX_MAGNITUDE
+
+
+_FACTOR = "change of the factor from 1"
+
+OPS: dict[str, Op] = {
+    "AutoContrast": Op(autocontrast),
+    "Equalize": Op(equalize),
+    "Invert": Op(invert),
+    "Rotate": Op(geometry.rotate, _linear(90.0), "degrees", "sign"),
+    "Posterize": Op(posterize, lambda magnitude: math.floor(magnitude / 6.0 + 0.5), "bits cleared"),
+    "Solarize": Op(solarize, _linear(256.0), "levels inverted, from the brightest"),
+    "Color": Op(color, _linear(0.9), _FACTOR, "sign"),
+    "Contrast": Op(contrast, _linear(0.9), _FACTOR, "sign"),
+    "Brightness": Op(brightness, _linear(0.9), _FACTOR, "sign"),
+    "Sharpness": Op(sharpness, _linear(0.9), _FACTOR, "sign"),
+    "ShearX": Op(geometry.shear_x, _linear(0.9), "slope", "sign"),
+    "ShearY": Op(geometry.shear_y, _linear(0.9), "slope", "sign"),
+    "TranslateX": Op(geometry.translate_x, _linear(0.6), "share of the width", "sign"),
+    "TranslateY": Op(geometry.translate_y, _linear(0.6), "share of the height", "sign"),
+    "Cutout": Op(geometry.cutout, _linear(0.6), "share of the shorter side", "place"),
+    "SolarizeAdd": Op(solarize_add, _linear(128.0), "levels added"),
+}
+"""Every operation, in the order of the reference code."""
+
+
+def randaugment(
+    image: tf.Tensor, *, magnitude: float, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
+) -> tf.Tensor:
+    """Applies ``num_layers`` operations in a row, each drawn uniformly, with replacement.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        magnitude: strength of every operation, 0 (the image stays as it is) to 30.
+        num_layers: number of operations, at least 1 (reference code: 2).
+        seed: int32 ``[2]``; the result is a function of it and the image.
+        ops: the operations to draw from.
+
+    Returns:
+        The image, uint8 ``[H, W, 3]``.
+
+    Raises:
+        ValueError: if the magnitude or the number of layers is out of range.
+    """
+    if not 0.0 <= magnitude <= MAX_MAGNITUDE:
+        raise ValueError(f"The RandAugment magnitude is {magnitude!r}; it must lie in [0, 30], 0 to turn it off.")
+    if num_layers < 1:
+        raise ValueError(f"RandAugment was asked for {num_layers!r} layers; it needs at least 1, or magnitude 0.")
+    if magnitude == 0.0:
+        return image
+    draws = tf.random.stateless_uniform([num_layers, 4], seed)
+    chosen = tf.cast(draws[:, 0] * len(ops), tf.int32)
+    return apply_in_turn(image, [(op, magnitude) for op in ops.values()], chosen, draws[:, 1:])
+
+
+def apply_in_turn(
+    image: tf.Tensor, choices: Sequence[tuple[Op, float]], chosen: tf.Tensor, draws: tf.Tensor
+) -> tf.Tensor:
+    """Applies operations one after the other.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        choices: operations, each with its magnitude.
+        chosen: int32 ``[n]``, places in ``choices``.
+        draws: float32 ``[n, 3]``, random numbers in [0, 1) that decide the sign of each strength (its first is
+            negative below one half), and its place.
+
+    Returns:
+        The image, uint8 ``[H, W, 3]``.
+    """
+
+    def layer(augmented: tf.Tensor, step: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        number, draw = step
+        sign = tf.where(draw[0] < 0.5, -1.0, 1.0)
+        branches = [
+            functools.partial(op.apply, augmented, magnitude, sign=sign, place=draw[1:]) for op, magnitude in choices
+        ]
+        return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
+
+    # A fold, not a Python loop: the branches are traced and optimised once, however many steps there are.
+    return tf.foldl(layer, (chosen, draws), initializer=image)

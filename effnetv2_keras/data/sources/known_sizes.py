@@ -1,0 +1,109 @@
+"""How many images and classes the data sets of the recipes have: enough to plan a run before the data is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from effnetv2_keras import config as config_lib
+from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.data.sources.slices import parse_slice
+from effnetv2_keras.data.sources.tfds import EVAL_SPLITS
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Numbers of a run's data.
+
+    Attributes:
+        num_train: images to train on.
+        num_eval: images to evaluate on.
+        num_classes: classes.
+    """
+
+    num_train: int
+    num_eval: int
+    num_classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A published data set.
+
+    Attributes:
+        num_classes: classes.
+        images: by split.
+        shards: TFRecord files of a split, in the layout of the reference code.
+    """
+
+    num_classes: int
+    images: Mapping[str, int]
+    shards: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+DATA_SETS = {
+    "imagenet2012": DataSet(
+        1000, {"train": 1_281_167, "validation": 50_000}, {"train": 1024, "validation": 128}
+    ),
+    "imagenet21k": DataSet(21_843, {"imagenet21k": 12_845_721}, {"imagenet21k": 2048}),
+    "cifar10": DataSet(10, {"train": 50_000, "test": 10_000}),
+    "cifar100": DataSet(100, {"train": 50_000, "test": 10_000}),
+    "oxford_flowers102": DataSet(102, {"train": 1_020, "validation": 1_020, "test": 6_149}),
+    "tf_flowers": DataSet(5, {"train": 3_670}),
+    "cars196": DataSet(196, {"train": 8_144, "test": 8_041}),
+}  # fmt: skip
+"""By name in TensorFlow Datasets, or by split for what it does not have.
+
+Sources: TensorFlow Datasets' catalogue; the reference code's ``datasets.py`` for ImageNet-21k, whose shards hold
+6,272 images each (100,357 in 16 of them, 12,720,275 in all but 20)."""
+
+
+def known_sizes(data: config_lib.DataConfig) -> Sizes | None:
+    """Sizes of the splits that a configuration names, or None where they are not known without the data.
+
+    Splits are cut as each source cuts them: TensorFlow Datasets counts records, ``tfrecord`` whole shards (of equal
+    size, here), the others files.
+
+    Raises:
+        DataError: for splits that the data set does not have.
+    """
+    known = DATA_SETS.get(data.tfds_name or parse_slice(data.train_split).name)
+    if known is None:
+        return None
+    evaluation = data.eval_split or next((name for name in EVAL_SPLITS if name in known.images), None)
+    if evaluation is None:
+        return None
+    num_classes = data.num_classes or known.num_classes
+    return Sizes(_count(known, data.train_split, data), _count(known, evaluation, data), num_classes)
+
+
+def _count(known: DataSet, split: str, data: config_lib.DataConfig) -> int:
+    if data.source == "tfds":
+        return _count_records(known, split)
+    part = parse_slice(split)
+    if part.name not in known.images:
+        raise DataError(f"There is no split {part.name!r}; there are {', '.join(known.images)}, and shares of them.")
+    images, shards = known.images[part.name], known.shards.get(part.name)
+    if data.source == "tfrecord" and shards:
+        return round(images * len(part.of(range(shards))) / shards)
+    return len(part.of(range(images)))
+
+
+def _count_records(known: DataSet, split: str) -> int:
+    import tensorflow_datasets as tfds
+
+    infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[images],
+            num_bytes=0,
+            filename_template=tfds.core.ShardedFileTemplate(dataset_name="x", data_dir=".", filetype_suffix="tfrecord"),
+        )
+        for name, images in known.images.items()
+    ]
+    try:
+        return int(tfds.core.splits.SplitDict(infos)[split].num_examples)
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"There is no split {split!r}; there are {', '.join(known.images)}, and shares of them such as train[:90%]."
+        ) from error

@@ -1,0 +1,179 @@
+"""Data sets of TensorFlow Datasets, read as encoded records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_keras import config as config_lib
+from effnetv2_keras.data.sources.base import DataAbsentError, DataError, Extent, Record, StreamSource
+from effnetv2_keras.data.sources.integrity import find_bad_record
+
+EVAL_SPLITS = ("validation", "val", "test")
+"""What is evaluated where ``data.eval_split`` names nothing: the first of these that there is."""
+
+_BY_HAND = {
+    "imagenet2012": (
+        "Register at https://image-net.org/download-images and put ILSVRC2012_img_train.tar (138 GB) and "
+        "ILSVRC2012_img_val.tar (6 GB), unopened, into {manual_dir}."
+    ),
+}
+"""What to put where, for data that cannot be downloaded without an account."""
+
+CARS_LAYOUT = (
+    "Arrange the images as DIR/train/CLASS/*.jpg (8,144 images) and DIR/test/CLASS/*.jpg (8,041), with a folder for "
+    "each of the 196 classes, and give --data_dir=DIR --hparam_str=data.source=folder"
+)
+_GONE = {
+    "cars196": (
+        "cars_train.tgz, cars_test.tgz, car_devkit.tgz and cars_test_annos_withlabels.mat are no longer at "
+        f"ai.stanford.edu, where TensorFlow Datasets looks for them. {CARS_LAYOUT}"
+    ),
+}
+"""What to do instead, for data whose download is dead."""
+
+
+class TfdsSource(StreamSource):
+    """A split of a TensorFlow Datasets builder.
+
+    Args:
+        builder: a ``tfds.core.DatasetBuilder`` whose metadata tells its splits: a prepared one, or one that TensorFlow
+            Datasets knows the sizes of.
+        split: a split name or slice, such as ``"train[:90%]"`` or ``"train+validation"``.
+        shuffle_buffer: records held for shuffling.
+        image_key: the feature with the image.
+        label_key: the feature with the label, or with a sequence of labels.
+
+    Raises:
+        DataError: for unknown splits or features, or features of another kind.
+    """
+
+    def __init__(
+        self, builder: Any, split: str, shuffle_buffer: int, *, image_key: str = "image", label_key: str = "label"
+    ) -> None:
+        import tensorflow_datasets as tfds
+
+        features = builder.info.features
+        for key, setting in ((image_key, "data.image_key"), (label_key, "data.label_key")):
+            if key not in features:
+                raise DataError(
+                    f"{builder.name} has no feature {key!r}; it has {', '.join(features)}. Name the one to use: "
+                    f"--hparam_str={setting}={next(iter(features))}"
+                )
+        label = features[label_key]
+        self.multi_label = isinstance(label, tfds.features.Sequence)
+        label = label.feature if self.multi_label else label
+        if not isinstance(label, tfds.features.ClassLabel):
+            raise DataError(
+                f"The feature {label_key!r} of {builder.name} is {label}; a label must be a ClassLabel. Name another "
+                f"of {', '.join(features)}: --hparam_str=data.label_key=NAME"
+            )
+        if not isinstance(features[image_key], tfds.features.Image):
+            raise DataError(
+                f"The feature {image_key!r} of {builder.name} is {features[image_key]}, which is no Image. Name "
+                f"another of {', '.join(features)}: --hparam_str=data.image_key=NAME"
+            )
+        try:
+            self._info = builder.info.splits[split]
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{builder.name} has no split {split!r}; it has {', '.join(builder.info.splits)}, and shares of them "
+                "such as train[:90%]."
+            ) from error
+        if not self._info.num_examples:
+            raise DataError(f"The split {split!r} of {builder.name} has no images; name a larger share.")
+        self.class_names = tuple(label.names)
+        self.num_examples = self._info.num_examples
+        self.shuffle_buffer = shuffle_buffer
+        self._builder, self._split, self._keys = builder, split, (image_key, label_key)
+
+    def extents(self) -> Sequence[Extent]:
+        """See ``Source.extents``."""
+        return [(str(part.filename), range(part.skip, part.skip + part.take)) for part in self._info.file_instructions]
+
+    def find_damage(self) -> str | None:
+        """See ``Source.find_damage``; of TFRecord files only."""
+        return find_bad_record({path: None for path, _ in self.extents() if ".tfrecord" in path})
+
+    def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
+        """See ``StreamSource.read``; files are always read in the same order."""
+        import tensorflow_datasets as tfds
+
+        records = self._builder.as_dataset(
+            split=self._split,
+            shuffle_files=False,
+            decoders={self._keys[0]: tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
+        )
+        return records.map(lambda record: tuple(record[key] for key in self._keys)).enumerate()
+
+    def parse(self, number: tf.Tensor, raw: tuple[tf.Tensor, tf.Tensor]) -> Record:
+        """See ``StreamSource.parse``."""
+        image, label = raw
+        name = f"{self._builder.name} {self._split}, record " + tf.strings.as_string(number)
+        return {"image": image, "label": label, "name": name}
+
+
+def prepare_tfds(data: config_lib.DataConfig) -> None:
+    """Downloads the data set that a configuration names and writes its records, unless they are there.
+
+    Raises:
+        DataError: if that fails; the message names the archives and the folder.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder(data)
+    where = f"{builder.name!r} in {builder.data_dir}"
+    if builder.name in _GONE and not builder.data_path.exists():
+        raise DataError(f"There is no prepared {where}, and it cannot be downloaded: {_GONE[builder.name]}")
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError, tf.errors.OpError, tfds.download.DownloadError) as error:
+        archives = ", ".join(url.rpartition("/")[2] for url in builder.url_infos or ())
+        advice = _BY_HAND.get(builder.name, "").format(manual_dir=builder.data_path.parents[1] / "downloads" / "manual")
+        raise DataError(
+            f"Cannot prepare {where}: {error}\n"
+            + (advice or f"It is made from {archives or 'its own files'}. Prepare it where there is a network, with ")
+            + ("" if advice else f"tfds.load({builder.name!r}), and copy the result to {builder.data_dir}.")
+        ) from error
+
+
+def _builder(data: config_lib.DataConfig) -> Any:
+    import tensorflow_datasets as tfds
+
+    if not data.tfds_name:
+        raise DataError("The tfds source needs a name: --hparam_str=data.tfds_name=cifar10")
+    try:
+        return tfds.builder(data.tfds_name, data_dir=data.data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise DataError(f"TensorFlow Datasets knows no {data.tfds_name!r} (looked in {data.data_dir}).") from error
+
+
+def tfds_splits(data: config_lib.DataConfig) -> tuple[TfdsSource, TfdsSource]:
+    """Any TensorFlow Datasets name with an image and one or several labels; ``data.data_dir`` is the TFDS folder.
+
+    Nothing is downloaded; ``prepare_tfds`` does that.
+
+    Raises:
+        DataAbsentError: if TensorFlow Datasets does not know the sizes before the data is prepared.
+        DataError: if no name is given, or the name, a split or a feature is unknown.
+    """
+    builder = _builder(data)
+    if not builder.info.splits:
+        raise DataAbsentError(
+            f"{builder.name!r} is not prepared in {builder.data_dir}, and how many images it has is not known without. "
+            f"Prepare it: tfds.load({builder.name!r}), or begin to train, which does the same."
+        )
+    eval_split = data.eval_split or next((name for name in EVAL_SPLITS if name in builder.info.splits), None)
+    if eval_split is None:
+        raise DataError(
+            f"{data.tfds_name} has the splits {list(builder.info.splits)} and none is for evaluation; name two that "
+            "do not overlap: data.train_split=train[:90%],data.eval_split=train[90%:]"
+        )
+    keys = {"image_key": data.image_key or "image", "label_key": data.label_key or "label"}
+    return (
+        TfdsSource(builder, data.train_split, data.shuffle_buffer, **keys),
+        TfdsSource(builder, eval_split, data.shuffle_buffer, **keys),
+    )

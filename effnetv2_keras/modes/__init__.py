@@ -1,0 +1,1 @@
+"""What ``--mode`` chooses: one module per mode."""

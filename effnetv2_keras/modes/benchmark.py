@@ -1,0 +1,226 @@
+"""``--mode=benchmark``: how fast a network answers, and in how much memory, in the formats that it is exported to.
+
+Each format runs in a process of its own, so that memory is its own too; the processes take turns, one call each, so
+that whatever else the machine does falls on all alike.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Sequence
+from typing import Callable
+
+import numpy as np
+import rich.console
+import rich.table
+import tensorflow as tf
+
+from effnetv2_keras.architecture import specs
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.export import EXPORTERS, export_model
+from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of, shown
+from effnetv2_keras.models.from_config import build_for
+from effnetv2_keras.runs.checkpoints import Trained
+
+_WARM_UP = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One format at one batch size.
+
+    Attributes:
+        format: a key of ``EXPORTERS``, and how it is quantised, if it is.
+        batch_size: images per call.
+        median_ms: median time of a call, milliseconds.
+        p90_ms: time that nine in ten calls keep within, milliseconds.
+        images_per_second: at the median.
+        peak_megabytes: most resident memory of the process up to and with this batch size, 10^6 bytes.
+    """
+
+    format: str
+    batch_size: int
+    median_ms: float
+    p90_ms: float
+    images_per_second: float
+    peak_megabytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What was measured, where.
+
+    Attributes:
+        model_name: the network's.
+        image_size: side of the images, pixels.
+        device: where it ran.
+        repeats: timed calls of every row.
+        bare_megabytes: resident memory of a process with TensorFlow and no network, 10^6 bytes.
+        megabytes: size on disk of each format, 10^6 bytes.
+        rows: by format and batch size.
+    """
+
+    model_name: str
+    image_size: int
+    device: str
+    repeats: int
+    bare_megabytes: float
+    megabytes: dict[str, float]
+    rows: tuple[Row, ...]
+
+
+def fresh(config: Config, *, num_classes: int = 1000, spec: specs.AnySpec | None = None) -> Trained:
+    """A network as ``config`` describes it that nobody has trained; it takes as long as a trained one."""
+    spec = spec or config.spec
+    names = tuple(str(label) for label in range(num_classes))
+    return Trained(build_for(config, spec, num_classes), config, names, step=0, spec=spec)
+
+
+def benchmark(
+    trained: Trained,
+    *,
+    formats: Sequence[str] = ("savedmodel",),
+    quantize: str = "none",
+    batch_sizes: Sequence[int] = (1, 8, 32),
+    image_size: int | None = None,
+    repeats: int = 20,
+    splits: Splits | None = None,
+) -> Benchmark:
+    """Exports a network, checks what was written, and times it on random images.
+
+    Args:
+        trained: the network.
+        formats: keys of ``EXPORTERS``.
+        quantize: as for ``export_model``; of the formats that know it.
+        batch_sizes: images per call.
+        image_size: side of the images, pixels; None: the run's evaluation size.
+        repeats: timed calls for every format and batch size, after three untimed ones.
+        splits: as for ``export_model``.
+
+    Raises:
+        ConfigError: for no formats, an unknown format, a batch size or a number of repeats below 1.
+        ExportError: for a network that cannot be exported.
+    """
+    _check(formats, batch_sizes, repeats)
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the processes share what GPU there is
+    sizes = sorted(set(batch_sizes))
+    size = trained.config.eval_size if image_size is None else image_size
+    with contextlib.ExitStack() as stack:
+        root = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        calls: dict[str, Callable[[int], tuple[float, float]]] = {}
+        megabytes = {}
+        for name in dict.fromkeys(formats):
+            chosen = quantize if quantize in EXPORTERS[name].quantizations or len(formats) == 1 else "none"
+            label = name if chosen == "none" else f"{name} {chosen}"
+            report = export_model(
+                trained, root / name, format_name=name, quantize=chosen, image_size=size, splits=splits
+            )
+            megabytes[label] = report.megabytes
+            calls[label] = functools.partial(_in_worker, _worker(stack), name, str(root / name), size)
+        bare = _worker(stack).submit(peak_megabytes).result()
+        peaks = {(label, batch): _warm_up(call, batch) for label, call in calls.items() for batch in sizes}
+        seconds: dict[tuple[str, int], list[float]] = {key: [] for key in peaks}
+        for _ in shown(range(repeats), "timing", repeats):
+            for (label, batch), times in seconds.items():
+                times.append(calls[label](batch)[0])
+    rows = tuple(_row(label, batch, times, peaks[label, batch]) for (label, batch), times in seconds.items())
+    return Benchmark(trained.spec.name, size, _device(), repeats, bare, megabytes, rows)
+
+
+def print_benchmark(result: Benchmark, console: rich.console.Console) -> None:
+    """Prints a table, and the same as one line of JSON: the fields of ``Benchmark``."""
+    table = rich.table.Table(title=f"{result.model_name} at {result.image_size} px, {result.device}")
+    for heading in ("format", "batch", "median ms", "p90 ms", "images/s", "peak memory MB", "on disk MB"):
+        table.add_column(heading, justify="left" if heading == "format" else "right")
+    for row in result.rows:
+        table.add_row(
+            row.format,
+            f"{row.batch_size}",
+            f"{row.median_ms:.2f}",
+            f"{row.p90_ms:.2f}",
+            f"{row.images_per_second:.1f}",
+            f"{row.peak_megabytes:.0f}",
+            f"{result.megabytes[row.format]:.1f}",
+        )
+    console.print(table)
+    console.print(
+        f"{result.repeats} calls of each in turn, after {_WARM_UP} untimed ones. Memory is the most resident up to that"
+        f" batch size, {result.bare_megabytes:.0f} MB of it TensorFlow without a network.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(json.dumps(dataclasses.asdict(result)), highlight=False, soft_wrap=True, markup=False)
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has had resident so far, 10^6 bytes."""
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():  # Linux, where getrusage counts what the parent process had
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024 / 1e6
+    import resource  # macOS; not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _check(formats: Sequence[str], batch_sizes: Sequence[int], repeats: int) -> None:
+    unknown = [name for name in formats if name not in EXPORTERS]
+    if unknown or not formats:
+        raise ConfigError(
+            f"Cannot benchmark --format={','.join(formats)}; name one or more of {', '.join(EXPORTERS)}, separated by "
+            "commas."
+        )
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ConfigError(f"--batch_sizes is {list(batch_sizes)}; name whole numbers of at least 1: --batch_sizes=1,8")
+    if repeats < 1:
+        raise ConfigError(f"repeats is {repeats}; it must be at least 1.")
+
+
+def _worker(stack: contextlib.ExitStack) -> concurrent.futures.ProcessPoolExecutor:
+    """Starts one process, which ends with the stack."""
+    context = multiprocessing.get_context("spawn")  # a fork would take this process's memory with it
+    return stack.enter_context(concurrent.futures.ProcessPoolExecutor(1, mp_context=context))
+
+
+@functools.lru_cache(maxsize=1)
+def _runtime(format_name: str, folder: str) -> Runtime:
+    return EXPORTERS[format_name].load(pathlib.Path(folder))
+
+
+def _in_worker(
+    worker: concurrent.futures.Executor, format_name: str, folder: str, image_size: int, batch_size: int
+) -> tuple[float, float]:
+    return worker.submit(_call, format_name, folder, image_size, batch_size).result()
+
+
+def _warm_up(call: Callable[[int], tuple[float, float]], batch_size: int) -> float:
+    """Makes the first calls, which are slower, and gives the peak memory after them, 10^6 bytes."""
+    return [call(batch_size)[1] for _ in range(_WARM_UP)][-1]
+
+
+def _call(format_name: str, folder: str, image_size: int, batch_size: int) -> tuple[float, float]:
+    """Runs one call in a worker: its seconds, and the worker's peak memory so far in 10^6 bytes."""
+    images = random_images(batch_size, image_size, image_size)
+    return seconds_of(_runtime(format_name, folder), images), peak_megabytes()
+
+
+def _row(label: str, batch: int, seconds: Sequence[float], peak: float) -> Row:
+    median, p90 = (1000 * float(value) for value in np.percentile(seconds, (50, 90)))
+    return Row(label, batch, median, p90, 1000 * batch / median, peak)
+
+
+def _device() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    return f"CPU with {os.cpu_count()} cores"

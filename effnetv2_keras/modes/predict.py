@@ -1,0 +1,215 @@
+"""Names what is on images, with the network of a run or with an exported SavedModel."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Callable, Literal
+
+import numpy as np
+import numpy.typing as npt
+import rich.console
+import rich.table
+import rich.text
+import tensorflow as tf
+from absl import logging
+
+from effnetv2_keras.architecture import specs
+from effnetv2_keras.config import CONFIG_FILE
+from effnetv2_keras.data.sources.files import IMAGE_SUFFIXES
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
+from effnetv2_keras.runs.checkpoints import Which, load_trained
+
+Unreadable = Literal["error", "skip"]
+
+
+class PredictError(UsageError):
+    """A predictor or an image that cannot be used; the message says what was found and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What it takes to classify image files.
+
+    Attributes:
+        class_names: in label order.
+        classify: from files as they are (string ``[N]``) to probabilities (float32 ``[N, classes]``), with the
+            preprocessing of evaluation. Raises ``tf.errors.InvalidArgumentError`` if one cannot be decoded.
+    """
+
+    class_names: tuple[str, ...]
+    classify: Callable[[tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What is on one image.
+
+    Attributes:
+        path: of the image.
+        classes: the likeliest classes with their probabilities, the likeliest first.
+    """
+
+    path: pathlib.Path
+    classes: tuple[tuple[str, float], ...]
+
+
+def load_predictor(
+    path: str | os.PathLike[str],
+    *,
+    which: Which = "best",
+    use_ema: bool = True,
+    spec: specs.AnySpec | None = None,
+) -> Predictor:
+    """Loads a predictor from the folder of a run or of an exported SavedModel, whichever ``path`` is.
+
+    Args:
+        path: the folder.
+        which: of a run: the checkpoint with the best evaluation, or the latest.
+        use_ema: of a run: take the moving average of the weights, where there is one.
+        spec: of a run: a network other than the one that its configuration names.
+
+    Raises:
+        PredictError: if it is neither, or a SavedModel that ``export`` did not write.
+        RunFolderError: if the run cannot be loaded.
+    """
+    path = pathlib.Path(path)
+    if (path / SAVED_MODEL_FILE).is_file():
+        return _load_saved_model(path)
+    if not (path / CONFIG_FILE).is_file():
+        raise PredictError(
+            f"{path} is neither a run (it would hold {CONFIG_FILE}) nor a SavedModel (it would hold "
+            f"{SAVED_MODEL_FILE}). Give --model_dir the folder of a training run or of an export."
+        )
+    trained = load_trained(path, which=which, use_ema=use_ema, spec=spec)
+    classifier = SavedModelExporter(trained, trained.config.eval_size).classifier()
+    return Predictor(trained.class_names, lambda files: classifier.encoded(files)["probabilities"])
+
+
+def _load_saved_model(path: pathlib.Path) -> Predictor:
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except (OSError, tf.errors.OpError) as error:
+        raise PredictError(f"{path} holds a SavedModel that cannot be loaded; export it again. ({error})") from error
+    missing = {"encoded", "class_names"} - set(loaded.signatures)
+    if missing:
+        raise PredictError(
+            f"The SavedModel {path} has the signatures {sorted(loaded.signatures)} and lacks {sorted(missing)}. "
+            "Use one written by --mode=export."
+        )
+    names = loaded.signatures["class_names"]()["class_names"].numpy()
+    return Predictor(
+        tuple(name.decode() for name in names),
+        lambda files: loaded.signatures["encoded"](image_bytes=files)["probabilities"],
+    )
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+    """Lists the files named, whatever their suffix, and the files with an image suffix in or below folders, sorted.
+
+    Raises:
+        PredictError: if nothing is named, something does not exist, or a folder has no images.
+    """
+    if not paths:
+        raise PredictError("There are no images to predict: name files or folders, by --images or after the flags.")
+    images: list[pathlib.Path] = []
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+            if not below:
+                raise PredictError(f"There are no images ({', '.join(IMAGE_SUFFIXES)}) in or below the folder {path}.")
+            images += below
+        elif path.is_file():
+            images.append(path)
+        else:
+            raise PredictError(f"There is no file or folder {path}.")
+    return images
+
+
+def predict(
+    predictor: Predictor,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    top_k: int = 5,
+    batch_size: int = 32,
+    unreadable: Unreadable = "error",
+) -> list[Prediction]:
+    """Classifies image files.
+
+    Args:
+        predictor: from ``load_predictor``.
+        paths: files, and folders that are searched as by ``find_images``.
+        top_k: classes per image; no more than there are.
+        batch_size: images at a time.
+        unreadable: an image that cannot be decoded: ``"error"`` to stop, ``"skip"`` to warn and leave it out.
+
+    Returns:
+        One prediction per image, in order.
+
+    Raises:
+        PredictError: if ``top_k`` or ``batch_size`` is below 1, there are no images, or one cannot be decoded.
+    """
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value < 1:
+            raise PredictError(f"{name} is {value}; it must be at least 1.")
+    images = find_images(paths)
+    predictions = []
+    for start in range(0, len(images), batch_size):
+        for path, probabilities in _classify(predictor, images[start : start + batch_size], unreadable):
+            best = np.argsort(-probabilities, kind="stable")[:top_k]
+            classes = tuple((predictor.class_names[label], float(probabilities[label])) for label in best)
+            predictions.append(Prediction(path, classes))
+    return predictions
+
+
+def _classify(
+    predictor: Predictor, paths: Sequence[pathlib.Path], unreadable: Unreadable
+) -> Iterator[tuple[pathlib.Path, npt.NDArray[np.float32]]]:
+    """Yields each image with its probabilities; a batch that fails is halved until the unreadable image is found."""
+    try:
+        files = tf.constant([path.read_bytes() for path in paths])
+        probabilities = predictor.classify(files).numpy()
+    except (OSError, tf.errors.InvalidArgumentError) as error:
+        middle = len(paths) // 2
+        if middle:
+            yield from _classify(predictor, paths[:middle], unreadable)
+            yield from _classify(predictor, paths[middle:], unreadable)
+        elif unreadable == "skip":
+            logging.warning("Leaving out an image that cannot be read: %s", paths[0])
+        else:
+            reason = error if isinstance(error, OSError) else "it is not a complete JPEG, PNG, GIF or BMP image"
+            raise PredictError(f"Cannot read the image {paths[0]}: {reason}. Repair it or leave it out.") from error
+    else:
+        yield from zip(paths, probabilities)
+
+
+def format_table(predictions: Sequence[Prediction], console: rich.console.Console) -> None:
+    """Prints predictions for a person: one row per image and class."""
+    table = rich.table.Table("image", "class", "probability")
+    table.columns[0].overflow = table.columns[1].overflow = "fold"
+    table.columns[2].justify = "right"
+    for prediction in predictions:
+        image = str(prediction.path)
+        for name, probability in prediction.classes:
+            table.add_row(rich.text.Text(image), rich.text.Text(name), f"{probability:.1%}")
+            image = ""
+        table.add_section()
+    console.print(table)
+
+
+def to_json(predictions: Sequence[Prediction]) -> str:
+    """Writes predictions for a program: a list of ``{"path", "classes": [{"name", "probability"}, ...]}``."""
+    return json.dumps(
+        [
+            {
+                "path": str(prediction.path),
+                "classes": [{"name": name, "probability": probability} for name, probability in prediction.classes],
+            }
+            for prediction in predictions
+        ],
+        indent=1,
+    )

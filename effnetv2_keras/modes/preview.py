@@ -1,0 +1,35 @@
+"""``--mode=preview``: what the network will be shown, stage by stage, as one sheet of images."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
+from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.reporting import plots
+
+
+def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int = 8) -> None:
+    """Draws the first training images of every stage, augmented and mixed as training will see them.
+
+    Args:
+        config: the run.
+        path: of the PNG.
+        columns: images per stage.
+
+    Raises:
+        ConfigError, DataError: for settings or data that cannot be used.
+    """
+    source = open_splits(config.data).train
+    plan = InputPlan(config.data, columns, None, UnreadableImages(config.data.unreadable))
+    rows, titles = [], []
+    for stage in config.plan(config.total_steps(source.num_examples)):
+        input_fn = train_input(source, plan, stage=stage, seed=config.train.seed, first_step=stage.first_step)
+        with plan.unreadable.explained(source, config.data.service):
+            rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
+        titles.append(plots.stage_title(stage, config.data.augment))
+    plots.plot_image_sheet(rows, titles, path)

@@ -1,0 +1,151 @@
+"""``--mode=scale``: a family of networks as a table and as files that train (no TensorFlow)."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from effnetv2_keras.architecture import profile
+from effnetv2_keras.architecture.scaling import LateLayers, Scaling, family, scale
+from effnetv2_keras.architecture.specs import ModelSpec, expand
+from effnetv2_keras.architecture.variants import MODELS, get_spec
+from effnetv2_keras.errors import UsageError
+
+_PUBLISHED = {
+    "efficientnetv2-s-to-m": "efficientnetv2-m",
+    "efficientnetv2-s-to-l": "efficientnetv2-l",
+    "efficientnetv2-b0-by-b4": "efficientnetv2-s",
+    "efficientnetv2-b0-by-b5": "efficientnetv2-m",
+    "efficientnetv2-b0-by-b7": "efficientnetv2-l",
+}
+_HEADINGS: tuple[str, ...] = (
+    "network",
+    "stem",
+    "channels",
+    "layers",
+    "train px",
+    "eval px",
+    "dropout",
+    "parameters, M",
+    "MACs, G",
+)
+
+
+def from_base_table() -> tuple[ModelSpec, ...]:
+    """V2-S, V2-M and V2-L from the table of B0 by V1's coefficients, as ``scaling`` tells.
+
+    M and L have late layers: one more in stage 5, and a stage 7 of two, with 320 channels as in V1.
+    """
+    base, late = MODELS["efficientnetv2-b0"], LateLayers(stage_width=320 / 192)
+    specs = []
+    for version in ("b4", "b5", "b7"):
+        v1 = MODELS[f"efficientnet-{version}"]
+        scaling = Scaling(v1.width, v1.depth, resolution=v1.eval_size / base.eval_size)
+        name = f"{base.name}-by-{version}"
+        specs.append(scale(base, scaling, name=name, late=None if version == "b4" else late))
+    return tuple(specs)
+
+
+def table(specs: Iterable[ModelSpec]) -> str:
+    """Lists networks, one a line, in Markdown; under each the published one that it should be, and the difference.
+
+    Parameters are the trainable ones with 1000 classes; MACs, multiply-adds of one image of the evaluation size. The
+    difference is ours less the published, stage by stage; of parameters and MACs, in percent of the published.
+    """
+    rows = [_HEADINGS]
+    for spec in specs:
+        rows.append(_row(spec.name, spec))
+        if spec.name in _PUBLISHED:
+            published = MODELS[_PUBLISHED[spec.name]]
+            rows.append(_row(f"{published.name}, published", published))
+            rows.append(_difference(rows[-2], rows[-1]))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _row(name: str, spec: ModelSpec) -> tuple[str, ...]:
+    expanded = expand(spec)
+    ends = expanded.stage_ends
+    layers = [end - before for before, end in zip((-1, *ends), ends)]
+    return (
+        name,
+        f"{expanded.stem_filters}",
+        " ".join(f"{expanded.blocks[end].output_filters}" for end in ends),
+        " ".join(map(str, layers)),
+        f"{spec.train_size}",
+        f"{spec.eval_size}",
+        f"{spec.dropout_rate:.2g}",
+        f"{profile.count_parameters(spec).trainable / 1e6:.2f}",
+        f"{profile.count_macs(spec, image_size=spec.eval_size) / 1e9:.2f}",
+    )
+
+
+def _difference(ours: tuple[str, ...], published: tuple[str, ...]) -> tuple[str, ...]:
+    """The row under the two, from what they print."""
+    numbers = [[[float(number) for number in cell.split()] for cell in row[1:]] for row in (ours, published)]
+    *steps, parameters, macs = zip(*numbers)
+    differences = [" ".join(f"{a - b:+.3g}" if a != b else "0" for a, b in zip(*pair)) for pair in steps]
+    shares = [f"{100 * (a / b - 1):+.1f} %" for (a,), (b,) in (parameters, macs)]
+    return ("difference", *differences, *shares)
+
+
+def write_specs(specs: Sequence[ModelSpec], folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[str]:
+    """Writes each network as ``NAME.json``, which ``--model_name`` and ``get_spec`` take.
+
+    Args:
+        specs: the networks.
+        folder: where to; made if there is none.
+        overwrite: replace files that hold something else. Nothing is written if one does and this is False.
+
+    Returns:
+        The paths.
+
+    Raises:
+        UsageError: for such a file, a folder that cannot be written, or a name that is no file name.
+    """
+    files = {pathlib.Path(folder) / f"{spec.name}.json": spec.to_json() for spec in specs}
+    for spec, path in zip(specs, files):
+        if path.parent != pathlib.Path(folder):
+            raise UsageError(f"The network's name {spec.name!r} is no file name; take the slashes out of its .json.")
+    try:
+        different = [path for path, text in files.items() if path.exists() and path.read_bytes() != text.encode()]
+        if different and not overwrite:
+            raise UsageError(
+                f"{different[0]} holds something else. Name another --output_dir, or replace it with --overwrite."
+            )
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_bytes(text.encode())
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}. Name another folder, --output_dir.") from error
+    return [str(path) for path in files]
+
+
+def write_family(
+    model_name: str, phis: Sequence[str], folder: str | os.PathLike[str], *, overwrite: bool = False
+) -> str:
+    """Scales a network, writes the larger ones, and tells of it.
+
+    Args:
+        model_name: as ``get_spec`` takes it.
+        phis: compound coefficients as text; none: see ``scaling.family``.
+        folder: where to write.
+        overwrite: see ``write_specs``.
+
+    Returns:
+        The table, and what was written.
+
+    Raises:
+        UsageError: for an unknown network, a ``phi`` that is none, or files that cannot be written.
+    """
+    try:
+        numbers = sorted({float(phi) for phi in phis})
+    except ValueError as error:
+        raise UsageError(f"--phi={','.join(phis)} must be numbers, such as --phi=1,2,3") from error
+    spec = get_spec(model_name)
+    members = family(spec, numbers)
+    paths = write_specs(members, folder, overwrite=overwrite)
+    return "\n".join((table((spec, *members)), *(f"Wrote {path}" for path in paths)))

@@ -1,0 +1,161 @@
+"""``report.html``: one page about a run that needs nothing else, neither files nor network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import PIL.Image
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import flatten
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.reporting.pages import render
+from effnetv2_keras.reporting.primary_metric import headline, headline_of_best
+from effnetv2_keras.reporting.progress import format_seconds, is_input_bound
+from effnetv2_keras.reporting.report_plots import draw_plots
+from effnetv2_keras.reporting.samples import Sample, Samples
+from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
+from effnetv2_keras.runs.provenance import read_provenance
+from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
+
+REPORT_FILE = "report.html"
+_THUMBNAIL = 144  # pixels
+_ABSENT = "-"
+_FIGURES = {
+    "top1": "top-1", "top5": "top-5", "map": "mAP", "global_ap": "global AP", "precision_at_1": "precision@1",
+    "precision_at_5": "precision@5", "recall_at_1": "recall@1", "recall_at_5": "recall@5", "eval_loss": "loss, nats",
+}  # fmt: skip
+
+
+def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
+    """Writes ``report.html`` from what is in a run's folder, whether the run is finished or not.
+
+    Args:
+        folder: the run's.
+        samples: images to show.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunFolderError: if there is no run.
+    """
+    config, rows = folder.config(), folder.metrics()
+    num_train, num_eval = folder.num_images()
+    stages = config.plan(config.total_steps(num_train))
+    page = render(
+        "report.html.jinja",
+        title=f"{config.model.model_name} on {_data_name(config)}",
+        folder=folder.path.resolve().name,
+        summary=f"{num_train:,} images to train on, {num_eval:,} to evaluate on, {len(folder.class_names()):,} classes",
+        cards=_cards(rows, stages),
+        results=_results(rows),
+        plots=draw_plots(rows, stages),
+        stage_headings=(*STAGE_HEADINGS, *_stage_figures(stages[0], [])),
+        stage_rows=[
+            (*stage_cells(stage), *_stage_figures(stage, [row for row in rows if row["stage"] == stage.index]).values())
+            for stage in stages
+        ],
+        settings=_settings(config),
+        provenance=read_provenance(folder),
+        samples=[(_picture(sample), sample) for sample in samples.samples],
+        samples_note=samples.note,
+    )
+    path = folder / REPORT_FILE
+    write_atomically(path, page)
+    return path
+
+
+def _data_name(config: Config) -> str:
+    """The data, in a word."""
+    place = pathlib.Path(config.data.data_dir).name if config.data.data_dir else ""
+    return config.data.tfds_name or place or config.data.source
+
+
+def _cards(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> list[tuple[str, str]]:
+    """The few figures that come first: what each is, and its value."""
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    finished, total = (rows[-1]["step"] if rows else 0), stages[-1].end_step
+    cards = []
+    if evaluations:
+        key, (_, name) = headline_of_best(evaluations[0]), headline(evaluations[0])
+        kind = f"{name}, EMA" if key.endswith("_ema") else name
+        cards = [(f"best {kind}", f"{_best(evaluations)[key]:.2%}"), (f"last {kind}", f"{evaluations[-1][key]:.2%}")]
+    state = "finished" if finished == total else "unfinished"
+    cards += [
+        (f"steps, {state}", f"{finished:,}" if finished == total else f"{finished:,} of {total:,}"),
+        ("training time, h:mm:ss", format_seconds(rows[-1]["seconds"] if rows else 0.0)),
+    ]
+    return cards
+
+
+def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The evaluation whose weights are in ``best/``: the first that none exceeds."""
+    key = headline_of_best(evaluations[0])
+    return max(evaluations, key=lambda row: row[key])
+
+
+def _results(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]:
+    """Best and last evaluation, ``{heading: [(figure, raw, EMA), ...]}``; empty before the first."""
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    if not evaluations:
+        return {}
+    return {
+        f"{name} evaluation: step {row['step']:,}, epoch {row['epoch']:.1f}": [
+            (label, *(f"{row[column]:.4f}" if column in row else _ABSENT for column in (key, f"{key}_ema")))
+            for key, label in _FIGURES.items()
+            if key in row
+        ]
+        for name, row in (("Best", _best(evaluations)), ("Last", evaluations[-1]))
+    }
+
+
+def _stage_figures(stage: Stage, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What a stage took and reached, by heading."""
+    trained = [row for row in rows if row["kind"] == "train"]
+    timed = [row for row in trained if row["images_per_second"] > 0]
+    evaluated = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
+    speeds = sorted(row["images_per_second"] for row in timed)
+    waits = [row["input_wait"] for row in timed if "input_wait" in row]
+    wait = sum(waits) / len(waits) if waits else None
+    compiling = sum(row.get("compile_seconds", 0.0) for row in trained)
+    memory = max((row["memory_mb"] for row in trained if "memory_mb" in row), default=None)
+    score = evaluated.get(headline_of_best(evaluated))
+    bound = "input-bound, " if wait is not None and is_input_bound({"input_wait": wait}) else ""
+    return {
+        "steps": f"{stage.num_steps:,}",
+        "images/s": f"{speeds[len(speeds) // 2]:,.0f}" if speeds else _ABSENT,
+        "compile, s": f"{compiling:.1f}" if compiling else _ABSENT,
+        "waits for input": _ABSENT if wait is None else f"{bound}{wait:.0%}",
+        "peak memory, MiB": _ABSENT if memory is None else f"{memory:,.0f}",
+        "last loss": f"{trained[-1]['loss']:.3f}" if trained else _ABSENT,
+        "last score": _ABSENT if score is None else f"{score:.4f}",
+    }
+
+
+def _settings(config: Config) -> dict[str, list[tuple[str, str, bool]]]:
+    """By section: each setting, its value, and whether that differs from the default."""
+    defaults = dict(flatten(Config().model_dump()))
+    settings: dict[str, list[tuple[str, str, bool]]] = {}
+    for key, value in flatten(config.model_dump()):
+        section, name = key.split(".", 1)
+        settings.setdefault(section, []).append((name, _written(value), value != defaults[key]))
+    return settings
+
+
+def _written(value: Any) -> str:
+    """A setting as ``--hparam_str`` takes it."""
+    return "|".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _picture(sample: Sample) -> str:
+    """A small JPEG of an image, as a data URL."""
+    image = PIL.Image.fromarray(sample.image)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,130 @@
+"""What a run leaves to read: ``metrics.jsonl``, ``metrics.csv`` and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy.typing as npt
+import tensorflow as tf
+
+from effnetv2_keras.reporting import plots
+from effnetv2_keras.reporting.trackers import Trackers
+from effnetv2_keras.runs.disk import append_whole, full_disk_explained, write_atomically
+from effnetv2_keras.runs.run_folder import RunFolder
+
+_SHEET_COLUMNS = 8
+
+_SEVERAL_LABELS = (
+    "map", "global_ap", "precision_at_1", "precision_at_5", "recall_at_1", "recall_at_5",
+    "map_error", "global_ap_error",
+)  # fmt: skip
+FIELDS = (
+    "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "lr_scale", "gradient_norm",
+    "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss", "top5",
+    "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
+    *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
+)  # fmt: skip
+"""Columns. ``kind`` is ``train`` (means over the steps since the last row) or ``eval``; ``seconds`` counts the
+training time of the whole run, interruptions left out; of ``compile_seconds``, ``input_wait`` and ``memory_mb``, see
+``observation.StepClock``; ``ema_gap`` is by how much the averaged weights are ahead of the raw ones."""
+
+
+class MetricsLog:
+    """Appends rows; a resumed run first drops those after its checkpoint, which it is about to repeat.
+
+    Args:
+        folder: the run's.
+        step: finished steps.
+        tensorboard: also write event files.
+        write: False to keep the rows in memory only, where another worker writes them.
+        trackers: are told each row too.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        step: int,
+        tensorboard: bool,
+        write: bool = True,
+        trackers: Trackers | None = None,
+    ) -> None:
+        self._trackers, self._write = trackers, write
+        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        self._writer: Any | None = tf.summary.create_file_writer(str(folder.path)) if tensorboard else None
+        self.rows = folder.metrics(up_to_step=step)
+        if not write:
+            return
+        with full_disk_explained(self._jsonl):
+            write_atomically(self._jsonl, "".join(map(_as_json, self.rows)))
+            write_atomically(self._csv, ",".join(FIELDS) + "\r\n" + "".join(map(_as_csv, self.rows)))
+
+    @property
+    def rollbacks(self) -> int:
+        """How often the run went back to a checkpoint because it had diverged."""
+        return sum(row["kind"] == "rollback" for row in self.rows)
+
+    @property
+    def lr_scale(self) -> float:
+        """What the learning rate is multiplied by since the last time."""
+        return next((row["lr_scale"] for row in reversed(self.rows) if row["kind"] == "rollback"), 1.0)
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Appends one row, whose keys are among ``FIELDS``.
+
+        Raises:
+            NoRoomError: if the disk is full; no part of a row is left then.
+        """
+        self.rows.append(row)
+        if not self._write:
+            return
+        with full_disk_explained(self._jsonl):
+            append_whole(self._jsonl, _as_json(row))
+            append_whole(self._csv, _as_csv(row))
+            if self._writer:
+                with self._writer.as_default():
+                    for name, value in row.items():
+                        if name not in ("kind", "step"):
+                            tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
+                self._writer.flush()
+        if self._trackers:
+            self._trackers.log(row)
+
+    def add_sheet(self, images: npt.NDArray[Any], title: str, *, step: int) -> None:
+        """Shows in TensorBoard, if it is on, what the network is shown.
+
+        Args:
+            images: ``[N, S, S, 3]`` of values 0..255; the first 16 are drawn.
+            title: what they are.
+            step: of the batch.
+        """
+        if self._writer is None:
+            return
+        sheet = io.BytesIO()
+        rows = [images[start : start + _SHEET_COLUMNS] for start in (0, _SHEET_COLUMNS) if start < len(images)]
+        plots.plot_image_sheet(rows, [title, ""], sheet)
+        with self._writer.as_default():
+            tf.summary.image("train/images", tf.image.decode_png(sheet.getvalue(), channels=3)[tf.newaxis], step=step)
+        self._writer.flush()
+
+    def last_evaluation(self) -> dict[str, Any]:
+        """The newest ``eval`` row, or an empty one."""
+        return next((row for row in reversed(self.rows) if row["kind"] == "eval"), {})
+
+
+def _as_json(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _as_csv(row: dict[str, Any]) -> str:
+    line = io.StringIO()
+    csv.DictWriter(line, FIELDS).writerow(row)
+    return line.getvalue()

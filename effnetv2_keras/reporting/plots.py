@@ -1,0 +1,140 @@
+"""Plots: a run over time, and what the network is shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import matplotlib.figure
+import numpy as np
+import numpy.typing as npt
+
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.reporting.primary_metric import headline
+
+_MOST_NAMES = 50
+_MOST_NOTES = 12  # of more stages than that, they would cover each other
+
+
+def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
+    """Draws loss, top-1 (of several labels an image: mAP) and the stage plan over the training time into a PNG.
+
+    Args:
+        rows: of ``metrics.jsonl``.
+        stages: the plan.
+        path: of the PNG.
+    """
+    figure = matplotlib.figure.Figure(figsize=(9, 8), layout="constrained")
+    loss_axes, score_axes, plan_axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.4))
+    trained = [row for row in rows if row["kind"] == "train"]
+    evaluated = [row for row in rows if row["kind"] == "eval"]
+
+    def minutes(some: Sequence[dict[str, Any]]) -> list[float]:
+        return [row["seconds"] / 60 for row in some]
+
+    loss_axes.plot(minutes(trained), [row["loss"] for row in trained], color="tab:blue", label="training loss")
+    loss_axes.set_ylabel("loss, nats")
+    loss_axes.legend(loc="upper right")
+    score, name = headline(evaluated[0] if evaluated else {})
+    for key, label, color in ((score, name, "tab:orange"), (f"{score}_ema", f"{name}, EMA", "tab:red")):
+        known = [row for row in evaluated if key in row]
+        score_axes.plot(minutes(known), [row[key] for row in known], ".-", color=color, label=label)
+    score_axes.set_ylabel(f"evaluation {name}")
+    score_axes.legend(loc="lower right")
+
+    began = 0.0
+    for stage in stages:
+        mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
+        ended = mine[-1]["seconds"] / 60 if mine else began
+        plan_axes.plot([began, ended], [stage.image_size] * 2, color="black", linewidth=2)
+        regularisers = (
+            f"RA {stage.randaug_magnitude:.3g}\nmixup {stage.mixup_alpha:.2g}\ndropout {stage.dropout_rate:.2g}"
+        )
+        note = regularisers if len(stages) <= _MOST_NOTES else ""
+        plan_axes.annotate(note, ((began + ended) / 2, stage.image_size), (0, -4), textcoords="offset points",
+                           ha="center", va="top", fontsize=7)  # fmt: skip
+        for axes in (loss_axes, score_axes, plan_axes):
+            axes.axvspan(began, ended, color="tab:gray", alpha=0.08 if stage.index % 2 else 0.18, linewidth=0)
+        began = ended
+    plan_axes.set_ylim(0, max(stage.image_size for stage in stages) * 1.15)
+    plan_axes.set_ylabel("image size, px")
+    plan_axes.set_xlabel("training time, minutes")
+    figure.savefig(path, dpi=120)
+
+
+def plot_image_sheet(
+    images: Sequence[npt.NDArray[Any]], row_titles: Sequence[str], path: str | os.PathLike[str] | BinaryIO
+) -> None:
+    """Draws a sheet of images into a PNG: one row per entry.
+
+    Args:
+        images: for each row, an array ``[columns, H, W, 3]`` of values 0..255; sizes may differ between rows.
+        row_titles: one per row.
+        path: of the PNG, or where to write it.
+    """
+    columns = max(len(row) for row in images)
+    figure = matplotlib.figure.Figure(figsize=(1.5 * columns, 1.7 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), columns, squeeze=False)
+    for row, (pictures, title) in enumerate(zip(images, row_titles)):
+        for column in range(columns):
+            axes = grid[row][column]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column < len(pictures):
+                axes.imshow(np.clip(pictures[column], 0, 255).astype(np.uint8))
+        grid[row][0].set_ylabel(title, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def stage_title(stage: Stage, augment: str) -> str:
+    """Says in three lines how the images of a stage are made, augmented by ``augment``, as in ``data.augment``."""
+    magnitude = f" {stage.randaug_magnitude:.3g}" if augment in ("randaug", "ra_aa") else ""
+    return (
+        f"stage {stage.index + 1}: {stage.image_size} px\n"
+        f"{augment}{magnitude}\n"
+        f"mixup {stage.mixup_alpha:.2g} CutMix {stage.cutmix_alpha:.2g}"
+    )
+
+
+def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Draws top-1 (of several labels an image: mAP) over the image size into a PNG.
+
+    Args:
+        rows: of ``evaluate``, one per size.
+        path: of the PNG.
+    """
+    figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    rows = sorted(rows, key=lambda row: row["image_size"])
+    score, name = headline(rows[0])
+    for key, label in ((score, name), (f"{score}_ema", f"{name}, EMA")):
+        if key in rows[0]:
+            axes.plot([row["image_size"] for row in rows], [row[key] for row in rows], ".-", label=label)
+    axes.set_xlabel("evaluation size, px")
+    axes.set_ylabel(name)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Draws a confusion matrix into a PNG: of each class, the share of its images that was taken for each other.
+
+    Args:
+        confusion: images by class (rows) and by what they were taken for, ``[classes, classes]``.
+        class_names: in the same order; written out for at most 50.
+        path: of the PNG.
+    """
+    count = len(class_names)
+    side = min(4 + 0.25 * count, 14)
+    figure = matplotlib.figure.Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    figure.colorbar(axes.imshow(shares, cmap="viridis", vmin=0, vmax=1), label="share of the class")
+    if count <= _MOST_NAMES:
+        axes.set_xticks(range(count), class_names, rotation=90)
+        axes.set_yticks(range(count), class_names)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class")
+    figure.savefig(path, dpi=120)

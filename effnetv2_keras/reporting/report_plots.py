@@ -1,0 +1,95 @@
+"""The plots of ``report.html``, as SVG that takes the page's colours and fonts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.figure
+import matplotlib.ticker
+import numpy as np
+
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.reporting.pages.drawing import BLUE, GREEN, ORANGE, Plot, as_svg, page_style
+from effnetv2_keras.reporting.primary_metric import headline
+
+_MOST_POINTS = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One curve.
+
+    Attributes:
+        kind: of the rows, ``train`` or ``eval``.
+        key: the figure.
+        label: in the legend.
+        color: a CSS colour that shows on white and on black.
+    """
+
+    kind: str
+    key: str
+    label: str
+    color: str
+
+
+def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple[Plot, ...]:
+    """Draws the course of a run over its steps; of figures that it has not, there is no plot.
+
+    Args:
+        rows: of ``metrics.jsonl``.
+        stages: the plan, drawn behind the curves.
+    """
+    key, name = headline(next((row for row in rows if row["kind"] == "eval"), {}))
+    plots = {
+        "loss, nats": (
+            Curve("train", "loss", "training", BLUE),
+            Curve("eval", "eval_loss", "evaluation, raw", ORANGE),
+            Curve("eval", "eval_loss_ema", "evaluation, EMA", GREEN),
+        ),
+        f"evaluation {name}": (Curve("eval", key, "raw", ORANGE), Curve("eval", f"{key}_ema", "EMA", GREEN)),
+        "learning rate": (Curve("train", "lr", "", BLUE),),
+        "gradient norm": (Curve("train", "gradient_norm", "", BLUE),),
+        "images per second": (Curve("train", "images_per_second", "", BLUE),),
+        f"EMA gap, {name}": (Curve("eval", "ema_gap", "", GREEN),),
+    }
+    return tuple(
+        Plot(title, _draw(title, rows, stages, known))
+        for title, curves in plots.items()
+        if (known := [curve for curve in curves if any(_belongs(row, curve) for row in rows)])
+    )
+
+
+def _belongs(row: dict[str, Any], curve: Curve) -> bool:
+    # No speed is known of a row that consists of a traced step.
+    return row["kind"] == curve.kind and curve.key in row and (curve.key != "images_per_second" or row[curve.key] > 0)
+
+
+def _draw(title: str, rows: Sequence[dict[str, Any]], stages: Sequence[Stage], curves: Sequence[Curve]) -> str:
+    with page_style(title):
+        figure = matplotlib.figure.Figure(figsize=(4.4, 2.5), layout="constrained")
+        axes = figure.subplots()
+        for curve in curves:
+            mine = [row for row in rows if _belongs(row, curve)]
+            steps, values = _thin([row["step"] for row in mine], [row[curve.key] for row in mine])
+            axes.plot(steps, values, "." if len(mine) < 2 else "-", color=curve.color, label=curve.label, linewidth=1.5)
+        for stage in stages:
+            axes.axvspan(stage.first_step, stage.end_step, color="#888", alpha=0.07 + 0.09 * (stage.index % 2), lw=0)
+        axes.set_xlim(0, stages[-1].end_step)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+        axes.set_xlabel("step")
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=9)
+        return as_svg(figure, title)
+
+
+def _thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means over neighbours, so that a long run makes no longer a page."""
+    parts = min(len(steps), _MOST_POINTS)
+    if not parts:
+        return [], []
+    means = [[float(part.mean()) for part in np.array_split(np.asarray(some), parts)] for some in (steps, values)]
+    return means[0], means[1]

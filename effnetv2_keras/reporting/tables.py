@@ -1,0 +1,74 @@
+"""Tables and lines that sum a run up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import rich.table
+
+from effnetv2_keras.progressive import Stage
+from effnetv2_keras.reporting.primary_metric import headline
+from effnetv2_keras.reporting.progress import format_seconds
+
+
+def describe_evaluation(row: dict[str, Any], num_examples: int, *, is_best: bool = False) -> str:
+    """One line for an evaluation row of ``metrics.jsonl``."""
+    ema = f", EMA {_figures(row, '_ema')}" if "top1_ema" in row else ""
+    where = f"epoch {row['epoch']:.1f}, step {row['step']}: " if "epoch" in row else ""
+    return (
+        f"{where}evaluated {row['num_images']} of {num_examples} images: {_figures(row, '')}{ema}"
+        f"{' (best so far)' if is_best else ''}"
+    )
+
+
+def _figures(row: dict[str, Any], suffix: str) -> str:
+    """The figures of one model."""
+    if f"map{suffix}" not in row:
+        return f"top-1 {row[f'top1{suffix}']:.4f} top-5 {row[f'top5{suffix}']:.4f}"
+    error = f" (off by at most {row[f'map_error{suffix}']:.1g})" if f"map_error{suffix}" in row else ""
+    named = {
+        "global AP": "global_ap", "precision@1": "precision_at_1", "precision@5": "precision_at_5",
+        "recall@1": "recall_at_1", "recall@5": "recall_at_5",
+    }  # fmt: skip
+    others = (f"{name} {row[f'{key}{suffix}']:.4f}" for name, key in named.items())
+    return " ".join((f"mAP {row[f'map{suffix}']:.4f}{error}", *others))
+
+
+STAGE_HEADINGS = ("stage", "size px", "RandAugment", "mixup", "CutMix", "dropout")
+
+
+def stage_cells(stage: Stage) -> tuple[str, ...]:
+    """A stage's settings as the cells of a table, under ``STAGE_HEADINGS``."""
+    return (
+        f"{stage.index + 1}",
+        f"{stage.image_size}",
+        f"{stage.randaug_magnitude:.4g}",
+        f"{stage.mixup_alpha:.3g}",
+        f"{stage.cutmix_alpha:.3g}",
+        f"{stage.dropout_rate:.3g}",
+    )
+
+
+def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> rich.table.Table:
+    """One line per stage: its settings, what it took and what it reached."""
+    table = rich.table.Table(title="Stages of this run")
+    key, name = headline(next((row for row in rows if row["kind"] == "eval"), {}))
+    for heading in (*STAGE_HEADINGS, "steps", "images/s", "time", "loss", name, f"EMA {name}"):
+        table.add_column(heading, justify="right")
+    ended = 0.0
+    for stage in stages:
+        mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
+        trained = [row for row in mine if row["kind"] == "train"]
+        evaluated = next((row for row in reversed(mine) if row["kind"] == "eval"), {})
+        began, ended = ended, (mine[-1]["seconds"] if mine else ended)
+        speeds = sorted(row["images_per_second"] for row in trained)
+        table.add_row(
+            *stage_cells(stage),
+            f"{stage.num_steps}",
+            f"{speeds[len(speeds) // 2]:.0f}" if speeds else "-",
+            format_seconds(ended - began),
+            f"{trained[-1]['loss']:.3f}" if trained else "-",
+            *(f"{evaluated[column]:.4f}" if column in evaluated else "-" for column in (key, f"{key}_ema")),
+        )
+    return table

@@ -1,0 +1,76 @@
+"""Where a run is made: versions, devices and source, noted in its folder as ``provenance.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+
+import tensorflow as tf
+
+from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
+
+PROVENANCE_FILE = "provenance.json"
+
+
+def describe_provenance(strategy: tf.distribute.Strategy) -> dict[str, str]:
+    """Describes what a run is made with, for a person: names in words, and values."""
+    facts = {
+        "Python": platform.python_version(),
+        "TensorFlow": tf.__version__,
+        "effnetv2-keras": _version("effnetv2-keras"),
+        "git commit": _git_commit(),
+        "system": platform.platform(),
+        "CPUs": str(os.cpu_count()),
+        "devices": ", ".join(_describe_device(device) for device in tf.config.list_physical_devices()),
+        "strategy": type(strategy).__name__.replace("V1", ""),
+        "replicas": str(strategy.num_replicas_in_sync),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def note_provenance(folder: RunFolder, strategy: tf.distribute.Strategy) -> None:
+    """Writes ``provenance.json``; a run that goes on elsewhere has that of its last part."""
+    write_atomically(folder / PROVENANCE_FILE, json.dumps(describe_provenance(strategy), indent=1))
+
+
+def read_provenance(folder: RunFolder) -> dict[str, str]:
+    """Reads ``provenance.json``; empty if there is none."""
+    path = folder / PROVENANCE_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _version(package: str) -> str:
+    """The installed version."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "from its source tree"
+
+
+def _describe_device(device: tf.config.PhysicalDevice) -> str:
+    """Kind and, where it is known, make."""
+    name = ""
+    if device.device_type == "GPU":
+        name = tf.config.experimental.get_device_details(device).get("device_name", "")
+    return f"{device.device_type} {name}".strip()
+
+
+def _git_commit() -> str:
+    """The commit of this package's source tree, marked if files were changed since; empty if it is in none."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+        return commit.strip() + (" with changes" if changes else "")
+    return ""

@@ -1,0 +1,347 @@
+"""The trials of a search in Optuna's storage, shared by all processes that take part (no TensorFlow)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+import psutil
+import sqlalchemy.exc
+from optuna.trial import FrozenTrial, TrialState
+
+from effnetv2_keras.architecture.specs import ModelSpec
+from effnetv2_keras.config.search_settings import SearchConfig
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.search.reward import Budget, Costs, reward
+from effnetv2_keras.search.samplers import CONTINUES, EXCESS, NOT_TRAINED, make_sampler, quiet, without_continued
+from effnetv2_keras.search.space import SearchSpace
+
+JOURNAL_FILE = "journal.log"
+NETWORK = "network"
+"""User attribute of a trial: the name of its network."""
+
+_OWNER, _SEEN, _REASON = "owner", "seen", "reason"
+
+_MOST_DRAWS = 300  # in a row that give no network to train
+_SILENCE = 600.0  # seconds after which a process of another machine counts as gone
+_DRAWING = 60.0  # seconds after which a process that has not said whose a trial is counts as gone
+_OVER = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
+"""What Optuna raises when another process has ended a trial before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a trial found.
+
+    Attributes:
+        accuracy: of held-out images, in [0, 1].
+        step_time: time of a train step over that of the backbone.
+        details: further figures for the tables.
+    """
+
+    accuracy: float
+    step_time: float
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A network that this process is to evaluate.
+
+    Attributes:
+        trial: Optuna's.
+        spec: the network.
+        costs: what it costs, counted.
+    """
+
+    trial: optuna.Trial
+    spec: ModelSpec
+    costs: Costs
+
+
+def open_storage(url: str | None, folder: pathlib.Path) -> optuna.storages.BaseStorage:
+    """Opens the storage of a search.
+
+    Args:
+        url: of a database, such as ``postgresql://user:password@host/name``; None takes a journal file in the folder,
+            which processes share wherever they share the file system.
+        folder: of the search; it exists.
+
+    Raises:
+        UsageError: if the database cannot be reached or its driver is missing.
+    """
+    if url is None:
+        journal, path = optuna.storages.journal, str(folder / JOURNAL_FILE)
+        # The other kind of lock, a link, is never found stale where the path is relative or another one elsewhere.
+        return journal.JournalStorage(journal.JournalFileBackend(path, lock_obj=journal.JournalFileOpenLock(path)))
+    try:
+        try:
+            return optuna.storages.RDBStorage(url)
+        except sqlalchemy.exc.OperationalError:  # as when two processes make the tables at the same moment
+            return optuna.storages.RDBStorage(url)
+    except Exception as error:  # SQLAlchemy and each driver have their own
+        raise UsageError(
+            f"The search's storage {_without_password(url)} cannot be opened: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]}. Check search.storage (as in postgresql://user:password@host/name), the "
+            "server, and that the driver is installed; search.storage=None takes a journal file in --model_dir."
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    head, separator, tail = url.rpartition("@")
+    return f"{head.split('://')[0]}://...@{tail}" if separator else url
+
+
+class Ledger:
+    """Who evaluates which network, and what came out.
+
+    All processes with the same storage see the same trials. What a process that died left undone is taken up by the
+    next that looks.
+
+    Args:
+        space: the networks.
+        budget: limits that can be counted.
+        settings: of the search.
+        storage: shared.
+        name: of the search, since a database may hold many; those who give the same share it.
+        drawing: entered for each draw; a lock keeps processes from drawing the same network at the same moment.
+        seed: with the number of trials so far, it decides the next draw.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        budget: Budget,
+        settings: SearchConfig,
+        *,
+        storage: optuna.storages.BaseStorage,
+        name: str = "search",
+        drawing: contextlib.AbstractContextManager[Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._space, self._budget, self._settings, self._seed = space, budget, settings, seed
+        self._drawing = drawing or contextlib.nullcontext()
+        self._is_front = settings.sampler == "nsga2"
+        directions = ["maximize", "minimize", "minimize"] if self._is_front else ["maximize"]
+        with quiet():
+            self.study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, load_if_exists=True, pruner=_pruner(settings)
+            )
+        if len(self.study.directions) != len(directions):
+            raise UsageError(
+                f"The storage holds a search after {len(self.study.directions)} figures, but search.sampler="
+                f"{settings.sampler} is after {len(directions)}. Use the sampler as before, or another --model_dir."
+            )
+        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.decisions.items()
+        }
+        process = psutil.Process()
+        self._owner = {"host": _host(), "pid": process.pid, "created": process.create_time()}
+
+    @property
+    def me(self) -> str:
+        """This process, as the tables name it."""
+        return owner_of({_OWNER: self._owner})
+
+    def trials(self) -> list[FrozenTrial]:
+        """The trials whose networks are or were trained, by any process, in order of their numbers."""
+        return [trial for trial in self._known() if _OWNER in trial.user_attrs]
+
+    def _known(self) -> list[FrozenTrial]:
+        """All trials but those that were not trained, or that another one goes on with."""
+        return [
+            trial
+            for trial in without_continued(self.study.get_trials(deepcopy=False))
+            if NOT_TRAINED not in trial.user_attrs and not _is_orphan(trial)
+        ]
+
+    def take_over(self) -> list[int]:
+        """Queues the networks of trials again whose processes are gone.
+
+        Returns:
+            The numbers of those trials.
+        """
+        taken = []
+        for trial in without_continued(self.study.get_trials(deepcopy=False)):
+            # A process that was killed within this method left trials that failed for no reason.
+            failed = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
+            if NOT_TRAINED in trial.user_attrs or not (failed or trial.state == TrialState.RUNNING):
+                continue
+            if _is_orphan(trial) or (_OWNER in trial.user_attrs and _is_gone(trial.user_attrs)):
+                params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+                if self._put_back(trial.number, params, told=failed):
+                    taken.append(trial.number)
+        return taken
+
+    def put_back(self, proposal: Proposal) -> None:
+        """Leaves a network to whoever comes next; what was trained of it stays in its folder."""
+        self._put_back(proposal.trial.number, proposal.trial.params)
+
+    def _put_back(self, number: int, params: dict[str, Any], *, told: bool = False) -> bool:
+        try:
+            with quiet():
+                if not told:
+                    self.study.tell(number, state=TrialState.FAIL)
+        except _OVER:  # somebody else was faster
+            return False
+        self.study.enqueue_trial(params, user_attrs={CONTINUES: number})
+        return True
+
+    def next(self) -> Proposal | None:
+        """Draws the next network; None if there are enough, or no new ones are found.
+
+        Networks that exceed a limit, or that were evaluated before, are noted and drawn over.
+        """
+        for _ in range(_MOST_DRAWS):
+            with self._drawing:
+                known = self._known()
+                waiting = any(trial.state == TrialState.WAITING for trial in known)
+                if len(known) >= self._settings.trials and not waiting:
+                    return None
+                proposal = self._draw()
+                if proposal and self._is_wanted(proposal.trial.number):
+                    return proposal
+                if proposal:
+                    self._leave(proposal.trial, "there were enough by then")
+        return None
+
+    def _draw(self) -> Proposal | None:
+        self.study.sampler = make_sampler(self._settings, [self._seed, len(self.study.get_trials(deepcopy=False))])
+        with quiet():
+            trial = self.study.ask(self._distributions)
+        # First of all, so that somebody takes over if this process dies.
+        for name, value in ((_OWNER, dict(self._owner)), (_SEEN, time.time())):
+            trial.set_user_attr(name, value)
+        spec = self._space.spec(trial.params)
+        trial.set_user_attr(NETWORK, spec.name)
+        excess = self._budget.excess(spec)
+        if excess:
+            trial.set_user_attr(EXCESS, excess)
+        if any(share > 0 for share in excess.values()):
+            self._leave(trial, f"exceeds {max(excess, key=lambda key: excess[key])}")
+            return None
+        if twin := self._twin(spec.name, trial.number):
+            self._leave(trial, f"is the network of trial {twin.number}", twin.values)
+            return None
+        costs = self._budget.costs(spec)
+        for name, value in (
+            ("parameters", costs.parameters),
+            ("relative_parameters", costs.relative_parameters),
+            ("macs", costs.macs),
+        ):
+            trial.set_user_attr(name, value)
+        return Proposal(trial, spec, costs)
+
+    def _twin(self, name: str, number: int) -> FrozenTrial | None:
+        """A trial that evaluated the same network; or evaluates it, having been drawn before number ``number``."""
+        for trial in self.trials():
+            same = trial.user_attrs.get(NETWORK) == name and trial.number != number
+            put_back = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
+            if same and not put_back and (trial.state.is_finished() or trial.number < number):
+                return trial
+        return None
+
+    def _is_wanted(self, number: int) -> bool:
+        """Whether a trial is within the planned number: processes that draw at the same moment do not exceed it."""
+        return sum(trial.number < number for trial in self._known()) < self._settings.trials
+
+    def _leave(self, trial: optuna.Trial, why: str, values: Sequence[float] | None = None) -> None:
+        trial.set_user_attr(NOT_TRAINED, why)
+        with quiet():
+            self.study.tell(trial, values, TrialState.COMPLETE if values else TrialState.PRUNED)
+
+    def keep(self, proposal: Proposal) -> None:
+        """Tells the other processes now and then that this one is still at it."""
+        if time.time() - proposal.trial.user_attrs[_SEEN] > _SILENCE / 10:
+            with contextlib.suppress(*_OVER):  # taken over from this process, which was silent for too long
+                proposal.trial.set_user_attr(_SEEN, time.time())
+
+    def should_stop(self, proposal: Proposal, epoch: int, accuracy: float, step_time: float) -> bool:
+        """Notes how far a trial is, and asks whether it is worth going on."""
+        if self._is_front:
+            return False
+        try:
+            proposal.trial.report(self._reward(proposal, accuracy, step_time), epoch)
+        except _OVER:  # taken over
+            return True
+        return epoch < self._settings.epochs and proposal.trial.should_prune()
+
+    def _reward(self, proposal: Proposal, accuracy: float, step_time: float) -> float:
+        return reward(accuracy, step_time, proposal.costs.relative_parameters, self._settings)
+
+    def complete(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Notes what a trial found."""
+        figures = {"accuracy": outcome.accuracy, "step_time": outcome.step_time, **outcome.details}
+        figures["reward"] = self._reward(proposal, outcome.accuracy, outcome.step_time)
+        front = [outcome.accuracy, outcome.step_time, proposal.costs.relative_parameters]
+        self._tell(proposal, TrialState.COMPLETE, figures, front if self._is_front else [figures["reward"]])
+
+    def prune(self, proposal: Proposal, why: str) -> None:
+        """Notes that a trial was not worth going on."""
+        self._tell(proposal, TrialState.PRUNED, {_REASON: why})
+
+    def exceed(self, proposal: Proposal, why: str, step_time: float, share: float) -> None:
+        """Notes that a network was found too slow, and by which share of the limit."""
+        excess = {**self._budget.excess(proposal.spec), "max_step_time": share}
+        self._tell(proposal, TrialState.PRUNED, {_REASON: why, "step_time": step_time, EXCESS: excess})
+
+    def fail(self, proposal: Proposal, why: str) -> None:
+        """Notes that a trial failed; the search goes on."""
+        self._tell(proposal, TrialState.FAIL, {_REASON: why})
+
+    def _tell(
+        self,
+        proposal: Proposal,
+        state: TrialState,
+        figures: Mapping[str, Any],
+        values: Sequence[float] | None = None,
+    ) -> None:
+        with contextlib.suppress(*_OVER), quiet():  # taken over from this process, which was silent for too long
+            for name, value in figures.items():
+                proposal.trial.set_user_attr(name, value)
+            self.study.tell(proposal.trial, values, state)
+
+
+def owner_of(attributes: Mapping[str, Any]) -> str:
+    """Names the process that a trial belongs to: its machine, and its number there."""
+    owner = attributes[_OWNER]
+    return f"{owner['host'].partition('/')[0]}:{owner['pid']}"
+
+
+def _host() -> str:
+    """Names what process numbers are unique in: a machine, or a container."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
+
+
+def _is_orphan(trial: FrozenTrial) -> bool:
+    """Whether the process that drew a trial was killed before it said whose it is."""
+    if trial.state != TrialState.RUNNING or _OWNER in trial.user_attrs or trial.datetime_start is None:
+        return False
+    return (datetime.datetime.now() - trial.datetime_start).total_seconds() > _DRAWING
+
+
+def _is_gone(attributes: Mapping[str, Any]) -> bool:
+    """Whether the process of a trial has ended: certain on the same machine, presumed of others that are silent."""
+    owner = attributes[_OWNER]
+    if owner["host"] != _host():
+        return time.time() - attributes.get(_SEEN, 0.0) > _SILENCE
+    try:
+        return abs(psutil.Process(owner["pid"]).create_time() - owner["created"]) > 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _pruner(settings: SearchConfig) -> optuna.pruners.BasePruner:
+    if settings.pruner == "none":
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)

@@ -1,0 +1,183 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import flatten, parse_overrides
+from effnetv2_keras.errors import ConfigError
+from tests.tiny import TINY
+
+
+def overridden(text):
+    return Config().override(parse_overrides(text))
+
+
+def test_overrides_take_the_type_of_the_field():
+    config = overridden(
+        "train.epochs=2.5, train.batch_size=8,model.include_preprocessing=false,data.crop_area=0.2|1,eval.isize=96,"
+        "train.optimizer=sgd,progressive.image_size.end=64"
+    )
+    assert config.train.epochs == 2.5
+    assert config.train.batch_size == 8
+    assert config.model.include_preprocessing is False
+    assert config.data.crop_area == (0.2, 1.0)
+    assert config.eval.isize == 96
+    assert config.train.optimizer == "sgd"
+    assert config.progressive.image_size.end == 64
+    assert config.override({"eval.isize": "None"}).eval.isize is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.epoch=3", "Unknown hparam 'train.epoch'; did you mean 'train.epochs'"),
+        ("epochs=3", "did you mean 'train.epochs'"),
+        ("train.epochs=ten", "train.epochs='ten': .*valid number.*passes over the training images"),
+        ("train.batch_size=3.5", "train.batch_size='3.5': .*valid integer"),
+        ("train.optimizer=lamp", "train.optimizer='lamp': .*'rmsprop'"),
+        ("train.min_steps=-1", "train.min_steps='-1': .*greater than or equal to 0.*steps that the run takes at least"),
+        ("train.gclip=-1", "train.gclip='-1': .*greater than or equal to 0"),
+        ("train.weight_decay_inc=-2", "train.weight_decay_inc='-2': .*greater than or equal to -1"),
+        (
+            "train.varsexp=block_(1",
+            r"train.varsexp='block_\(1': .*no regular expression: missing \).*backslash.*variables to train",
+        ),
+        ("train.weight_decay_exclude=*bias", r"train.weight_decay_exclude='\*bias': .*nothing to repeat"),
+        ("model.model_name=efficientnetv2-b9", "did you mean 'efficientnetv2-b3'"),
+        ("model.survival_prob=0", "model.survival_prob='0': .*greater than 0"),
+        ("data.crop_area=2|1", "data.crop_area='2|1': .*low <= high"),
+        ("data.crop_area=1", "data.crop_area"),
+        (
+            "data.augment=randaugment",
+            "data.augment='randaugment': .*'randaug', 'autoaug', 'ra_aa' or 'none'.*RandAugment",
+        ),
+        ("data.augment_arithmetic=exact", "data.augment_arithmetic='exact': .*'clean' or 'original'"),
+        ("data.pipeline=v1", "data.pipeline='v1': .*'original_v1'"),
+        ("data.pipeline=original_finetune,data.crop_area=0.1|1", "draws no crop: set data.crop_area and .* to None"),
+        ("progressive.randaug_magnitude.end=31", r"randaug_magnitude goes from 5.0 to 31.0; it must stay in \[0, 30\]"),
+        ("progressive.cutmix_alpha.end=-1", "cutmix_alpha goes from 0.0 to -1.0; it must stay in"),
+        ("model.normalization=minmax", "model.normalization='minmax': .*'symmetric'"),
+        ("progressive.dropout_rate.end=2", r"dropout_rate goes from 0.1 to 2.0; it must stay in \[0, 0.999\]"),
+        ("train.epochs", "Cannot read 'train.epochs' in --hparam_str; write key=value"),
+        ("missing.yaml", "names the file 'missing.yaml', which does not exist"),
+        (
+            "train.loss_type=custom",
+            "loss_type=custom takes labels as they are, but label_smoothing is 0.1; set it to 0",
+        ),
+        ("train.epochs=nan", "train.epochs='nan'"),
+        (
+            "train.sync_bn=true,precision.jit_compile=true",
+            "configuration. Value error, train.sync_bn and precision.jit_compile are both true, .* set one of them to",
+        ),
+    ],
+)
+def test_bad_overrides_say_what_to_do(text, message):
+    with pytest.raises(ConfigError, match=message):
+        overridden(text)
+
+
+def test_yaml_file_overrides(tmp_path):
+    path = tmp_path / "changes.yaml"
+    path.write_text("train: {epochs: 3, lr_base: 1e-3}\ndata.hflip: false\n")
+    config = overridden(str(path))
+    assert (config.train.epochs, config.train.lr_base, config.data.hflip) == (3, 1e-3, False)
+    path.write_text("train: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        overridden(str(path))
+    path.write_text("- 1")
+    with pytest.raises(ConfigError, match="must be a YAML mapping"):
+        overridden(str(path))
+
+
+@given(
+    epochs=st.floats(0.01, 1e4),
+    batch_size=st.integers(1, 10**6),
+    crop=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**31 - 1),
+    name=st.one_of(st.none(), st.text("abcdefgh_/", min_size=1).filter(lambda name: name != "null")),
+)
+def test_yaml_round_trip(epochs, batch_size, crop, seed, name):
+    config = Config().override(
+        {
+            "train.epochs": epochs,
+            "train.batch_size": batch_size,
+            "data.crop_area": (crop, 1.0),
+            "train.seed": seed,
+            "data.data_dir": name,
+        }
+    )
+    assert Config.from_yaml(config.to_yaml()) == config
+
+
+def test_crops_may_be_left_to_the_pipeline():
+    assert Config().data.crop_area is None
+    assert overridden("data.crop_area=0.2|1").override({"data.crop_area": "None"}).data.crop_area is None
+
+
+def test_normalization_of_the_network():
+    assert Config().spec.normalization == "imagenet"
+    assert overridden("model.normalization=symmetric").spec.normalization == "symmetric"
+
+
+def test_override_string_round_trip():
+    changed = overridden("train.epochs=7,data.hflip=false,eval.isize=100,data.crop_aspect=0.5|2")
+    text = ",".join(
+        f"{key}={'|'.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for key, value in flatten(changed.model_dump())
+    )
+    assert overridden(text) == changed
+
+
+def test_differences_name_the_keys_and_leave_runtime_out():
+    changed = overridden("train.epochs=7,runtime.log_every=1")
+    assert Config().differences(changed) == {"train.epochs": (350, 7)}
+
+
+def test_configurations_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train.epochs = 3
+
+
+def test_steps_of_a_run():
+    config = overridden("train.epochs=350,train.batch_size=4096")
+    assert config.total_steps(1_256_144) == 107_336  # the reference code's ImageNet run
+    assert overridden("train.epochs=15,train.batch_size=512,train.min_steps=10000").total_steps(50_000) == 10_000
+    assert overridden("train.epochs=15,train.batch_size=512,train.min_steps=1000").total_steps(50_000) == 1464
+    with pytest.raises(ConfigError, match="batch_size is 4096 but there are only 100 training images"):
+        config.total_steps(100)
+
+
+def test_random_stages_follow_from_the_seed_of_the_run():
+    config = Config().override({"progressive.order": "random", "progressive.stages": 9, "train.seed": 3})
+    assert config.plan(90) == Config.from_yaml(config.to_yaml()).plan(90) == config.progressive.plan(90, seed=3)
+    assert config.plan(90) != config.override({"train.seed": 4}).plan(90)
+
+
+def test_every_knob_is_described():
+    def undescribed(section, prefix=""):
+        for name, field in section.model_fields.items():
+            inner = field.annotation
+            if hasattr(inner, "model_fields") and not field.description:
+                yield from undescribed(inner, f"{prefix}{name}.")
+            elif not field.description:
+                yield prefix + name
+
+    assert not list(undescribed(Config))
+
+
+def test_a_configuration_keeps_the_network_of_a_file(tmp_path):
+    path = tmp_path / "found.json"
+    path.write_text(dataclasses.replace(TINY, name="found").to_json())
+    config = Config().override({"model.model_name": str(path)})
+    assert config.spec == dataclasses.replace(TINY, name="found")
+    assert config.eval_size == TINY.eval_size
+    path.unlink()
+    assert Config.from_yaml(config.to_yaml()) == config
+    assert config.override({"model.normalization": "imagenet"}).spec.normalization == "imagenet"
+    assert config.override({"model.model_name": "efficientnetv2-b1"}).spec.name == "efficientnetv2-b1"
+    path.write_text(dataclasses.replace(TINY, name="another").to_json())
+    assert config.override({"model.model_name": str(path)}).spec.name == "another"
+    with pytest.raises(ConfigError, match="gone.json cannot be read"):
+        config.override({"model.model_name": str(tmp_path / "gone.json")})

@@ -1,0 +1,237 @@
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data.pipeline import InputPlan, eval_input, sample_images, single_replica, train_input
+from effnetv2_keras.data.sources.base import DataError, Shard
+from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.progressive import Stage
+from tests.records import example, labels_of_multi, pictures, write_imagenet, write_imagenet21k, write_shards
+
+WHOLE = Shard()
+
+
+def imagenet(root, **settings):
+    return open_splits(DataConfig(source="tfrecord", data_dir=str(root), **{"num_classes": 3, **settings}))
+
+
+def imagenet21k(root, **settings):
+    fixed = {"image_key": "image", "label_key": "labels", "first_label": 0, "multi_label": True, "num_classes": 4}
+    splits = {"train_split": "imagenet21k[20%:]", "eval_split": "imagenet21k[:20%]"}
+    return open_splits(DataConfig(source="tfrecord", data_dir=str(root), **{**fixed, **splits, **settings}))
+
+
+def indices(source, *, seed=0, batch_size=5, first_step=0, end_step=10, shard=WHOLE):
+    stream = source.stream(seed=seed, batch_size=batch_size, steps=range(first_step, end_step), shard=shard)
+    return [int(record["index"]) for record in stream]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_imagenet(tmp_path_factory.mktemp("imagenet"))
+
+
+def test_records_are_the_images_and_labels_that_were_written(root):
+    splits = imagenet(root)
+    assert (splits.train.num_examples, splits.evaluation.num_examples) == (24, 13)
+    assert splits.train.class_names == ("0", "1", "2")
+    for source, written in ((splits.train, pictures(24)), (splits.evaluation, pictures(13, skip=1000))):
+        found = [(record["image"].numpy(), int(record["label"])) for record in source.ordered(Shard())]
+        assert sorted(found) == sorted(written)
+
+
+def test_names_of_classes_come_from_a_file(root, tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "labels.txt").write_text("tench\ngoldfish\nshark\n")
+    assert imagenet(tmp_path, num_classes=None).evaluation.class_names == ("tench", "goldfish", "shark")
+    with pytest.raises(DataError, match=r"num_classes is 5, but the data has 3 classes.*data.num_classes=3"):
+        imagenet(tmp_path, num_classes=5)
+    with pytest.raises(DataError, match=r"labels.txt, one a line, or give their number: .*data.num_classes=1000"):
+        imagenet(root, num_classes=None)
+    (tmp_path / "labels.txt").write_text("tench\ntench\nshark\n")
+    with pytest.raises(DataError, match="names 'tench' twice; each line must be another class"):
+        imagenet(tmp_path)
+
+
+@pytest.mark.parametrize("buffer", [4, 100])
+def test_order_is_a_function_of_seed_and_epoch(root, buffer):
+    source = imagenet(root, shuffle_buffer=buffer).train
+    order = indices(source)  # 50 of 24
+    assert sorted(order[:24]) == sorted(order[24:48]) == list(range(24))
+    assert order[:24] != order[24:48]
+    for step in (1, 5, 9):
+        assert indices(source, first_step=step) == order[5 * step :]
+    tf.random.set_seed(7)
+    assert indices(source) == order
+    assert indices(source, seed=1) != order
+    by_number = {number: record["image"].numpy() for number, record in enumerate(source.ordered(Shard()))}
+    stream = source.stream(seed=0, batch_size=5, steps=range(5), shard=Shard())
+    assert all(by_number[int(record["index"])] == record["image"].numpy() for record in stream)
+
+
+def test_workers_share_an_epoch_and_an_evaluation(root):
+    splits = imagenet(root)
+    shares = [indices(splits.train, batch_size=4, end_step=6, shard=Shard(2, worker)) for worker in (0, 1)]
+    assert sorted(shares[0] + shares[1]) == list(range(24))
+    parts = [list(splits.evaluation.ordered(Shard(3, worker))) for worker in range(3)]
+    assert len({record["name"].numpy() for part in parts for record in part}) == 13
+
+
+def test_minival_is_a_share_of_the_shards(root):
+    splits = imagenet(root, train_split="train[25%:]", eval_split="train[:25%]")
+    train, minival = ({path for path, _ in source.extents()} for source in (splits.train, splits.evaluation))
+    assert len(train) == 3
+    assert len(minival) == 1
+    assert not train & minival
+    images = [{record["image"].numpy() for record in source.ordered(Shard())}
+              for source in (splits.train, splits.evaluation)]  # fmt: skip
+    assert (len(images[0]), len(images[1])) == (18, 6)
+    assert not images[0] & images[1]
+
+
+@pytest.mark.parametrize("eval_split", ["train[:30%]", "train"])
+def test_splits_that_overlap_are_refused(root, eval_split):
+    with pytest.raises(DataError, match=r"of \d+ images to evaluate on are also trained on, such as in .*train-00000"):
+        imagenet(root, eval_split=eval_split)
+
+
+def test_several_labels_become_a_multi_hot_vector(tmp_path):
+    splits = imagenet21k(write_imagenet21k(tmp_path))
+    assert splits.train.multi_label
+    assert (splits.train.num_examples, splits.evaluation.num_examples) == (32, 8)
+    written = {image: labels_of_multi(label) for image, label in pictures(40)}
+    for record in splits.evaluation.ordered(Shard()):
+        assert record["label"].numpy().tolist() == written[record["image"].numpy()]
+    plan = InputPlan(DataConfig(), 8, None, UnreadableImages("error"))
+    batches = list(single_replica(eval_input(splits.evaluation, plan, image_size=16)))
+    assert [tuple(batch["label"].shape) for batch in batches] == [(8, 4)]
+    assert sorted(map(tuple, batches[0]["label"].numpy())) == sorted(
+        tuple(float(number in written[record["image"].numpy()]) for number in range(4))
+        for record in splits.evaluation.ordered(Shard())
+    )
+    for alpha in (0.0, 0.4):
+        stage = Stage(0, 0, 4, 16, 0.0, alpha, alpha, 0.0)
+        labels = [
+            batch["label"].numpy()
+            for batch in single_replica(train_input(splits.train, plan, stage=stage, seed=0, first_step=0))
+        ]
+        assert labels[0].shape == (8, 4)
+        assert labels[0].dtype == np.float32
+        total = sum(len(labels_of_multi(label)) for image, label in pictures(40)) - batches[0]["label"].numpy().sum()
+        if not alpha:
+            assert np.concatenate(labels).sum() == total
+            assert set(np.unique(labels)) == {0.0, 1.0}
+        else:
+            assert 0 < np.concatenate(labels).sum() < 2 * total
+
+
+def one_record(root, **changes):
+    """Makes one record of the validation split: of class 1, with these changes."""
+    image, label = pictures(1, skip=1200)[0]
+    features = {"image__encoded": image, "image__class__label": label + 1, **changes}
+    for path in root.glob("validation-*"):
+        path.unlink()
+    record = example(**{name: value for name, value in features.items() if value is not None})
+    write_shards(root, "validation", [record], 1)
+
+
+def cut(path, count):
+    path.write_bytes(path.read_bytes()[:count])
+
+
+SHARD = "train-00002-of-00004"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda root: one_record(root, image__class__label=0),
+            "Record 0 of .*validation-.* has the label 0, but 3 classes that begin at data.first_label=1 end at 3. Set",
+        ),
+        (lambda root: one_record(root, image__class__label=4), "Record 0 of .*validation-.* has the label 4"),
+        (
+            lambda root: one_record(root, image__class__label=[1, 2]),
+            "has 2 labels, but one is expected; if images have several, set data.multi_label=true",
+        ),
+        (
+            lambda root: one_record(root, image__class__label=b"1"),
+            "has 'image/class/label' as bytes_list, but int64_list is needed",
+        ),
+        (
+            lambda root: one_record(root, image__encoded=None, jpeg=b"x"),
+            "has no feature 'image/encoded', but bytes_list is needed; its features are image/class/label, jpeg. Name "
+            "the right one with data.image_key",
+        ),
+        (
+            lambda root: one_record(root, image__class__label=1, image__class__synset=b"n01443537"),
+            "Label 1 is 'n01440764' in .*train-.* but 'n01443537' in .*validation-.*numbered in another order. Write",
+        ),
+        (lambda root: cut(root / SHARD, 0), f"The shard .*{SHARD} is empty. Write or copy it again"),
+        (lambda root: cut(root / SHARD, -9), f"{SHARD} is no complete TFRecord file .* wrong at record 5. Write or"),
+        (lambda root: (root / SHARD).write_text("no records at all, but text"), f"{SHARD} is no complete TFRecord"),
+        (
+            lambda root: [path.unlink() for path in root.glob("validation-*")],
+            "has no files validation-.; it has train-.*. Put the TFRecord shards there, as validation-00000-of-01024",
+        ),
+    ],
+)
+def test_bad_records_say_what_to_do(tmp_path, damage, message):
+    damage(write_imagenet(tmp_path))
+    with pytest.raises(DataError, match=message):
+        imagenet(tmp_path)
+
+
+def test_records_are_named_by_their_place_in_a_file(root):
+    names = {}
+    for record in imagenet(root).train.ordered(Shard()):
+        names[record["image"].numpy()] = record["name"].numpy().decode()
+    written = pictures(24)
+    for number, (image, _) in enumerate(written):  # they were dealt out over four files
+        assert names[image] == f"record {number // 4} of {root}/train-{number % 4:05d}-of-00004"
+
+
+@pytest.mark.parametrize("wrong", [0, 4, -7])
+@pytest.mark.parametrize("evaluate", [True, False])
+def test_a_wrong_label_further_on_names_its_record(tmp_path, wrong, evaluate):
+    write_imagenet(tmp_path)
+    split = "validation" if evaluate else "train"
+    for path in tmp_path.glob(f"{split}-*"):
+        path.unlink()
+    image, _ = pictures(1)[0]
+    records = [example(image__encoded=image, image__class__label=wrong if number == 15 else 1) for number in range(16)]
+    paths = write_shards(tmp_path, split, records, 2)  # the last record of the second file
+    splits, plan = imagenet(tmp_path), InputPlan(DataConfig(), 8, None, UnreadableImages("skip"))
+    make = (
+        eval_input(splits.evaluation, plan, image_size=16)
+        if evaluate
+        else train_input(splits.train, plan, stage=Stage(0, 0, 2, 16, 0, 0, 0, 0), seed=0, first_step=0)
+    )
+    message = (
+        f"Record 7 of {paths[1]} has the label {wrong}, but 3 classes that begin at data.first_label=1 end at 3. Set"
+    )
+    with pytest.raises(DataError, match=message), plan.unreadable.explained():
+        list(single_replica(make))
+    images = sample_images(splits.evaluation if evaluate else splits.train, DataConfig(), image_size=16, count=16)
+    assert len(list(images)) == 16  # that need no label
+
+
+def test_folder_is_asked_for(tmp_path):
+    with pytest.raises(DataError, match=r"DIR/train-00000-of-01024 .*ILSVRC2012_img_train.tar and ILSVRC2012_img_val"):
+        open_splits(DataConfig(source="tfrecord", num_classes=1000))
+    with pytest.raises(DataError, match="there is no such folder"):
+        imagenet(tmp_path / "nowhere")
+
+
+def test_many_records_open_at_once(tmp_path):
+    image, _ = pictures(1)[0]
+    record = example(image__encoded=image, image__class__label=1)
+    write_shards(tmp_path, "train", [record] * 60_000, 16)
+    write_shards(tmp_path, "validation", [record], 1)
+    start = time.perf_counter()
+    assert imagenet(tmp_path).train.num_examples == 60_000
+    assert time.perf_counter() - start < 10

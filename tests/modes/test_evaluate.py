@@ -1,0 +1,204 @@
+"""``--mode=eval``: runs, exports and files of weights on the same images, at one size or several."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import rich.console
+import tensorflow as tf
+from sklearn.metrics import average_precision_score
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.data import decode
+from effnetv2_keras.data.sources.base import ArraySource
+from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.distribution.strategy import make_strategy
+from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.export import export_model
+from effnetv2_keras.models import build_model
+from effnetv2_keras.modes.evaluate import evaluate, is_export, load_export, load_file, load_run
+from effnetv2_keras.reporting import plots
+from effnetv2_keras.runs.checkpoints import load_trained
+from tests.made_runs import CLASS_NAMES, EVAL_CROP, EVAL_SIZE, make_run, random_pixels
+from tests.models.filling import fill_at_random
+from tests.tiny import TINY
+
+COUNT = 29
+EVAL = {"eval.batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+IMAGES = np.stack([random_pixels(64, 64, seed=seed) for seed in range(COUNT)])
+LABELS = np.arange(COUNT) % 5  # no image of the last class
+
+
+@pytest.fixture(scope="module")
+def splits():
+    source = ArraySource(IMAGES, LABELS, CLASS_NAMES)
+    return Splits(source, source)
+
+
+def expected_confusion(run, size):
+    """By hand: the averaged weights' answers on the centre of each image."""
+    model = load_trained(run, spec=TINY).model
+    confusion = np.zeros([6, 6], int)
+    for image, label in zip(IMAGES, LABELS):
+        crop = decode.central_crop(tf.constant(image), image_size=size, crop=EVAL_CROP)
+        confusion[label, model(crop[None], training=False).numpy().argmax()] += 1
+    return confusion
+
+
+def quiet():
+    return rich.console.Console(file=io.StringIO(), width=300)
+
+
+@pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
+def test_a_run_gives_its_best_raw_and_averaged_weights(run, splits, strategy_name, tmp_path):
+    strategy, console = make_strategy(strategy_name), quiet()
+    subject = load_run(run, strategy, changes=EVAL, spec=TINY)
+    result = evaluate(subject, strategy, splits=splits, folder=tmp_path, console=console)
+    printed = console.file.getvalue().splitlines()
+    assert json.loads(printed[-1]) == result
+    assert (result["step"], result["image_size"], result["num_examples"], result["num_images"]) == (
+        0, EVAL_SIZE, COUNT, COUNT,
+    )  # fmt: skip
+    assert {"top1", "top5", "eval_loss", "top1_ema", "top5_ema", "eval_loss_ema"} <= set(result)
+    assert result["eval_loss"] != result["eval_loss_ema"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_and_a_file_of_weights_do_as_the_run_does(run, splits, tmp_path):
+    strategy = make_strategy("cpu")
+    changes = {"data.eval_crop": EVAL_CROP, **EVAL}
+    expected = evaluate(load_run(run, strategy, changes=EVAL, spec=TINY), strategy, splits=splits, console=quiet())
+    trained = load_trained(run, spec=TINY)
+    export_model(trained, tmp_path / "saved")
+    assert is_export(tmp_path / "saved")
+    assert not is_export(run)
+    exported = load_export(str(tmp_path / "saved"), strategy, Config().override(changes))
+    assert (exported.image_size, exported.class_names) == (EVAL_SIZE, CLASS_NAMES)
+    row = evaluate(exported, strategy, splits=splits, console=quiet())
+    assert "step" not in row
+    for name in ("top1", "top5", "eval_loss"):
+        assert row[name] == pytest.approx(expected[f"{name}_ema"], rel=1e-4)
+    larger = load_export(str(tmp_path / "saved"), strategy, Config().override({**changes, "eval.isize": 48}))
+    assert evaluate(larger, strategy, splits=splits, console=quiet())["image_size"] == 48
+
+
+def test_a_file_of_weights_is_evaluated_by_name_of_its_network(tmp_path):
+    strategy = make_strategy("cpu")
+    model = build_model("efficientnetv2-b0", num_classes=3)
+    fill_at_random(model)
+    model.save_weights(tmp_path / "b0.h5")
+    images = np.stack([random_pixels(40, 40, seed=seed) for seed in range(6)])
+    source = ArraySource(images, np.arange(6) % 3, ("a", "b", "c"))
+    config = Config().override(
+        {"train.ft_init_ckpt": str(tmp_path / "b0.h5"), "eval.isize": 40, "data.eval_crop": 1.0, "eval.batch_size": 4}
+    )
+    row = evaluate(load_file(config, strategy, num_classes=3), strategy, splits=Splits(source, source), console=quiet())
+    logits = model(images.astype(np.float32), training=False).numpy()
+    assert row["top1"] == pytest.approx(np.mean(logits.argmax(-1) == np.arange(6) % 3))
+    with pytest.raises(ConfigError, match="The data has 4 classes, and .*b0.h5 .* has no classifier for them: Loaded"):
+        load_file(config, strategy, num_classes=4)
+    with pytest.raises(ConfigError, match=r"needs --model_dir, .*--hparam_str=train.ft_init_ckpt=PATH"):
+        load_file(Config(), strategy, num_classes=3)
+
+
+def test_several_sizes_give_a_row_each_and_a_plot(run, splits, tmp_path):
+    strategy, console = make_strategy("cpu"), quiet()
+    sizes = {"eval.sizes": "24|40|56", **EVAL}
+    result = evaluate(
+        load_run(run, strategy, changes=sizes, spec=TINY), strategy, splits=splits, folder=tmp_path, console=console
+    )
+    assert [row["image_size"] for row in result["sizes"]] == [24, 40, 56]
+    assert len({row["eval_loss"] for row in result["sizes"]}) == 3
+    best = max(result["sizes"], key=lambda row: row["top1_ema"])
+    assert result["top1_ema"] == best["top1_ema"]
+    assert (tmp_path / "eval_sizes.png").stat().st_size > 5000
+    alone = evaluate(
+        load_run(run, strategy, changes={"eval.isize": 56, **EVAL}, spec=TINY), strategy, splits=splits,
+        console=quiet(),
+    )  # fmt: skip
+    assert alone == result["sizes"][2]
+    for line, size in zip(console.file.getvalue().splitlines(), (24, 40, 56)):
+        assert line.startswith(f"{size} px: evaluated {COUNT} of {COUNT} images")
+
+
+def test_each_class_is_counted(run, splits, tmp_path):
+    strategy, console = make_strategy("mirrored"), quiet()
+    changes = {"eval.per_class": True, **EVAL}
+    subject = load_run(run, strategy, changes=changes, spec=TINY)
+    result = evaluate(subject, strategy, splits=splits, folder=tmp_path / "new", console=console)
+    confusion = expected_confusion(run, EVAL_SIZE)
+    with (tmp_path / "new" / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list(CLASS_NAMES)
+    assert [int(row["images"]) for row in rows] == confusion.sum(1).tolist()
+    for row, counts, hit in zip(rows[:5], confusion, confusion.diagonal()):
+        assert float(row["top1"]) == pytest.approx(hit / counts.sum())
+    assert rows[5]["top1"] == "nan"
+    hits = sum(float(row["top1"]) * int(row["images"]) for row in rows[:5])
+    assert result["top1_ema"] == pytest.approx(hits / COUNT)
+    assert (tmp_path / "new" / "confusion.png").stat().st_size > 5000
+    assert "Lowest top-1: " in console.file.getvalue()
+
+
+SEVERAL = np.random.default_rng(1).random((COUNT, 6)) < np.linspace(0.1, 0.6, 6)
+SEVERAL[:, 2] = False  # no image of this class
+
+
+def test_each_class_of_several_labels_has_its_average_precision(run, tmp_path):
+    strategy, console = make_strategy("mirrored"), quiet()
+    changes = {"eval.per_class": True, "eval.sizes": "24|40", **EVAL}
+    source = ArraySource(IMAGES, SEVERAL, CLASS_NAMES)
+    result = evaluate(
+        load_run(run, strategy, changes=changes, spec=TINY), strategy, splits=Splits(source, source), folder=tmp_path,
+        console=console,
+    )  # fmt: skip
+    assert result["map_ema"] == max(row["map_ema"] for row in result["sizes"])
+    assert len({row["map_ema"] for row in result["sizes"]}) == 2
+    model = load_trained(run, spec=TINY).model
+    crops = [decode.central_crop(tf.constant(i), image_size=result["image_size"], crop=EVAL_CROP) for i in IMAGES]
+    scores = tf.nn.softmax(model(tf.stack(crops), training=False)).numpy()
+    expected = [average_precision_score(SEVERAL[:, c], scores[:, c]) for c in range(6) if c != 2]
+    with (tmp_path / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list(CLASS_NAMES)
+    assert [int(row["images"]) for row in rows] == SEVERAL.sum(0).tolist()
+    assert rows.pop(2)["average precision"] == "nan"
+    assert [float(row["average precision"]) for row in rows] == pytest.approx(expected, abs=1e-3)
+    assert result["map_ema"] == pytest.approx(np.mean(expected), abs=1e-3)
+    lines = console.file.getvalue().splitlines()
+    assert f"24 px: evaluated {COUNT} of {COUNT} images: mAP {result['sizes'][0]['map']:.4f} global AP " in lines[0]
+    assert f", EMA mAP {result['sizes'][0]['map_ema']:.4f} global AP " in lines[0]
+    assert json.loads(lines[-1]) == result
+    worst = min((row for row in rows), key=lambda row: float(row["average precision"]))
+    assert any(line.startswith(f"Lowest average precision: {worst['class']} ") for line in lines)
+    assert {path.name for path in tmp_path.iterdir()} == {"per_class.csv", "eval_sizes.png"}
+
+
+def test_a_confusion_matrix_of_many_classes_is_drawn_without_their_names(tmp_path):
+    plots.plot_confusion(np.eye(300, dtype=np.int64), [str(n) for n in range(300)], tmp_path / "many.png")
+    assert (tmp_path / "many.png").stat().st_size > 5000
+
+
+def test_what_does_not_fit_is_refused(run, splits, tmp_path):
+    strategy = make_strategy("cpu")
+    with pytest.raises(ConfigError, match="settings under data, eval and precision, but not train.epochs"):
+        load_run(run, strategy, changes={"train.epochs": 3}, spec=TINY)
+    source = ArraySource(IMAGES, np.arange(COUNT) % 2, ("other", "names"))
+    with pytest.raises(
+        UsageError, match=r"was trained on the classes \('ape', .*but the data has \('other', 'names'\)"
+    ):
+        evaluate(load_run(run, strategy, spec=TINY), strategy, splits=Splits(source, source), console=quiet())
+    build_model(TINY, num_classes=2).export(tmp_path / "foreign")
+    with pytest.raises(UsageError, match=r"is not one that --mode=export of this version wrote.*Export the run again"):
+        load_export(str(tmp_path / "foreign"), strategy, Config())

@@ -1,0 +1,199 @@
+"""Prediction from a run and from an exported SavedModel."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+import rich.console
+import tensorflow as tf
+
+from effnetv2_keras.data import pipeline
+from effnetv2_keras.data.sources.base import FileSource
+from effnetv2_keras.export import export_model
+from effnetv2_keras.modes.predict import (
+    PredictError,
+    Prediction,
+    Predictor,
+    find_images,
+    format_table,
+    load_predictor,
+    predict,
+    to_json,
+)
+from effnetv2_keras.runs.checkpoints import Trained, load_trained
+from tests.made_runs import CLASS_NAMES, EVAL_SIZE, make_run, random_pixels
+from tests.tiny import TINY
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def trained(run: pathlib.Path) -> Trained:
+    return load_trained(run, spec=TINY)
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return export_model(trained, tmp_path_factory.mktemp("export") / "saved").path
+
+
+@pytest.fixture(scope="module", params=["run", "exported"])
+def predictor(request: pytest.FixtureRequest) -> Predictor:
+    return load_predictor(request.getfixturevalue(request.param), spec=TINY)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Five images of different sizes and formats, in and below a folder that holds other files too."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more.jpg").mkdir()
+    (folder / "readme.txt").write_text("not an image")
+    names = ("b.png", "a.JPG", "more.jpg/c.jpeg", "more.jpg/d.bmp", "[bold]e.png")
+    for seed, name in enumerate(names):
+        pixels = random_pixels(30 + 20 * seed, 90 - 15 * seed, 1 if seed == 0 else 3, seed=seed)
+        PIL.Image.fromarray(pixels.squeeze()).save(folder / name)
+    return folder
+
+
+def table_of(predictions: list[Prediction]) -> np.ndarray:
+    """Probabilities ``[N, classes]`` in label order, of predictions that list every class."""
+    return np.array([[dict(prediction.classes)[name] for name in CLASS_NAMES] for prediction in predictions])
+
+
+def evaluated(trained: Trained, images: list[pathlib.Path]) -> np.ndarray:
+    """Probabilities as ``--mode=eval`` computes them."""
+    source = FileSource([str(path) for path in images], [0] * len(images), CLASS_NAMES)
+    plan = pipeline.InputPlan(trained.config.data, 2, None, pipeline.UnreadableImages("error"))
+    batches = pipeline.single_replica(pipeline.eval_input(source, plan, image_size=EVAL_SIZE))
+    logits = tf.concat([trained.model(batch["image"], training=False) for batch in batches], 0)
+    return tf.nn.softmax(logits).numpy()[: len(images)]
+
+
+def test_sees_images_as_evaluation_does(predictor: Predictor, trained: Trained, photos: pathlib.Path):
+    predictions = predict(predictor, [photos], top_k=len(CLASS_NAMES))
+    expected = evaluated(trained, [prediction.path for prediction in predictions])
+    assert np.ptp(expected, axis=0).max() > 1e-3, "the images must matter"
+    np.testing.assert_allclose(table_of(predictions), expected, atol=1e-6)
+
+
+def test_takes_other_weights_of_a_run_on_request(run: pathlib.Path, trained: Trained, photos: pathlib.Path):
+    image = [photos / "b.png"]
+    best_average = evaluated(trained, image)
+    for choice in ({"use_ema": False}, {"which": "latest"}):
+        chosen = table_of(predict(load_predictor(run, **choice, spec=TINY), image, top_k=6))
+        np.testing.assert_allclose(chosen, evaluated(load_trained(run, **choice, spec=TINY), image), atol=1e-6)
+        assert np.abs(chosen - best_average).max() > 1e-3
+
+
+def test_the_batch_size_changes_nothing(predictor: Predictor, photos: pathlib.Path):
+    whole, pairs = (table_of(predict(predictor, [photos], top_k=6, batch_size=size)) for size in (32, 2))
+    np.testing.assert_allclose(whole, pairs, atol=1e-6)
+
+
+def test_lists_the_likeliest_classes_first_and_no_more_than_there_are(predictor: Predictor, photos: pathlib.Path):
+    (everything,) = predict(predictor, [photos / "b.png"], top_k=100)
+    (best,) = predict(predictor, [photos / "b.png"], top_k=2)
+    assert {name for name, _ in everything.classes} == set(CLASS_NAMES)
+    probabilities = [probability for _, probability in everything.classes]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert best.classes == everything.classes[:2]
+
+
+@pytest.mark.parametrize("setting", ["top_k", "batch_size"])
+def test_counts_below_one_are_refused(predictor: Predictor, photos: pathlib.Path, setting: str):
+    with pytest.raises(PredictError, match=f"{setting} is 0; it must be at least 1"):
+        predict(predictor, [photos], **{setting: 0})
+
+
+def test_an_unreadable_image_is_named_or_left_out(
+    predictor: Predictor, photos: pathlib.Path, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(random_pixels(40, 40)).save(buffer, "JPEG")
+    for name, content in (("cut.jpg", buffer.getvalue()[:300]), ("empty.png", b""), ("text.gif", b"hello")):
+        (tmp_path / name).write_bytes(content)
+        paths = [photos / "a.JPG", tmp_path / name, photos / "b.png"]
+        with pytest.raises(PredictError, match=f"Cannot read the image .*{name}: it is not a complete JPEG"):
+            predict(predictor, paths)
+        with caplog.at_level(logging.WARNING, "absl"):
+            predictions = predict(predictor, paths, top_k=6, unreadable="skip")
+        assert [prediction.path.name for prediction in predictions] == ["a.JPG", "b.png"]
+        assert str(tmp_path / name) in caplog.text
+        np.testing.assert_allclose(table_of(predictions), table_of(predict(predictor, paths[::2], top_k=6)), atol=1e-6)
+
+
+def test_finds_images_in_order(photos: pathlib.Path, tmp_path: pathlib.Path):
+    names = [str(path.relative_to(photos)) for path in find_images([photos])]
+    assert names == ["[bold]e.png", "a.JPG", "b.png", "more.jpg/c.jpeg", "more.jpg/d.bmp"]
+    other = tmp_path / "upload.tmp"
+    other.write_bytes(b"")
+    assert find_images([other, str(photos / "b.png")]) == [other, photos / "b.png"]
+
+
+def test_says_what_is_missing(tmp_path: pathlib.Path):
+    with pytest.raises(PredictError, match="name files or folders"):
+        find_images([])
+    with pytest.raises(PredictError, match=r"There are no images \(.jpg.*in or below the folder"):
+        find_images([tmp_path])
+    with pytest.raises(PredictError, match=r"There is no file or folder .*nowhere.png"):
+        find_images([tmp_path / "nowhere.png"])
+
+
+def test_says_why_a_folder_is_no_predictor(exported: pathlib.Path, tmp_path: pathlib.Path):
+    with pytest.raises(PredictError, match=r"neither a run .*config.yaml.* nor a SavedModel .*saved_model.pb"):
+        load_predictor(tmp_path)
+
+    other = tf.Module()
+    other.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([], tf.float32)])
+    tf.saved_model.save(other, str(tmp_path / "other"), signatures={"double": other.double})
+    with pytest.raises(PredictError, match=r"signatures \['double'\] and lacks \['class_names', 'encoded'\]"):
+        load_predictor(tmp_path / "other")
+
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "saved_model.pb").write_bytes((exported / "saved_model.pb").read_bytes())  # but no weights
+    with pytest.raises(PredictError, match="damaged holds a SavedModel that cannot be loaded"):
+        load_predictor(damaged)
+
+
+PREDICTIONS = [
+    Prediction(pathlib.Path("photos/[bold]x[/].png"), (("[red]ape", 0.75), ("été", 0.2))),
+    Prediction(pathlib.Path("y.jpg"), (("bee", 0.5),)),
+]
+
+
+def test_prints_a_table():
+    console = rich.console.Console(file=io.StringIO(), width=80)
+    format_table(PREDICTIONS, console)
+    cells = [line.replace("│", " ").split() for line in console.file.getvalue().splitlines()]
+    assert ["photos/[bold]x[/].png", "[red]ape", "75.0%"] in cells
+    assert ["été", "20.0%"] in cells
+    assert ["y.jpg", "bee", "50.0%"] in cells
+
+
+def test_a_narrow_table_loses_nothing_of_a_path():
+    console = rich.console.Console(file=io.StringIO(), width=40)
+    path = "/".join(f"folder{number}" for number in range(8))
+    format_table([Prediction(pathlib.Path(path), (("bee", 0.5),))], console)
+    column = "".join(line.split("│")[1].strip() for line in console.file.getvalue().splitlines() if "│" in line)
+    assert column == path
+
+
+def test_writes_json():
+    assert json.loads(to_json(PREDICTIONS)) == [
+        {
+            "path": "photos/[bold]x[/].png",
+            "classes": [{"name": "[red]ape", "probability": 0.75}, {"name": "été", "probability": 0.2}],
+        },
+        {"path": "y.jpg", "classes": [{"name": "bee", "probability": 0.5}]},
+    ]

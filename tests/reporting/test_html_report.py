@@ -1,0 +1,250 @@
+import html.parser
+import json
+import re
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.sources.base import ArraySource
+from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.models import build_model
+from effnetv2_keras.reporting import samples
+from effnetv2_keras.reporting.html_report import write_report
+from effnetv2_keras.reporting.samples import Sample, Samples, draw_samples, samples_of_run
+from effnetv2_keras.runs.provenance import describe_provenance, note_provenance
+from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
+from tests.browser import find_chromium, open_page
+from tests.made_runs import make_run
+from tests.tiny import TINY
+
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
+NASTY = '<b>&"x"'
+NO_SAMPLES = Samples((), "There are none.")
+CPU = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def make_folder(path, *, steps=1200, log_every=5, several=False, **changes):
+    """The folder of a run of 1200 steps in three stages, as far as its figures are concerned."""
+    config = Config().override(
+        {"train.epochs": 12, "train.batch_size": 10, "progressive.stages": 3, "data.data_dir": NASTY, **changes}
+    )
+    labels = np.eye(3, dtype=bool)[np.arange(1000) % 3] if several else np.arange(1000) % 3
+    source = ArraySource(np.zeros((1000, 8, 8, 3), np.uint8), labels, (NASTY, "green", "blue"))
+    folder = RunFolder(path)
+    folder.claim(config, Splits(source, source))
+    note_provenance(folder, CPU)
+    rows = []
+    for step in range(log_every, steps + 1, log_every):
+        head = {"step": step, "epoch": step / 100, "stage": (step - 1) // 400, "image_size": 32, "seconds": step / 10}
+        figures = {
+            "loss": 2 + np.cos(step / 50) / step**0.2, "top1": 0.5, "lr": 1 / step, "gradient_norm": 1.0,
+            "images_per_second": 100.0, "input_wait": 0.25 if step <= 400 else 0.05, "memory_mb": float(step),
+            "compile_seconds": 7.5 if step % 400 == log_every else 0.0,
+        }  # fmt: skip
+        rows.append({"kind": "train", **head, **figures})
+        if step % 100 == 0:
+            score = 1 - 1 / (1 + step / 300) if step != 1200 else 0.7  # the last is not the best
+            name = "map" if several else "top1"
+            figures = {"num_images": 1000, "top1": score, "top5": 1.0, "eval_loss": 1.0, name: score}
+            averaged = {"top1_ema": score + 0.1, "top5_ema": 1.0, "eval_loss_ema": 0.9, f"{name}_ema": score + 0.1}
+            rows.append({"kind": "eval", **head, **figures, **averaged, "ema_gap": 0.1})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def make_samples(size=32):
+    noise = np.random.default_rng(0).integers(0, 256, (24, size, size, 3), np.uint8)
+    predicted = [NASTY, "green"] * 12
+    return Samples(tuple(Sample(image, (NASTY,), name, 0.876) for image, name in zip(noise, predicted)), "Noise.")
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that every element is closed in turn and keeps what a page says and refers to."""
+
+    VOID = frozenset(("meta", "link", "img", "br", "hr", "input"))
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.references, self.text = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.handle_startendtag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        assert len(attributes) == len(dict(attributes)), (tag, attributes)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            elif name in ("href", "src", "srcset", "data", "action", "xlink:href"):
+                self.references.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data.strip())
+
+
+def check_page(path):
+    """Makes sure that a page is sound HTML and needs nothing else; returns it parsed."""
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert text.startswith("<!DOCTYPE html>")
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert len(page.ids) == len(set(page.ids))
+    assert {"html", "head", "title", "body", "svg", "table", "h1"} <= set(page.tags)
+    for reference in page.references:
+        assert reference.startswith("data:image/jpeg;base64,") or reference[1:] in page.ids, reference[:80]
+    assert {inner for inner in re.findall(r"url\(([^)]*)\)", text) if inner.strip("\"'#") not in page.ids} == set()
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    return page
+
+
+def table_row(page, first, length):
+    """The cells after the first ``first`` on the page."""
+    words = [word for word in page.text if word]
+    start = words.index(first)
+    return words[start : start + length]
+
+
+def test_the_page_is_sound_and_needs_nothing_else(tmp_path):
+    path = write_report(make_folder(tmp_path / "run"), make_samples())
+    page = check_page(path)
+    assert path == tmp_path / "run" / "report.html"
+    assert [file.name for file in path.parent.iterdir() if "report" in file.name] == ["report.html"]
+    assert page.tags.count("svg") == 6
+    assert page.tags.count("img") == 24
+    assert NASTY not in path.read_text()
+    assert page.text.count(NASTY) >= 12 + 1  # of the samples and the configuration
+    assert page.text.count("✗ green") == 12
+    assert "is " + NASTY in page.text
+    assert "87.6\xa0%" in page.text
+
+
+def test_the_page_tells_the_figures(tmp_path):
+    page = check_page(write_report(make_folder(tmp_path / "run"), NO_SAMPLES))
+    words = [word for word in page.text if word]
+    assert table_row(page, "88.57%", 8) == [
+        "88.57%", "best top-1, EMA", "80.00%", "last top-1, EMA", "1,200", "steps, finished", "0:02:00",
+        "training time, h:mm:ss",
+    ]  # fmt: skip
+    assert table_row(page, "Best evaluation: step 1,100, epoch 11.0", 7)[4:] == ["top-1", "0.7857", "0.8857"]
+    assert table_row(page, "Last evaluation: step 1,200, epoch 12.0", 7)[4:] == ["top-1", "0.7000", "0.8000"]
+    headings = table_row(page, "RandAugment", 11)
+    assert headings[-7:] == [
+        "steps", "images/s", "compile, s", "waits for input", "peak memory, MiB", "last loss", "last score",
+    ]  # fmt: skip
+    start = words.index("last score")
+    rows = [words[start + 1 + 13 * number : start + 14 + 13 * number] for number in range(3)]
+    assert [row[7:11] for row in rows] == [
+        ["100", "7.5", "input-bound, 25%", "400"], ["100", "7.5", "5%", "800"], ["100", "7.5", "5%", "1,200"],
+    ]  # fmt: skip
+    assert {tf.__version__, "There are none.", "OneDeviceStrategy"} <= set(words)
+
+
+def test_the_page_of_a_run_that_has_not_begun_or_ended(tmp_path):
+    folder = make_folder(tmp_path / "run", steps=450)
+    page = check_page(write_report(folder, NO_SAMPLES))
+    assert {"450 of 1,200", "steps, unfinished"} <= set(page.text)
+    for name in ("metrics.jsonl", "provenance.json"):
+        (folder / name).unlink()
+    text = write_report(folder, NO_SAMPLES).read_text()
+    assert {"0 of 1,200", "There was no evaluation yet.", "Nothing was noted yet."} <= set(Page(text).text)
+    with pytest.raises(RunFolderError, match="holds no run"):
+        write_report(RunFolder(tmp_path), NO_SAMPLES)
+
+
+def test_several_labels_and_a_run_without_average(tmp_path):
+    folder = make_folder(tmp_path / "run", several=True, **{"train.loss_type": "sigmoid"})
+    sample = Sample(np.zeros((8, 8, 3), np.uint8), ("green", NASTY), "green", 0.5)
+    page = check_page(write_report(folder, Samples((sample,), "One.")))
+    assert {"best mAP, EMA", "EMA gap, mAP", f"green, {NASTY}"} <= set(page.text)
+    rows = [{k: v for k, v in row.items() if "ema" not in k} for row in folder.metrics()]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = check_page(write_report(folder, NO_SAMPLES))
+    assert "best mAP" in page.text
+    assert page.tags.count("svg") == 5
+
+
+def test_a_long_run_with_large_images_makes_a_small_page(tmp_path):
+    folder = make_folder(tmp_path / "run", log_every=1)
+    rows = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(rows * 15)
+    path = write_report(folder, make_samples(480))
+    check_page(path)
+    assert path.stat().st_size < 2_000_000
+
+
+def test_samples_are_what_the_network_takes_them_for():
+    names = ("dark", "middle", "bright")
+    levels = np.array([40, 120, 200], np.uint8)
+    images = np.repeat(levels, 10)[:, None, None, None] * np.ones((1, 40, 40, 3), np.uint8)
+    source = ArraySource(images, np.repeat(np.arange(3), 10), names)
+    tf.keras.utils.set_random_seed(0)
+    model = build_model(TINY, num_classes=3)
+    config = Config().override({"eval.isize": 32})
+    drawn = draw_samples(model, source, config, normalization=None, note="These.")
+    assert (len(drawn.samples), drawn.note) == (24, "These.")
+    assert {name for sample in drawn.samples for name in sample.true} == set(names)
+    expected = tf.nn.softmax(model(levels[:, None, None, None] * np.ones((1, 32, 32, 3), np.float32))).numpy()
+    for sample in drawn.samples:
+        label = names.index(sample.true[0])
+        assert sample.image.shape == (32, 32, 3)
+        assert (sample.image == levels[label]).all()
+        assert sample.predicted == names[expected[label].argmax()]
+        assert sample.probability == pytest.approx(expected[label].max(), abs=1e-4)
+    again = draw_samples(
+        build_model(TINY, num_classes=3, include_preprocessing=False), source, config, normalization="centered", note=""
+    )
+    assert (again.samples[0].image == drawn.samples[0].image).all()
+
+
+def test_samples_of_a_run_without_data_or_checkpoint(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    absent = samples_of_run(run, changes={"data.data_dir": str(tmp_path / "nowhere")}, spec=TINY)
+    assert absent.samples == ()
+    assert re.match("There are no samples. .*nowhere", absent.note)
+    digits = samples_of_run(run, changes={"data.source": "digits"}, spec=TINY)
+    assert "The data has other classes than the run: 0, 1, 2, 3, 4 ..." in digits.note
+    for folder in ("best", "checkpoints"):
+        shutil.rmtree(run / folder)
+    source = ArraySource(np.zeros((6, 8, 8, 3), np.uint8), np.arange(6), RunFolder(run).class_names())
+    monkeypatch.setattr(samples, "open_splits", lambda _: Splits(source, source))
+    assert "has no checkpoint yet" in samples_of_run(run, spec=TINY).note
+
+
+def test_provenance_names_versions_and_devices(tmp_path):
+    facts = describe_provenance(tf.distribute.MirroredStrategy(["/cpu:0"]))
+    assert (facts["TensorFlow"], facts["strategy"], facts["replicas"]) == (tf.__version__, "MirroredStrategy", "1")
+    assert "CPU" in facts["devices"]
+    assert re.fullmatch(r"[0-9a-f]{12}( with changes)?", facts.get("git commit", "0" * 12))
+
+
+@pytest.mark.skipif(not find_chromium(), reason="there is no Chromium on the PATH or in CHROMIUM_PATH")
+def test_a_browser_shows_the_page_without_complaints_or_network(tmp_path):
+    chromium, screenshot = find_chromium(), tmp_path / "page.png"
+    page = write_report(make_folder(tmp_path / "run"), make_samples())
+    assert open_page(chromium, page, screenshot) == []
+    greedy = tmp_path / "greedy.html"
+    greedy.write_text(page.read_text().replace("</main>", '<img src="http://example.org/x.png" alt=""></main>'))
+    (complaint,) = open_page(chromium, greedy, tmp_path / "greedy.png")
+    assert "example.org" in complaint
+    with PIL.Image.open(screenshot) as image:
+        assert image.size == (1280, 2900)
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    colors = {tuple(color) for color in pixels[::7]}
+    assert {(0x3B, 0x82, 0xF6), (0xD9, 0x2D, 0x20)} <= colors  # a curve, and what marks a mistake

@@ -1,0 +1,225 @@
+"""The command line, as a user runs it: one process for each command, or one for all mistakes."""
+
+import functools
+import importlib.util
+import json
+import logging as standard_logging
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags, logging
+from absl.testing import flagsaver
+
+from effnetv2_keras import cli
+from effnetv2_keras.errors import WorkerLost
+from tests.images import write_classes
+from tests.records import fake_metadata
+from tests.training.test_sources_in_training import long_shard
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHORT = (
+    "progressive.image_size.start=32,progressive.image_size.end=40,progressive.stages=2,train.epochs=1,"
+    "train.batch_size=8,eval.batch_size=8,eval.isize=40,runtime.tensorboard=false,runtime.log_every=1"
+)
+
+
+def run(*arguments, command=(str(ROOT / "main.py"),), fails=False):
+    process = subprocess.run(
+        [sys.executable, *command, *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=600, cwd=ROOT,
+    )  # fmt: skip
+    assert (process.returncode != 0) == fails, process.stderr[-3000:]
+    assert "Traceback" not in process.stderr, process.stderr[-3000:]
+    assert "Warning" not in process.stderr, process.stderr[-3000:]
+    return process.stdout, process.stderr
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_classes(root, {"red": 9, "blue": 9})
+    return root
+
+
+def test_train_eval_predict_export(images, tmp_path):
+    """All but the plan with the tiny network, whose commands are those of main.py."""
+    tiny = functools.partial(run, command=("-m", "tests.tiny_main"))
+    model_dir = tmp_path / "run"
+    common = ("--dataset_cfg=Folder", f"--data_dir={images}", f"--hparam_str={SHORT}")
+    output, _ = run("--mode=plan", *common)
+    assert "16 images to train on, 2 to evaluate on, 2 classes" in output
+    assert "efficientnetv2-b0: 5,921,874 parameters" in output
+    output, log = tiny("--mode=traineval", *common, "--model_name=tiny", f"--model_dir={model_dir}", "--strategy=cpu")
+    assert set(re.findall(r"^I(?!0000).*? (\w+\.py):\d+\]", log, re.MULTILINE)) == {"splits.py"}  # not TensorFlow's
+    assert "stage 1/2 · 32 px · step 1/2" in output
+    assert "stage 2/2 · 40 px · step 2/2" in output
+    assert "evaluated 2 of 2 images" in output
+    assert (model_dir / "training.png").stat().st_size > 10_000
+    output, _ = tiny("--mode=eval", f"--model_dir={model_dir}", "--hparam_str=eval.sizes=32|40,eval.per_class=true")
+    result = json.loads(output.splitlines()[-1])
+    assert (result["step"], result["num_images"]) == (2, 2)
+    assert [row["image_size"] for row in result["sizes"]] == [32, 40]
+    assert {"eval_sizes.png", "confusion.png", "per_class.csv"} <= {path.name for path in model_dir.iterdir()}
+    (model_dir / "report.html").unlink()
+    output, _ = tiny("--mode=report", f"--model_dir={model_dir}")
+    assert output.strip() == f"Wrote {model_dir / 'report.html'}."
+    assert (model_dir / "report.html").read_text().count("data:image/jpeg") == 2  # the evaluation images
+    output, _ = tiny("--mode=predict", f"--model_dir={model_dir}", "--format=json", images / "red")
+    assert len(json.loads(output)) == 9
+    output, _ = tiny("--mode=export", f"--model_dir={model_dir}")
+    assert (model_dir / "saved_model" / "saved_model.pb").exists()
+    output, _ = tiny("--mode=eval", f"--model_dir={model_dir}/saved_model", *common)
+    result = json.loads(output.splitlines()[-1])
+    assert (result["num_images"], result["image_size"]) == (2, 40)
+
+
+@pytest.mark.slow
+def test_export_to_int8_and_benchmark(images, tmp_path):
+    model_dir, lite, moved = tmp_path / "run", tmp_path / "lite", tmp_path / "moved"
+    run("--mode=train", f"--data_dir={images}", f"--hparam_str={SHORT}", f"--model_dir={model_dir}")
+    images.rename(moved)
+    int8 = ("--mode=export", f"--model_dir={model_dir}", "--format=tflite", "--quantize=int8", "--image_size=48")
+    _, problem = run(*int8, fails=True)
+    assert "by --data_dir, or use --quantize=dynamic" in problem
+    output, _ = run(*int8, f"--data_dir={moved}", f"--export_dir={lite}")
+    moved.rename(images)
+    assert "of 2 images" in output
+    assert "per image of 48 px" in output
+    assert (lite / "labels.txt").read_text() == "blue\nred\n"
+    output, _ = run("--mode=benchmark", f"--model_dir={model_dir}", "--format=keras,savedmodel", "--batch_sizes=2")
+    rows = json.loads(output.splitlines()[-1])["rows"]
+    assert [(row["format"], row["batch_size"]) for row in rows] == [("keras", 2), ("savedmodel", 2)]
+
+
+def test_preview_and_summary(images, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    run("--mode=preview", f"--data_dir={images}", f"--preview_file={sheet}", f"--hparam_str={SHORT}")
+    assert sheet.stat().st_size > 10_000
+    output, _ = run("--mode=summary", "--model_name=efficientnetv2-s")
+    assert "21,612,360 parameters (21,458,488 trainable)" in output
+    assert "MBConv6, k3x3" in output
+    assert "8.366 G multiply-adds" in output
+    assert "8.431 G by the reference code's count" in output
+
+
+def test_plan_of_a_recipe_needs_no_images(tmp_path):
+    fake_metadata(tmp_path, "cifar10", {"train": 50_000, "test": 10_000})
+    output, _ = run("--mode=plan", "--dataset_cfg=cifar10Ft", "--model_name=efficientnetv2-s", f"--data_dir={tmp_path}")
+    assert "50,000 images to train on, 10,000 to evaluate on, 10 classes" in output
+    assert "10,000 steps of 512 images" in output
+    output, errors = run("--mode=plan", "--dataset_cfg=ImageNet", "--model_name=efficientnetv2-s")
+    assert "1,281,167 images to train on, 50,000 to evaluate on, 1000 classes" in output
+    assert "The data is not there; planning with the published sizes" in errors
+
+
+def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path):
+    data, path = long_shard(tmp_path / "data", wrong=0)
+    _, problem = run(
+        "--mode=train", "--dataset_cfg=imagenet", f"--data_dir={data['data_dir']}", f"--model_dir={tmp_path / 'run'}",
+        f"--hparam_str={SHORT},data.num_classes=1000,data.shuffle_buffer=400,progressive.stages=1",
+        fails=True,
+    )  # fmt: skip
+    assert f"DataError: Record 299 of {path} has the label 0, but 1000 classes that begin at" in problem
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mode=trian"], "Unknown --mode=trian; did you mean 'train'"),
+        (["--mode=plan", "--dataset_cfg=foldr"], "Unknown --dataset_cfg=foldr; did you mean 'folder'"),
+        (["--mode=plan", "--model_name=efficientnetv2-b4"], "Unknown model 'efficientnetv2-b4'; did you mean"),
+        (["--mode=plan", "--hparam_str=train.epoch=1"], "Unknown hparam 'train.epoch'; did you mean 'train.epochs'"),
+        (["--mode=plan", "--data_dir=/nowhere"], "--data_dir=/nowhere: there is no such folder"),
+        (["--mode=preview", "--dataset_cfg=ImageNet"], "give --data_dir=DIR with the shards DIR/train-00000-of-01024"),
+        (["--mode=preview", "--dataset_cfg=carsFt"], "Arrange the images as DIR/train/CLASS/*.jpg (8,144 images)"),
+        (["--mode=train", "--dataset_cfg=demo"], "--mode=train needs --model_dir, the folder of the run"),
+        (
+            ["--mode=eval", "--dataset_cfg=demo"],
+            "--mode=eval needs --model_dir, the folder of a run or of a SavedModel",
+        ),
+        (["--mode=predict", "--format=keras"], "--mode=predict knows no --format=keras; use one of table, json."),
+        (["--mode=export", "--format=json"], "knows no --format=json; use one of savedmodel, keras, tflite, onnx."),
+        (["--mode=benchmark", "--format=tflite,onx"], "Cannot benchmark --format=tflite,onx; name one or more of"),
+        (["--mode=benchmark", "--batch_sizes=1,x"], "--batch_sizes=1,x must be whole numbers"),
+    ],
+)
+def test_mistakes_get_one_clear_message(arguments, message, capfd):
+    verbosity = logging.get_verbosity()
+    with flagsaver.flagsaver():
+        rest = flags.FLAGS(["main.py", *arguments])
+        with pytest.raises(SystemExit, match=re.escape(message)):
+            cli.main(rest)
+    logging.set_verbosity(verbosity)
+    assert "Warning" not in capfd.readouterr().err
+
+
+def test_the_message_of_a_mistake_is_all_that_is_printed():
+    output, problem = run("--mode=eval", "--model_dir=/nowhere", fails=True)
+    assert output == ""
+    assert "/nowhere holds no run" in problem
+
+
+@pytest.mark.parametrize(
+    ("package", "level", "told"),
+    [
+        ("tensorflow", 20, False),
+        ("tensorflow", 30, True),
+        ("tensorflow_datasets", 20, True),
+        ("effnetv2_keras", 20, True),
+    ],
+)
+def test_what_is_logged(package, level, told):
+    file = pathlib.Path(importlib.util.find_spec(package).origin)
+    record = standard_logging.LogRecord("absl", level, str(file), 1, "message", None, None)
+    assert cli._is_worth_telling(record) == told
+
+
+def test_importing_the_package_needs_neither_addons_nor_tensorflow():
+    code = (
+        "import sys, effnetv2_keras\n"
+        "from effnetv2_keras import Ramp, MODELS\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "from effnetv2_keras import build_model, train\n"
+        "assert 'tensorflow' in sys.modules and 'tensorflow_addons' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_worker_starts_again_after_a_loss_but_not_for_ever(monkeypatch):
+    def lose(*_):
+        raise WorkerLost("Another of the 2 workers is gone.")
+
+    started = []
+    monkeypatch.setenv(cli._REJOINS, "0")
+    monkeypatch.setattr(cli, "_STARTED", time.monotonic())  # the tests before may have taken longer than a long life
+    monkeypatch.setattr(cli.os, "execv", lambda *command: started.append(command))
+    monkeypatch.setitem(cli.MODES, "plan", lose)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["main.py", "--mode=plan"])
+        for _ in range(5):
+            cli.main(["main.py"])
+        with pytest.raises(SystemExit, match="Started again 5 times in a row without getting far"):
+            cli.main(["main.py"])
+        flags.FLAGS(["main.py", "--mode=plan", "--norejoin"])
+        with pytest.raises(SystemExit, match=str(cli.EXIT_INTERRUPTED)):
+            cli.main(["main.py"])
+    assert len(started) == 5
+    assert started[0][0] == sys.executable
+
+
+def test_a_worker_that_lived_long_counts_its_losses_anew(monkeypatch):
+    def lose(*_):
+        raise WorkerLost("Another of the 2 workers is gone.")
+
+    monkeypatch.setenv(cli._REJOINS, "5")
+    monkeypatch.setattr(cli, "_STARTED", time.monotonic() - cli._LONG_LIFE - 1)
+    monkeypatch.setattr(cli.os, "execv", lambda *_: None)
+    monkeypatch.setitem(cli.MODES, "plan", lose)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["main.py", "--mode=plan"])
+        cli.main(["main.py"])
+    assert cli.os.environ[cli._REJOINS] == "1"
