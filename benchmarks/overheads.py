@@ -48,7 +48,7 @@ def main() -> None:
         run.enter(stage, 0)
         bare = config.override({"train.ema_decay": 0})
         state = create_state(bare, strategy, num_classes=2, steps_per_epoch=100, total_steps=100_000)
-        step, batches = TrainStep(state, strategy, config=bare, stage=stage), run.feed.batches(stage, 0)
+        step, batches = TrainStep(state, strategy, config=bare, stage=stage), run.input.batches(stage, 0)
         finished, stop = 0, StopRequest()
         seconds: dict[str, list[float]] = {"bare": [], "run": []}
         for number in range(arguments.rounds + 1):

@@ -34,7 +34,7 @@ SQUEEZE_FROM = 320
 
 
 @dataclasses.dataclass(frozen=True)
-class Framing:
+class Cropping:
     """One pipeline's way to squares.
 
     Attributes:
@@ -121,10 +121,10 @@ def _bicubic(image: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(resized[0], [size, size, 3])
 
 
-FRAMINGS: dict[str, Framing] = {
-    "clean": Framing(decode.random_crop, decode.central_crop, dtype=tf.uint8),
-    "original_v2": Framing(_v2_train, _v2_evaluate, aspect=(0.75, 1.33)),
-    "original_v1": Framing(_v1_train, _v1_evaluate, area=(0.08, 1.0)),
-    "original_finetune": Framing(_finetune_train, _finetune_evaluate),
+CROPPINGS: dict[str, Cropping] = {
+    "clean": Cropping(decode.random_crop, decode.central_crop, dtype=tf.uint8),
+    "original_v2": Cropping(_v2_train, _v2_evaluate, aspect=(0.75, 1.33)),
+    "original_v1": Cropping(_v1_train, _v1_evaluate, area=(0.08, 1.0)),
+    "original_finetune": Cropping(_finetune_train, _finetune_evaluate),
 }
 """Each ``data.pipeline``."""

@@ -16,7 +16,7 @@ import tensorflow as tf
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.augment import augmentation, mixing
-from effnetv2_keras.data.cropping import FRAMINGS
+from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.service import from_services
 from effnetv2_keras.data.sources.base import Record, Shard, Source
 from effnetv2_keras.data.sources.labels import label_vector
@@ -136,7 +136,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
 def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int) -> Callable[[Record], Batch]:
     """Makes the function from a record to ``image``, ``label``, ``weight`` and ``problem``: not yet mixed."""
-    data, framing = plan.data, FRAMINGS[plan.data.pipeline]
+    data, cropping = plan.data, CROPPINGS[plan.data.pipeline]
     change = augmentation.Augmentation(
         data.augment, data.augment_arithmetic, stage.randaug_magnitude, data.ra_num_layers
     )
@@ -149,11 +149,11 @@ def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int)
         own_seed = tf.random.experimental.stateless_fold_in(own_seed, record["index"])
         crop_seed, flip_seed, change_seed, cutout_seed = tf.unstack(tf.random.experimental.stateless_split(own_seed, 4))
         image, problem = guard(
-            lambda item: framing.train(
+            lambda item: cropping.train(
                 item["image"],
                 image_size=stage.image_size,
-                area=data.crop_area or framing.area,
-                aspect=data.crop_aspect or framing.aspect,
+                area=data.crop_area or cropping.area,
+                aspect=data.crop_aspect or cropping.aspect,
                 seed=crop_seed,
             ),
             record,
@@ -201,7 +201,7 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
     load_image = _evaluation_image(plan.data, image_size)
     num_classes = len(source.class_names)
     padding = {
-        "image": tf.zeros([image_size, image_size, 3], FRAMINGS[plan.data.pipeline].dtype),
+        "image": tf.zeros([image_size, image_size, 3], CROPPINGS[plan.data.pipeline].dtype),
         "label": tf.zeros([num_classes]) if source.multi_label else tf.zeros([], tf.int64),
         "weight": tf.zeros([], tf.float32),
         "problem": tf.constant(""),
@@ -278,11 +278,11 @@ def _samples(source: Source, data: DataConfig, *, image_size: int, count: int) -
 
 def _evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
     """Makes the function from a record to the square image that evaluation sees, and its problem."""
-    framing = FRAMINGS[data.pipeline]
+    cropping = CROPPINGS[data.pipeline]
 
     @_plain_graph
     def load(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
-        return guard(lambda item: framing.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record)
+        return guard(lambda item: cropping.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record)
 
     return load
 

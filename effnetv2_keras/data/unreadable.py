@@ -152,7 +152,7 @@ class UnreadableImages:
             if self.error:
                 raise self.error from None
             if source is not None and isinstance(error, _OF_INPUT):
-                damage = source.find_damage()
+                damage = source.check_integrity()
                 if damage:
                     raise DataError(damage) from error
             if services and not isinstance(error, tf.errors.ResourceExhaustedError):  # that is of the devices

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.cropping import FRAMINGS
+from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.export import exporter
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -46,7 +46,7 @@ class Classifier(tf.Module):
     ) -> None:
         super().__init__(name="classifier")
         # The functions see the Keras model as a closure; as an attribute, its layers would be written one by one too.
-        names, framing = list(class_names), FRAMINGS[data.pipeline]
+        names, cropping = list(class_names), CROPPINGS[data.pipeline]
         self.weights = model.variables
         self.image_size = tf.Variable(image_size, trainable=False)  # an attribute of what is loaded
 
@@ -65,10 +65,10 @@ class Classifier(tf.Module):
             return self.serving_default(tf.cast(images, tf.float32))
 
         def load(image_bytes: tf.Tensor) -> tf.Tensor:
-            return framing.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop)
+            return cropping.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop)
 
         def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            cropped = tf.TensorSpec([image_size, image_size, 3], framing.dtype)
+            cropped = tf.TensorSpec([image_size, image_size, 3], cropping.dtype)
             images = tf.map_fn(load, image_bytes, fn_output_signature=cropped)
             return self.serving_default(tf.cast(images, tf.float32))
 
@@ -108,7 +108,7 @@ class SavedModelExporter(exporter.Exporter):
         """Compares every signature, on random images of two shapes."""
         loaded = tf.saved_model.load(str(folder))
         size, data = self.image_size, self.trained.config.data
-        evaluate = FRAMINGS[data.pipeline].evaluate
+        evaluate = CROPPINGS[data.pipeline].evaluate
         network, differences = exporter.network_runtime(self.trained), []
         for height, width in ((size, size), (size + 16, size + 8)):
             images = exporter.random_images(2, height, width)

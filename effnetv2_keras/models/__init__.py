@@ -5,8 +5,7 @@ from effnetv2_keras.models.factory import DTYPES, build_model, endpoints, layers
 from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.models.layers import ConvNorm, DropPath, HeadDropout, SqueezeExcite
 from effnetv2_keras.models.normalization import BatchNorm
-from effnetv2_keras.models.stochastic import stochastic_scope
-from effnetv2_keras.models.training_pass import training_scope
+from effnetv2_keras.models.scopes import stochastic_scope, training_scope
 
 __all__ = [
     "BLOCKS",

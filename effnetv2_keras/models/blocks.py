@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from effnetv2_keras.architecture.specs import BlockKind, BlockSpec
-from effnetv2_keras.models import layers, training_pass
+from effnetv2_keras.models import layers, scopes
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.package import PACKAGE
 from effnetv2_keras.models.rematerialization import rematerialize
@@ -70,7 +70,7 @@ class Block(layers.Compound):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, input_filters]`` to ``[N, ceil(H / stride), ceil(W / stride), output_filters]``."""
-        if training and training_pass.current().rematerialize:
+        if training and scopes.current_pass().rematerialize:
             return rematerialize(self._train, inputs, self.trainable_variables)
         return self._apply(inputs, training)
 

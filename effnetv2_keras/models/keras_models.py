@@ -14,13 +14,13 @@ import tensorflow as tf
 from effnetv2_keras.architecture.specs import KerasSpec
 from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.models import training_pass
+from effnetv2_keras.models import scopes
 from effnetv2_keras.models.factory import preprocessing_layer
 from effnetv2_keras.models.keras_compat import require_keras_2, sublayers
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
-from effnetv2_keras.models.stochastic import stochastic_scope
+from effnetv2_keras.models.scopes import stochastic_scope
 
 _DRAWS = re.compile("Random|Stateful(?!Partitioned)|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial")
 """Kinds of operations that draw from a generator's state; those that are handed a seed are called ``Stateless...``."""
@@ -199,7 +199,7 @@ def _try_out(model: tf.keras.Model, size: Sequence[int]) -> None:
     """
 
     def call(images: tf.Tensor) -> tf.Tensor:
-        with stochastic_scope(tf.zeros([2], tf.int32)), training_pass.repeat(training_pass.current()):
+        with stochastic_scope(tf.zeros([2], tf.int32)), scopes.repeat_pass(scopes.current_pass()):
             return model(images, training=True)
 
     function = tf.function(call, autograph=False).get_concrete_function(tf.TensorSpec([2, *size, 3]))

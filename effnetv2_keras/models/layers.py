@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
-from effnetv2_keras.models import stochastic
+from effnetv2_keras.models import scopes
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.package import PACKAGE
@@ -213,7 +213,7 @@ class _RandomZeros(tf.keras.layers.Layer):
 
     def _zero(self, inputs: tf.Tensor, rate: float, mask_shape: list[Any]) -> tf.Tensor:
         # Whatever the inputs' type, the mask is drawn in float32: bfloat16 numbers would round the rate to 1/128.
-        kept = tf.cast(stochastic.uniform(mask_shape) >= rate, tf.float32)
+        kept = tf.cast(scopes.uniform(mask_shape) >= rate, tf.float32)
         return inputs * tf.cast(kept / (1.0 - rate), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class DropPath(_RandomZeros):
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class Dropout(_RandomZeros):
-    """Dropout at a rate of its own, whatever a ``stochastic.stochastic_scope`` sets.
+    """Dropout at a rate of its own, whatever a ``scopes.stochastic_scope`` sets.
 
     Args:
         rate: probability that a feature is zeroed, in [0, 1).
@@ -251,7 +251,7 @@ class Dropout(_RandomZeros):
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class HeadDropout(_RandomZeros):
-    """Dropout whose rate a ``stochastic.stochastic_scope`` may set, even where the layer was built with rate 0.
+    """Dropout whose rate a ``scopes.stochastic_scope`` may set, even where the layer was built with rate 0.
 
     Args:
         rate: probability that a feature is zeroed, in [0, 1), where no scope sets one.
@@ -259,7 +259,7 @@ class HeadDropout(_RandomZeros):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, ...]`` to the same shape."""
-        rate = stochastic.dropout_rate(self.rate)
+        rate = scopes.dropout_rate(self.rate)
         if not training or rate == 0.0:
             return inputs
         return self._zero(inputs, rate, _sizes(inputs))

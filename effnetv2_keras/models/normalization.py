@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras.distribution.replicas import sum_over_replicas
-from effnetv2_keras.models import training_pass
+from effnetv2_keras.models import scopes
 from effnetv2_keras.models.gradients import with_gradient
 from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.models.package import PACKAGE
@@ -23,7 +23,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
     @property
     def momentum(self) -> float:
         """Weight of the old value in the moving averages, in [0, 1), for one pass."""
-        return float(self._momentum ** (1 / training_pass.current().micro_batches))
+        return float(self._momentum ** (1 / scopes.current_pass().micro_batches))
 
     @momentum.setter
     def momentum(self, momentum: float) -> None:
@@ -31,7 +31,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Maps ``[N, ..., channels]`` to the same shape."""
-        if not (training and self.trainable and training_pass.current().sync_bn):
+        if not (training and self.trainable and scopes.current_pass().sync_bn):
             return super().call(inputs, training=training, mask=mask)
         require_keras_2("training_scope(sync_bn=True)")
         with tf.name_scope("synchronized"):
@@ -64,10 +64,10 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
 
     # All of Keras' ways to move an average end in one of these two.
     def _assign_moving_average(self, variable: tf.Variable, value: tf.Tensor, *args: Any) -> Any:
-        return variable if training_pass.current().is_repeat else super()._assign_moving_average(variable, value, *args)
+        return variable if scopes.current_pass().is_repeat else super()._assign_moving_average(variable, value, *args)
 
     def _assign_new_value(self, variable: tf.Variable, value: tf.Tensor) -> Any:
-        return variable if training_pass.current().is_repeat else super()._assign_new_value(variable, value)
+        return variable if scopes.current_pass().is_repeat else super()._assign_new_value(variable, value)
 
 
 def moments_over_replicas(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -36,7 +36,7 @@ _RANDOM = (
 
 NOT_REPEATED = (
     "which a resumed run would not repeat. Leave it out (data.augment changes images), take a plain Dropout as a layer "
-    "of the functional model, or draw by effnetv2_keras.models.stochastic.uniform in a layer of your own."
+    "of the functional model, or draw by effnetv2_keras.models.scopes.uniform in a layer of your own."
 )
 """Why no layer may have a state to draw random numbers from, and what to do instead; the end of a sentence."""
 

@@ -7,7 +7,7 @@ from typing import Callable
 
 import tensorflow as tf
 
-from effnetv2_keras.models import stochastic, training_pass
+from effnetv2_keras.models import scopes
 from effnetv2_keras.models.gradients import with_gradient
 from effnetv2_keras.models.keras_compat import require_keras_2
 
@@ -30,12 +30,12 @@ def rematerialize(
         UsageError: with Keras 3.
     """
     require_keras_2("training_scope(rematerialize=True)")
-    draws, scope = stochastic.position(), training_pass.current()
+    draws, scope = scopes.position(), scopes.current_pass()
     for variable in variables:
         variable.read_value()  # which is how a tape comes to watch it
 
     def backward(gradient: tf.Tensor) -> list[tf.Tensor | None]:
-        with tf.GradientTape() as tape, stochastic.repeat(draws), training_pass.repeat(scope):
+        with tf.GradientTape() as tape, scopes.repeat_draws(draws), scopes.repeat_pass(scope):
             again = _not_before(gradient, tf.stop_gradient(inputs))
             tape.watch(again)
             outputs = function(again)

@@ -25,7 +25,7 @@ from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.reporting import plots
-from effnetv2_keras.reporting.primary_metric import headline_of_best
+from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.tables import describe_evaluation
 from effnetv2_keras.runs.checkpoints import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
@@ -210,7 +210,7 @@ def evaluate(
         where = f"{size} px: " if len(subject.config.eval.sizes) > 1 else ""
         console.print(where + describe_evaluation(row, source.num_examples), highlight=False)
         rows.append(row)
-        if not best or row[headline_of_best(row)] > best["row"][headline_of_best(row)]:
+        if not best or row[primary_metric_key(row)] > best["row"][primary_metric_key(row)]:
             best = {"row": row, "tables": tables}
     result = {**best["row"], **({"sizes": rows} if len(rows) > 1 else {})}
     if len(rows) > 1:

@@ -14,7 +14,7 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.pages import render
-from effnetv2_keras.reporting.primary_metric import headline, headline_of_best
+from effnetv2_keras.reporting.primary_metric import primary_metric, primary_metric_key
 from effnetv2_keras.reporting.progress import format_seconds, is_input_bound
 from effnetv2_keras.reporting.report_plots import draw_plots
 from effnetv2_keras.reporting.samples import Sample, Samples
@@ -82,7 +82,7 @@ def _cards(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> list[tupl
     finished, total = (rows[-1]["step"] if rows else 0), stages[-1].end_step
     cards = []
     if evaluations:
-        key, (_, name) = headline_of_best(evaluations[0]), headline(evaluations[0])
+        key, (_, name) = primary_metric_key(evaluations[0]), primary_metric(evaluations[0])
         kind = f"{name}, EMA" if key.endswith("_ema") else name
         cards = [(f"best {kind}", f"{_best(evaluations)[key]:.2%}"), (f"last {kind}", f"{evaluations[-1][key]:.2%}")]
     state = "finished" if finished == total else "unfinished"
@@ -95,7 +95,7 @@ def _cards(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> list[tupl
 
 def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The evaluation whose weights are in ``best/``: the first that none exceeds."""
-    key = headline_of_best(evaluations[0])
+    key = primary_metric_key(evaluations[0])
     return max(evaluations, key=lambda row: row[key])
 
 
@@ -124,7 +124,7 @@ def _stage_figures(stage: Stage, rows: Sequence[dict[str, Any]]) -> dict[str, st
     wait = sum(waits) / len(waits) if waits else None
     compiling = sum(row.get("compile_seconds", 0.0) for row in trained)
     memory = max((row["memory_mb"] for row in trained if "memory_mb" in row), default=None)
-    score = evaluated.get(headline_of_best(evaluated))
+    score = evaluated.get(primary_metric_key(evaluated))
     bound = "input-bound, " if wait is not None and is_input_bound({"input_wait": wait}) else ""
     return {
         "steps": f"{stage.num_steps:,}",

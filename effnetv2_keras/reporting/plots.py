@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.reporting.primary_metric import headline
+from effnetv2_keras.reporting.primary_metric import primary_metric
 
 _MOST_NAMES = 50
 _MOST_NOTES = 12  # of more stages than that, they would cover each other
@@ -36,7 +36,7 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
     loss_axes.plot(minutes(trained), [row["loss"] for row in trained], color="tab:blue", label="training loss")
     loss_axes.set_ylabel("loss, nats")
     loss_axes.legend(loc="upper right")
-    score, name = headline(evaluated[0] if evaluated else {})
+    score, name = primary_metric(evaluated[0] if evaluated else {})
     for key, label, color in ((score, name, "tab:orange"), (f"{score}_ema", f"{name}, EMA", "tab:red")):
         known = [row for row in evaluated if key in row]
         score_axes.plot(minutes(known), [row[key] for row in known], ".-", color=color, label=label)
@@ -107,7 +107,7 @@ def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> 
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     rows = sorted(rows, key=lambda row: row["image_size"])
-    score, name = headline(rows[0])
+    score, name = primary_metric(rows[0])
     for key, label in ((score, name), (f"{score}_ema", f"{name}, EMA")):
         if key in rows[0]:
             axes.plot([row["image_size"] for row in rows], [row[key] for row in rows], ".-", label=label)

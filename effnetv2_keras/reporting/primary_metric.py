@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def headline(row: Mapping[str, Any]) -> tuple[str, str]:
+def primary_metric(row: Mapping[str, Any]) -> tuple[str, str]:
     """Names the figure by which evaluations are compared, as a key of their rows and in words.
 
     Returns:
@@ -15,9 +15,9 @@ def headline(row: Mapping[str, Any]) -> tuple[str, str]:
     return ("map", "mAP") if "map" in row or "map_ema" in row else ("top1", "top-1")
 
 
-def headline_of_best(row: Mapping[str, Any]) -> str:
+def primary_metric_key(row: Mapping[str, Any]) -> str:
     """The key of that figure of the averaged weights, or of the raw ones where there is no average."""
-    key, _ = headline(row)
+    key, _ = primary_metric(row)
     return f"{key}_ema" if f"{key}_ema" in row else key
 
 
@@ -27,5 +27,5 @@ def ema_gap(row: Mapping[str, Any]) -> dict[str, float]:
     Returns:
         ``ema_gap``; nothing where there is no average.
     """
-    key, _ = headline(row)
+    key, _ = primary_metric(row)
     return {"ema_gap": row[f"{key}_ema"] - row[key]} if f"{key}_ema" in row else {}

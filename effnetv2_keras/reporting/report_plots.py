@@ -12,7 +12,7 @@ import numpy as np
 
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.pages.drawing import BLUE, GREEN, ORANGE, Plot, as_svg, page_style
-from effnetv2_keras.reporting.primary_metric import headline
+from effnetv2_keras.reporting.primary_metric import primary_metric
 
 _MOST_POINTS = 400
 
@@ -41,7 +41,7 @@ def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple
         rows: of ``metrics.jsonl``.
         stages: the plan, drawn behind the curves.
     """
-    key, name = headline(next((row for row in rows if row["kind"] == "eval"), {}))
+    key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}))
     plots = {
         "loss, nats": (
             Curve("train", "loss", "training", BLUE),

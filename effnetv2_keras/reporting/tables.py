@@ -8,7 +8,7 @@ from typing import Any
 import rich.table
 
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.reporting.primary_metric import headline
+from effnetv2_keras.reporting.primary_metric import primary_metric
 from effnetv2_keras.reporting.progress import format_seconds
 
 
@@ -53,7 +53,7 @@ def stage_cells(stage: Stage) -> tuple[str, ...]:
 def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> rich.table.Table:
     """One line per stage: its settings, what it took and what it reached."""
     table = rich.table.Table(title="Stages of this run")
-    key, name = headline(next((row for row in rows if row["kind"] == "eval"), {}))
+    key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}))
     for heading in (*STAGE_HEADINGS, "steps", "images/s", "time", "loss", name, f"EMA {name}"):
         table.add_column(heading, justify="right")
     ended = 0.0

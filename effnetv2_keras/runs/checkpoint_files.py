@@ -56,7 +56,7 @@ class CheckpointFiles:
         """
         damages: dict[int, str] = {}
         while left := [step for step in self.steps if step not in damages]:  # anew, since a run may be at work
-            damage = find_damage(self.prefix(left[0]))
+            damage = check_integrity(self.prefix(left[0]))
             if damage is None:
                 break
             damages[left[0]] = damage
@@ -131,7 +131,7 @@ def checkpoint_bytes(variables: list[Any]) -> int:
     return sum(variable.shape.num_elements() * variable.dtype.size for variable in distinct)
 
 
-def find_damage(prefix: str) -> str | None:
+def check_integrity(prefix: str) -> str | None:
     """Reads a whole checkpoint, whose checksums TensorFlow compares.
 
     Returns:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.reporting.progress import format_seconds
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import NETWORK, Ledger, Proposal, owner_of
+from effnetv2_keras.search.study import NETWORK, Proposal, Study, owner_of
 
 _COLUMNS = (
     ("trial", 5), ("network", 32), ("accuracy", 8), ("step time", 9), ("params, M", 9), ("MACs, G", 8),
@@ -54,13 +54,13 @@ class Display:
     """The table and the bar.
 
     Args:
-        ledger: the trials, of all processes.
+        study: the trials, of all processes.
         settings: of the search.
         console: where to draw.
     """
 
-    def __init__(self, ledger: Ledger, settings: SearchConfig, console: rich.console.Console) -> None:
-        self._ledger, self._settings, self._console = ledger, settings, console
+    def __init__(self, study: Study, settings: SearchConfig, console: rich.console.Console) -> None:
+        self._study, self._settings, self._console = study, settings, console
         self._shown: set[int] = set()
         self._started, self._ended_here, self._note = time.monotonic(), 0, ""
         self._bar = rich.progress.Progress(
@@ -87,17 +87,17 @@ class Display:
         """Says what is searched, and prints the table so far."""
         self.say(
             f"{space.size:.3g} networks around {space.backbone.name}; {self._settings.sampler} sampler, "
-            f"{self._settings.trials} trials of {self._settings.epochs:g} epochs; this is process {self._ledger.me}."
+            f"{self._settings.trials} trials of {self._settings.epochs:g} epochs; this is process {self._study.me}."
         )
         self.say(_line(list(HEADINGS)))
         self.update()
 
     def update(self) -> None:
         """Prints the trials that ended since, whichever process ran them."""
-        for trial in self._ledger.trials():
+        for trial in self._study.trials():
             if trial.state.is_finished() and trial.number not in self._shown:
                 self._shown.add(trial.number)
-                self._ended_here += owner_of(trial.user_attrs) == self._ledger.me
+                self._ended_here += owner_of(trial.user_attrs) == self._study.me
                 self.say(f"{_line(cells(trial))} {ending(trial)}".rstrip())
         self._bar.update(self._task, completed=len(self._shown))
 
@@ -115,7 +115,7 @@ class Display:
         left = ""
         if self._ended_here:
             each = (time.monotonic() - self._started) / self._ended_here
-            processes = max(1, sum(trial.state == TrialState.RUNNING for trial in self._ledger.trials()))
+            processes = max(1, sum(trial.state == TrialState.RUNNING for trial in self._study.trials()))
             left = f" · {format_seconds(each * (self._settings.trials - len(self._shown)) / processes)} left"
         self._bar.update(self._task, note=f"{self._note}{left}")
 
@@ -126,7 +126,7 @@ class Display:
             files: what was written.
             stopped: whether the search was asked to end, rather than having come to its end.
         """
-        trials = self._ledger.trials()
+        trials = self._study.trials()
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         others = f", {running} in other processes" if running else ""
@@ -140,7 +140,7 @@ class Display:
             self.say(f"Wrote {path}")
 
     def _refusals(self) -> str:
-        return f"{len(self._ledger.study.get_trials(deepcopy=False)) - len(self._ledger.trials())} in all"
+        return f"{len(self._study.optuna_study.get_trials(deepcopy=False)) - len(self._study.trials())} in all"
 
 
 def _line(texts: list[str]) -> str:

@@ -25,7 +25,7 @@ from effnetv2_keras.runs.disk import write_atomically
 from effnetv2_keras.search.display import HEADINGS, cells, ending
 from effnetv2_keras.search.samplers import quiet
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import NETWORK, Ledger
+from effnetv2_keras.search.study import NETWORK, Study
 
 BEST_FILE, FRONT_FOLDER = "best.json", "front"
 
@@ -37,14 +37,12 @@ _OPERATORS = {"fused_mbconv": ("Fused-MBConv", ORANGE), "mbconv": ("MBConv", BLU
 Draw = Callable[[matplotlib.axes.Axes], None]
 
 
-def write_results(
-    folder: pathlib.Path, ledger: Ledger, space: SearchSpace, settings: SearchConfig
-) -> list[pathlib.Path]:
+def write_results(folder: pathlib.Path, study: Study, space: SearchSpace, settings: SearchConfig) -> list[pathlib.Path]:
     """Writes what is known so far; each file is replaced as a whole.
 
     Args:
         folder: of the search.
-        ledger: its trials.
+        study: its trials.
         space: its networks.
         settings: its settings.
 
@@ -52,7 +50,7 @@ def write_results(
         The files, in the order in which a person would look: the page, its plots as PNG, the table, the best network
         by reward, and those that no other one beats in accuracy, step time and size at once.
     """
-    trials = ledger.trials()
+    trials = study.trials()
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     written = [folder / "trials.csv"]
     write_atomically(written[0], _csv(trials))

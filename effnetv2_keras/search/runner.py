@@ -17,7 +17,7 @@ import effnetv2_keras
 from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config import Config, ProgressiveConfig, RampConfig
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.reporting.primary_metric import headline_of_best
+from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.runs.disk import write_atomically
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.search import trial
@@ -208,7 +208,7 @@ class TrialRunner:
         if len(rows) <= known:
             return []
         step_time = float(json.loads((folder / trial.STEP_TIME).read_text()))
-        return [(row[headline_of_best(row)], step_time) for row in rows[known:]]
+        return [(row[primary_metric_key(row)], step_time) for row in rows[known:]]
 
 
 def _reason(status: int, log: pathlib.Path) -> str:

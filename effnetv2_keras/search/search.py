@@ -21,7 +21,7 @@ from effnetv2_keras.search.report import write_results
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.runner import Asked, NotWorthIt, TooSlow, TrialFailed, TrialRunner, search_size
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import JOURNAL_FILE, Ledger, Proposal, open_storage
+from effnetv2_keras.search.study import JOURNAL_FILE, Proposal, Study, open_storage
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 
 CONFIG_FILE = "search.yaml"
@@ -35,7 +35,7 @@ _CHANGEABLE = ("runtime.", "data.service", "search.trials", "search.storage", "s
 
 def search(
     config: Config, model_dir: str, *, strategy: str = "auto", console: rich.console.Console | None = None
-) -> Ledger:
+) -> Study:
     """Searches for networks, or takes part in, or goes on with, the search in ``model_dir``.
 
     Several processes may share one search: those with the same folder, or the same ``search.storage``.
@@ -64,63 +64,61 @@ def search(
         storage = open_storage(config.search.storage, folder)
         name = f"{space.backbone.name}-{_digest(config)}"
         drawing = filelock.FileLock(folder / f"{JOURNAL_FILE}.draw")
-        ledger = Ledger(
-            space, budget, config.search, storage=storage, name=name, drawing=drawing, seed=config.train.seed
-        )
-    display = Display(ledger, config.search, console)
+        study = Study(space, budget, config.search, storage=storage, name=name, drawing=drawing, seed=config.train.seed)
+    display = Display(study, config.search, console)
     runner = TrialRunner(folder / TRIALS, config, space.backbone, strategy)
     with stop_on_signal() as stop, display.shown(), contextlib.closing(runner):
         display.introduce(space)
         failures = 0
         while not stop:
-            for number in ledger.take_over():
+            for number in study.take_over():
                 display.say(f"Trial {number} was interrupted; its network is tried again.")
-            proposal = ledger.next()
+            proposal = study.next()
             display.update()
             if proposal is None:
                 break
-            failures = failures + 1 if _evaluate(ledger, runner, display, proposal, stop) else 0
+            failures = failures + 1 if _evaluate(study, runner, display, proposal, stop) else 0
             display.update()
-            write_results(folder, ledger, space, config.search)
+            write_results(folder, study, space, config.search)
             if failures == _MOST_FAILURES:
                 raise UsageError(
                     f"{failures} trials in a row failed, which is hardly their fault. The reasons are above and "
                     f"in {folder / 'trials.csv'}; the same command goes on with the search."
                 )
-    if not stop and not ledger.trials():
+    if not stop and not study.trials():
         raise UsageError(
             "No network within the limits was found by drawing; only few of this space keep them. Raise "
             "search.max_parameters or search.max_macs, or offer less: search.layers=-2|-1|0, search.expansions=1|4."
         )
-    display.conclude(write_results(folder, ledger, space, config.search), stopped=bool(stop))
+    display.conclude(write_results(folder, study, space, config.search), stopped=bool(stop))
     if stop:
         raise Interrupted(f"{stop.name}: all finished trials are saved. The same command goes on with the search.")
-    return ledger
+    return study
 
 
-def _evaluate(ledger: Ledger, runner: TrialRunner, display: Display, proposal: Proposal, stop: StopRequest) -> bool:
+def _evaluate(study: Study, runner: TrialRunner, display: Display, proposal: Proposal, stop: StopRequest) -> bool:
     """Runs a trial and notes how it ended; returns whether it failed."""
     display.begin(proposal)
 
     def on_epoch(epoch: int, accuracy: float, step_time: float) -> bool:
         display.epoch(proposal, epoch, accuracy)
-        return ledger.should_stop(proposal, epoch, accuracy, step_time)
+        return study.should_stop(proposal, epoch, accuracy, step_time)
 
     def on_wait() -> bool:
-        ledger.keep(proposal)
+        study.keep(proposal)
         return bool(stop)
 
     try:
-        ledger.complete(proposal, runner.run(proposal.spec, on_epoch, on_wait))
+        study.complete(proposal, runner.run(proposal.spec, on_epoch, on_wait))
     except TooSlow as slow:
-        ledger.exceed(proposal, str(slow), slow.step_time, slow.share)
+        study.exceed(proposal, str(slow), slow.step_time, slow.share)
     except NotWorthIt:
-        ledger.prune(proposal, "others are ahead")
+        study.prune(proposal, "others are ahead")
     except TrialFailed as failure:
-        ledger.fail(proposal, str(failure))
+        study.fail(proposal, str(failure))
         return True
     except BaseException as error:  # not the network's fault: somebody has to go on with it
-        ledger.put_back(proposal)
+        study.put_back(proposal)
         if not isinstance(error, Asked):
             raise
     return False

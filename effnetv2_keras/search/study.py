@@ -100,7 +100,7 @@ def _without_password(url: str) -> str:
     return f"{head.split('://')[0]}://...@{tail}" if separator else url
 
 
-class Ledger:
+class Study:
     """Who evaluates which network, and what came out.
 
     All processes with the same storage see the same trials. What a process that died left undone is taken up by the
@@ -132,12 +132,12 @@ class Ledger:
         self._is_front = settings.sampler == "nsga2"
         directions = ["maximize", "minimize", "minimize"] if self._is_front else ["maximize"]
         with quiet():
-            self.study = optuna.create_study(
+            self.optuna_study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, load_if_exists=True, pruner=_pruner(settings)
             )
-        if len(self.study.directions) != len(directions):
+        if len(self.optuna_study.directions) != len(directions):
             raise UsageError(
-                f"The storage holds a search after {len(self.study.directions)} figures, but search.sampler="
+                f"The storage holds a search after {len(self.optuna_study.directions)} figures, but search.sampler="
                 f"{settings.sampler} is after {len(directions)}. Use the sampler as before, or another --model_dir."
             )
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
@@ -159,7 +159,7 @@ class Ledger:
         """All trials but those that were not trained, or that another one goes on with."""
         return [
             trial
-            for trial in without_continued(self.study.get_trials(deepcopy=False))
+            for trial in without_continued(self.optuna_study.get_trials(deepcopy=False))
             if NOT_TRAINED not in trial.user_attrs and not _is_orphan(trial)
         ]
 
@@ -170,7 +170,7 @@ class Ledger:
             The numbers of those trials.
         """
         taken = []
-        for trial in without_continued(self.study.get_trials(deepcopy=False)):
+        for trial in without_continued(self.optuna_study.get_trials(deepcopy=False)):
             # A process that was killed within this method left trials that failed for no reason.
             failed = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
             if NOT_TRAINED in trial.user_attrs or not (failed or trial.state == TrialState.RUNNING):
@@ -189,10 +189,10 @@ class Ledger:
         try:
             with quiet():
                 if not told:
-                    self.study.tell(number, state=TrialState.FAIL)
+                    self.optuna_study.tell(number, state=TrialState.FAIL)
         except _OVER:  # somebody else was faster
             return False
-        self.study.enqueue_trial(params, user_attrs={CONTINUES: number})
+        self.optuna_study.enqueue_trial(params, user_attrs={CONTINUES: number})
         return True
 
     def next(self) -> Proposal | None:
@@ -214,9 +214,11 @@ class Ledger:
         return None
 
     def _draw(self) -> Proposal | None:
-        self.study.sampler = make_sampler(self._settings, [self._seed, len(self.study.get_trials(deepcopy=False))])
+        self.optuna_study.sampler = make_sampler(
+            self._settings, [self._seed, len(self.optuna_study.get_trials(deepcopy=False))]
+        )
         with quiet():
-            trial = self.study.ask(self._distributions)
+            trial = self.optuna_study.ask(self._distributions)
         # First of all, so that somebody takes over if this process dies.
         for name, value in ((_OWNER, dict(self._owner)), (_SEEN, time.time())):
             trial.set_user_attr(name, value)
@@ -256,7 +258,7 @@ class Ledger:
     def _leave(self, trial: optuna.Trial, why: str, values: Sequence[float] | None = None) -> None:
         trial.set_user_attr(NOT_TRAINED, why)
         with quiet():
-            self.study.tell(trial, values, TrialState.COMPLETE if values else TrialState.PRUNED)
+            self.optuna_study.tell(trial, values, TrialState.COMPLETE if values else TrialState.PRUNED)
 
     def keep(self, proposal: Proposal) -> None:
         """Tells the other processes now and then that this one is still at it."""
@@ -307,7 +309,7 @@ class Ledger:
         with contextlib.suppress(*_OVER), quiet():  # taken over from this process, which was silent for too long
             for name, value in figures.items():
                 proposal.trial.set_user_attr(name, value)
-            self.study.tell(proposal.trial, values, state)
+            self.optuna_study.tell(proposal.trial, values, state)
 
 
 def owner_of(attributes: Mapping[str, Any]) -> str:

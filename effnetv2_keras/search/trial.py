@@ -58,7 +58,7 @@ class Trials:
         figure of it that is, ``images`` that were evaluated, and ``seconds`` of training.
         """
         from effnetv2_keras.data.splits import open_splits
-        from effnetv2_keras.reporting.primary_metric import headline_of_best
+        from effnetv2_keras.reporting.primary_metric import primary_metric_key
         from effnetv2_keras.runs.disk import write_atomically
         from effnetv2_keras.training.loop import train
 
@@ -73,7 +73,7 @@ class Trials:
             result[TOO_SLOW] = result["step_time"] / limit - 1
         else:
             row = train(config, folder / RUN, strategy=self._strategy, splits=splits)
-            metric = headline_of_best(row)
+            metric = primary_metric_key(row)
             images = splits.evaluation.num_examples
             result |= {"accuracy": row[metric], "metric": metric, "images": images, "seconds": row["seconds"]}
         write_atomically(folder / RESULT, json.dumps(result, indent=1))

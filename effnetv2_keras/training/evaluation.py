@@ -11,7 +11,7 @@ import tensorflow as tf
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
 from effnetv2_keras.optim import losses
 from effnetv2_keras.training.average_precision import AveragePrecision
-from effnetv2_keras.training.freeing import free_in_background
+from effnetv2_keras.training.input import free_in_background
 
 _TOP = (1, 5)
 Outputs = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]

@@ -17,15 +17,14 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.distribution.strategy import make_agreement, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.progressive import Stage, remaining
-from effnetv2_keras.reporting.primary_metric import headline_of_best
+from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.recorder import Recorder
 from effnetv2_keras.reporting.samples import Samples, describe_network, draw_samples
 from effnetv2_keras.reporting.trackers import check_libraries
 from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.evaluation import Evaluator
-from effnetv2_keras.training.feed import Feed
-from effnetv2_keras.training.freeing import free_in_background
+from effnetv2_keras.training.input import RunInput, free_in_background
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
 from effnetv2_keras.training.state import create_state, initialize
@@ -85,11 +84,11 @@ class Run:
         if initialized:
             self.recorder.progress.say(initialized.describe())
         self._restore()
-        self.feed = Feed(config, splits, strategy, self._normalization)
+        self.input = RunInput(config, splits, strategy, self._normalization)
         self._evaluator = Evaluator(
             self.state.models,
             strategy,
-            input_fn=self.feed.evaluation(),
+            input_fn=self.input.evaluation(),
             num_examples=splits.evaluation.num_examples,
             batch_size=config.eval.batch_size,
             loss_type=config.train.loss_type,
@@ -106,7 +105,7 @@ class Run:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """Shows progress and watches the input while the context lasts."""
-        with self.recorder.shown(), self.feed, contextlib.ExitStack() as stack:
+        with self.recorder.shown(), self.input, contextlib.ExitStack() as stack:
             stack.callback(self._drop_batches)
             yield
 
@@ -132,15 +131,15 @@ class Run:
         with self.recorder.paused():
             for stage, first_step in left:
                 self.recorder.progress.trying(stage)
-                batches = self.feed.for_trial(stage, first_step)
+                batches = self.input.for_trial(stage, first_step)
                 if stage is not largest:
-                    self.feed.next(batches, stage, first_step)
+                    self.input.next(batches, stage, first_step)
                     continue
                 self._step, start = self._make_step(stage), time.perf_counter()
                 with self._explained_shortage(stage):
                     self._await(self._take(batches, stage, first_step, 1))
                 self._tried = (self._step, time.perf_counter() - start)
-            with self.feed.evaluating(), self._explained_shortage():
+            with self.input.evaluating(), self._explained_shortage():
                 self._evaluator.try_batch()
             self._checkpoints.restore_latest()
 
@@ -154,7 +153,7 @@ class Run:
         """Makes input and step of a stage ready, to go on after ``step`` finished steps of the run."""
         self.recorder.enter(stage, step)
         self._drop_batches()
-        self._batches = self.feed.batches(stage, step)
+        self._batches = self.input.batches(stage, step)
         if self._tried and self._tried[0].stage is stage:
             self._step, seconds = self._tried
             self._tried = None
@@ -210,12 +209,12 @@ class Run:
     def _take(self, batches: Any, stage: Stage, step: int, count: int, stop: bool = False) -> Metrics:
         first = self.recorder.is_first(step)
         if self._config.runtime.steps_per_loop > 1:
-            with self.feed.explained(), self.recorder.clock.stepping(first=first):
+            with self.input.explained(), self.recorder.clock.stepping(first=first):
                 return self._await(self._step.several(batches, count, stop), first)
         with self.recorder.clock.waiting():
-            batch = self.feed.next(batches, stage, step)
+            batch = self.input.next(batches, stage, step)
         if first:
-            self.recorder.show(stage, step, lambda: self.feed.pixels(batch))
+            self.recorder.show(stage, step, lambda: self.input.pixels(batch))
         with self.recorder.clock.stepping(first=first):
             return self._await(self._step(batch, stop), first)
 
@@ -282,9 +281,9 @@ class Run:
                 raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command goes on with it.")
 
         with self.recorder.paused():
-            with self.feed.evaluating(), self._explained_shortage():
+            with self.input.evaluating(), self._explained_shortage():
                 figures = self._evaluator.run(on_step)
-            metric = headline_of_best(figures)
+            metric = primary_metric_key(figures)
             is_best = self._checkpoints.save_if_best(figures[metric], metric)
         # Last, so that a run that was killed before evaluates again.
         self.recorder.evaluated(

@@ -10,8 +10,7 @@ import tensorflow as tf
 from effnetv2_keras.config import Config
 from effnetv2_keras.distribution.replicas import mean_over_replicas, sum_over_replicas
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.models.stochastic import stochastic_scope
-from effnetv2_keras.models.training_pass import training_scope
+from effnetv2_keras.models.scopes import stochastic_scope, training_scope
 from effnetv2_keras.optim import losses
 from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema

@@ -155,7 +155,7 @@ def test_random_stages_follow_from_the_seed_of_the_run():
     assert config.plan(90) != config.override({"train.seed": 4}).plan(90)
 
 
-def test_every_knob_is_described():
+def test_every_setting_is_described():
     def undescribed(section, prefix=""):
         for name, field in section.model_fields.items():
             inner = field.annotation

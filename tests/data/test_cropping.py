@@ -7,10 +7,10 @@ import tensorflow as tf
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data import decode
-from effnetv2_keras.data.cropping import FRAMINGS
+from effnetv2_keras.data.cropping import CROPPINGS
 from tests.data.test_decode import difference, encode, smooth
 
-ORIGINAL = [name for name in FRAMINGS if name != "clean"]
+ORIGINAL = [name for name in CROPPINGS if name != "clean"]
 
 
 def noise(height, width):
@@ -18,13 +18,13 @@ def noise(height, width):
 
 
 def evaluate(pipeline, image, image_size, crop=None):
-    return FRAMINGS[pipeline].evaluate(image, image_size=image_size, crop=crop).numpy()
+    return CROPPINGS[pipeline].evaluate(image, image_size=image_size, crop=crop).numpy()
 
 
 def train(pipeline, image, image_size, seed, **settings):
-    framing = FRAMINGS[pipeline]
-    settings = {"area": framing.area, "aspect": framing.aspect, **settings}
-    return framing.train(image, image_size=image_size, seed=tf.constant(seed), **settings).numpy()
+    cropping = CROPPINGS[pipeline]
+    settings = {"area": cropping.area, "aspect": cropping.aspect, **settings}
+    return cropping.train(image, image_size=image_size, seed=tf.constant(seed), **settings).numpy()
 
 
 def bilinear(image, size):
@@ -41,7 +41,7 @@ def central(image, side, round_up=0):
 
 
 def test_every_pipeline_of_the_configuration_is_there():
-    assert typing.get_args(DataConfig.model_fields["pipeline"].annotation) == tuple(FRAMINGS)
+    assert typing.get_args(DataConfig.model_fields["pipeline"].annotation) == tuple(CROPPINGS)
 
 
 def test_evaluation_of_the_reference_code():
@@ -90,7 +90,7 @@ def test_finetuning_squeezes_whole_images():
         np.testing.assert_array_equal(train("original_finetune", image, size, [0, 1]), expected)
 
 
-@pytest.mark.parametrize("pipeline", FRAMINGS)
+@pytest.mark.parametrize("pipeline", CROPPINGS)
 def test_a_crop_that_is_asked_for_is_taken_everywhere(pipeline):
     image = noise(90, 100)
     for size in (30, 330):
@@ -134,18 +134,18 @@ def test_v1_falls_back_to_the_central_square():
     )
 
 
-@pytest.mark.parametrize("pipeline", FRAMINGS)
+@pytest.mark.parametrize("pipeline", CROPPINGS)
 @pytest.mark.parametrize("image", [encode(smooth(), "JPEG")[0], encode(smooth(), "PNG")[0], smooth()[..., :1]])
 def test_the_same_eagerly_and_inside_a_dataset_with_a_known_shape(pipeline, image):
     files = tf.data.Dataset.from_tensors(image)
     for function in (
-        lambda image: FRAMINGS[pipeline].evaluate(image, image_size=24, crop=None),
-        lambda image: FRAMINGS[pipeline].train(
+        lambda image: CROPPINGS[pipeline].evaluate(image, image_size=24, crop=None),
+        lambda image: CROPPINGS[pipeline].train(
             image, image_size=24, area=(0.1, 1.0), aspect=(0.5, 2.0), seed=tf.constant([3, 1])
         ),
     ):
         mapped = files.map(function)
-        assert mapped.element_spec == tf.TensorSpec([24, 24, 3], FRAMINGS[pipeline].dtype)
+        assert mapped.element_spec == tf.TensorSpec([24, 24, 3], CROPPINGS[pipeline].dtype)
         np.testing.assert_array_equal(next(iter(mapped)), function(image))
 
 

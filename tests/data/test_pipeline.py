@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.cropping import FRAMINGS
+from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.pipeline import (
     InputPlan,
     eval_input,
@@ -124,7 +124,7 @@ def test_every_pipeline_is_a_function_of_seed_epoch_and_image(data):
     source, plan = array_source(), make_plan(**data)
     whole = batches(source, plan=plan)
     assert whole[0]["image"].shape == (4, SIZE, SIZE, 3)
-    assert whole[0]["image"].dtype == FRAMINGS[plan.data.pipeline].dtype
+    assert whole[0]["image"].dtype == CROPPINGS[plan.data.pipeline].dtype
     assert_same(whole[2:], batches(source, plan=plan, first_step=2))
     assert not np.array_equal(batches(source, plan=plan, seed=1)[0]["image"], whole[0]["image"])
     alone = ArraySource(array_source(1)._images.numpy(), np.array([0]), ("a", "b"))
@@ -132,14 +132,14 @@ def test_every_pipeline_is_a_function_of_seed_epoch_and_image(data):
     assert len({image.tobytes() for image in images}) >= len(images) - 2  # an operation may leave it as it is
 
 
-@pytest.mark.parametrize("pipeline", FRAMINGS)
+@pytest.mark.parametrize("pipeline", CROPPINGS)
 def test_evaluation_and_calibration_follow_the_pipeline(pipeline):
     source, plan = array_source(4), make_plan(pipeline=pipeline)
-    framing = FRAMINGS[pipeline]
+    cropping = CROPPINGS[pipeline]
     (batch,) = single_replica(eval_input(source, plan, image_size=SIZE))
-    expected = np.stack([framing.evaluate(image, image_size=SIZE, crop=None) for image in source._images])
+    expected = np.stack([cropping.evaluate(image, image_size=SIZE, crop=None) for image in source._images])
     np.testing.assert_array_equal(batch["image"], expected)
-    assert batch["image"].dtype == framing.dtype
+    assert batch["image"].dtype == cropping.dtype
     sampled = sample_images(source, plan.data, image_size=SIZE, count=4)
     assert sampled.element_spec == tf.TensorSpec([SIZE, SIZE, 3], tf.uint8)
     levels = np.clip(np.round(expected), 0, 255).astype(np.uint8)

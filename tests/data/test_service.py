@@ -122,7 +122,7 @@ def test_a_run_goes_on_with_services_that_began_without(tmp_path, three_services
                 raise KeyboardInterrupt
             return next_batch(batches, services)
 
-        patch.setattr("effnetv2_keras.training.feed.next_batch", stop_in_the_fourth_step)
+        patch.setattr("effnetv2_keras.training.input.next_batch", stop_in_the_fourth_step)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(before, tmp_path / "moved")
     train_tiny(before.override({"data.service": "|".join(three_services)}), tmp_path / "moved")

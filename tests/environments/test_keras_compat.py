@@ -16,7 +16,7 @@ from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import BatchNorm, training_scope
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.keras_models import build_keras_model
-from effnetv2_keras.models.stochastic import stochastic_scope
+from effnetv2_keras.models.scopes import stochastic_scope
 from effnetv2_keras.training.state import create_state
 from tests.tiny import TINY
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.data import decode
-from effnetv2_keras.data.cropping import FRAMINGS
+from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.export import ExportReport, export_model
 from effnetv2_keras.runs.checkpoints import Trained
 from tests.export.exports import rebuilt
@@ -114,7 +114,7 @@ def test_files_are_framed_as_evaluation_does(trained: Trained, tmp_path: pathlib
     cubic = rebuilt(trained, data__pipeline="original_v1", data__eval_crop=None)
     export_model(cubic, tmp_path / "saved", image_size=24)
     file = encode(random_pixels(57, 91), "PNG")
-    framed = FRAMINGS["original_v1"].evaluate(tf.constant(file), image_size=24, crop=None)
+    framed = CROPPINGS["original_v1"].evaluate(tf.constant(file), image_size=24, crop=None)
     expected = trained.model(framed[None], training=False).numpy()
     logits = tf.saved_model.load(str(tmp_path / "saved")).signatures["encoded"](image_bytes=tf.constant([file]))[
         "logits"

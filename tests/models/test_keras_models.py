@@ -13,7 +13,7 @@ from effnetv2_keras.models.keras_models import build_keras_model, has_head_dropo
 from effnetv2_keras.models.layers import Dropout, DropPath, HeadDropout
 from effnetv2_keras.models.naming import layers_by_name, leaf_layers
 from effnetv2_keras.models.normalization import BatchNorm
-from effnetv2_keras.models.training_pass import training_scope
+from effnetv2_keras.models.scopes import training_scope
 from tests import own_networks
 
 pytestmark = pytest.mark.keras_2

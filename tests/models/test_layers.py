@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.models import layers
-from effnetv2_keras.models.stochastic import stochastic_scope
+from effnetv2_keras.models.scopes import stochastic_scope
 
 
 def scope(step=0, replica=0, **settings):

@@ -71,7 +71,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.ids, self.references, self.text = [], [], [], [], []
-        self.feed(text)
+        self.input(text)
         self.close()
         assert not self.open, self.open
 

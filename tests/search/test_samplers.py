@@ -11,7 +11,7 @@ from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.samplers import CONTINUES, SAMPLERS, ReinforceSampler
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import Ledger, Outcome
+from effnetv2_keras.search.study import Outcome, Study
 
 SEEDS, TRIALS = range(10), 40
 
@@ -30,10 +30,10 @@ def best_reward(sampler, seed, trials=TRIALS):
     settings = SearchConfig(sampler=sampler, trials=trials)
     space = SearchSpace(variants.get_spec("efficientnetv2-b0"), settings)
     budget = Budget(space, settings, image_size=64, num_classes=10)
-    ledger = Ledger(space, budget, settings, storage=optuna.storages.InMemoryStorage(), seed=seed)
-    while proposal := ledger.next():
-        ledger.complete(proposal, planted(space, proposal.spec))
-    rewards = [trial.user_attrs["reward"] for trial in ledger.trials()]
+    study = Study(space, budget, settings, storage=optuna.storages.InMemoryStorage(), seed=seed)
+    while proposal := study.next():
+        study.complete(proposal, planted(space, proposal.spec))
+    rewards = [trial.user_attrs["reward"] for trial in study.trials()]
     assert len(rewards) == trials
     return max(rewards)
 

@@ -19,13 +19,13 @@ from effnetv2_keras.architecture import variants
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.runs.disk import RunFolderError
-from effnetv2_keras.search import study as ledger_lib
+from effnetv2_keras.search import study as study_lib
 from effnetv2_keras.search.display import Display
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.runner import TrialFailed, TrialRunner, short_training
 from effnetv2_keras.search.search import search
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import Ledger, Outcome
+from effnetv2_keras.search.study import Outcome, Study
 from hparams import load
 from tests.images import write_classes
 from tests.tiny import TINY
@@ -86,7 +86,7 @@ def done(tmp_path_factory, backbone, images):
 def _first_network(config, folder):
     space = SearchSpace(config.spec, config.search)
     budget = Budget(space, config.search, image_size=32, num_classes=3)
-    return Ledger(space, budget, config.search, storage=optuna.storages.InMemoryStorage()).next().spec.name
+    return Study(space, budget, config.search, storage=optuna.storages.InMemoryStorage()).next().spec.name
 
 
 @contextlib.contextmanager
@@ -199,7 +199,7 @@ def test_a_search_whose_trials_all_fail_ends(tmp_path, backbone, images, monkeyp
 
 
 def test_limits_that_hardly_any_network_keeps_are_told(tmp_path, images, monkeypatch):
-    monkeypatch.setattr(ledger_lib, "_MOST_DRAWS", 10)
+    monkeypatch.setattr(study_lib, "_MOST_DRAWS", 10)
     config = load("folder", "efficientnetv2-b0").override(settings(images, **{"search.max_parameters": 0.85}))
     with pytest.raises(UsageError, match="No network within the limits was found"):
         search(config, str(tmp_path / "search"), console=QUIET)
@@ -210,10 +210,10 @@ def test_an_interrupted_search_does_not_claim_that_networks_ran_out(stopped, tol
     settings = SearchConfig(trials=5)
     space = SearchSpace(TINY, settings)
     budget = Budget(space, settings, image_size=32, num_classes=3)
-    ledger = Ledger(space, budget, settings, storage=optuna.storages.InMemoryStorage())
-    ledger.complete(ledger.next(), Outcome(0.5, 1.0))
+    study = Study(space, budget, settings, storage=optuna.storages.InMemoryStorage())
+    study.complete(study.next(), Outcome(0.5, 1.0))
     printed = io.StringIO()
-    Display(ledger, settings, rich.console.Console(file=printed, width=160)).conclude([], stopped=stopped)
+    Display(study, settings, rich.console.Console(file=printed, width=160)).conclude([], stopped=stopped)
     assert "1 of 1 trials have a result." in printed.getvalue()
     assert ("Few new networks are left" in printed.getvalue()) == told
 
@@ -232,8 +232,8 @@ def test_searches_with_other_settings_share_a_database_without_meeting(tmp_path,
     url = f"sqlite:///{tmp_path}/search.db"
     for name, kernels in (("one", "3"), ("two", "3|5"), ("three", "3")):
         config = config_for(backbone, images, **{"search.storage": url, "search.kernels": kernels})
-        ledger = search(config, str(tmp_path / name), console=QUIET)
-        assert len(ledger.trials()) == 2
+        study = search(config, str(tmp_path / name), console=QUIET)
+        assert len(study.trials()) == 2
     names = [{row["network"] for row in rows_of(tmp_path / name)} for name in ("one", "two", "three")]
     assert names[0] == names[2] != names[1]
 

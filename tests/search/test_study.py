@@ -11,62 +11,62 @@ from optuna.trial import TrialState
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.search import study as ledger_lib
+from effnetv2_keras.search import study as study_lib
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.samplers import NOT_TRAINED
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import Ledger, Outcome, open_storage, owner_of
+from effnetv2_keras.search.study import Outcome, Study, open_storage, owner_of
 
 
-def open_ledger(storage=None, *, backbone="efficientnetv2-b0", drawing=None, **settings):
+def open_study(storage=None, *, backbone="efficientnetv2-b0", drawing=None, **settings):
     settings = SearchConfig(**{"trials": 5, **settings})
     space = SearchSpace(variants.get_spec(backbone), settings)
     budget = Budget(space, settings, image_size=64, num_classes=10)
-    return Ledger(space, budget, settings, storage=storage or optuna.storages.InMemoryStorage(), drawing=drawing)
+    return Study(space, budget, settings, storage=storage or optuna.storages.InMemoryStorage(), drawing=drawing)
 
 
-def states(ledger):
-    return [trial.state for trial in ledger.trials()]
+def states(study):
+    return [trial.state for trial in study.trials()]
 
 
 def test_trials_end_in_every_way_and_are_counted():
-    ledger = open_ledger(sampler="tpe")
-    ledger.complete(ledger.next(), Outcome(0.5, 2.0, {"seconds": 3.0}))
-    ledger.fail(ledger.next(), "out of memory")
-    ledger.prune(ledger.next(), "others are ahead")
-    slow = ledger.next()
-    ledger.exceed(slow, "too slow", step_time=1.4, share=0.4)
-    assert states(ledger) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.PRUNED]
-    ledger.complete(ledger.next(), Outcome(0.5, 1.0))
-    assert ledger.next() is None
-    first, failed, _, slow, last = (trial.user_attrs for trial in ledger.trials())
+    study = open_study(sampler="tpe")
+    study.complete(study.next(), Outcome(0.5, 2.0, {"seconds": 3.0}))
+    study.fail(study.next(), "out of memory")
+    study.prune(study.next(), "others are ahead")
+    slow = study.next()
+    study.exceed(slow, "too slow", step_time=1.4, share=0.4)
+    assert states(study) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.PRUNED]
+    study.complete(study.next(), Outcome(0.5, 1.0))
+    assert study.next() is None
+    first, failed, _, slow, last = (trial.user_attrs for trial in study.trials())
     assert first["reward"] == pytest.approx(0.5 * 2**-0.07 * first["relative_parameters"] ** -0.05)
     assert first["seconds"] == 3.0
     assert failed["reason"] == "out of memory"
     assert slow["excess"] == {"max_step_time": 0.4}
-    assert owner_of(last) == ledger.me
+    assert owner_of(last) == study.me
 
 
 def test_a_limit_draws_over_and_is_noted():
     limit = 4.0
-    ledger = open_ledger(trials=10, max_parameters=limit)
-    while proposal := ledger.next():
+    study = open_study(trials=10, max_parameters=limit)
+    while proposal := study.next():
         assert proposal.costs.parameters <= limit * 1e6
-        ledger.complete(proposal, Outcome(0.5, 1.0))
-    everything = ledger.study.get_trials()
+        study.complete(proposal, Outcome(0.5, 1.0))
+    everything = study.optuna_study.get_trials()
     refused = [trial for trial in everything if NOT_TRAINED in trial.user_attrs]
-    assert len(everything) - len(refused) == len(ledger.trials()) == 10
+    assert len(everything) - len(refused) == len(study.trials()) == 10
     assert refused
     assert all(trial.user_attrs[NOT_TRAINED] == "exceeds max_parameters" for trial in refused)
 
 
 def test_a_small_space_ends_without_a_network_twice():
     one = {"operators": ("mbconv",), "kernels": (3,), "layers": (0,), "expansions": (1, 4)}
-    ledger = open_ledger(trials=100, **one)
+    study = open_study(trials=100, **one)
     names = []
-    while proposal := ledger.next():
+    while proposal := study.next():
         names.append(proposal.spec.name)
-        ledger.complete(proposal, Outcome(0.5, 1.0))
+        study.complete(proposal, Outcome(0.5, 1.0))
     assert len(names) == len(set(names)) == 2**6
 
 
@@ -78,11 +78,11 @@ def test_a_search_goes_on_where_it_was(tmp_path, storage):
         "sqlite": lambda: open_storage(f"sqlite:///{tmp_path}/search.db", tmp_path),
     }[storage]
     shared = opened()
-    ledger = open_ledger(shared)
+    study = open_study(shared)
     for _ in range(3):
-        ledger.complete(ledger.next(), Outcome(0.5, 1.0))
-    later = open_ledger(shared if storage == "memory" else opened())
-    assert [trial.params for trial in later.trials()] == [trial.params for trial in ledger.trials()]
+        study.complete(study.next(), Outcome(0.5, 1.0))
+    later = open_study(shared if storage == "memory" else opened())
+    assert [trial.params for trial in later.trials()] == [trial.params for trial in study.trials()]
     remaining = []
     while proposal := later.next():
         remaining.append(proposal)
@@ -92,13 +92,13 @@ def test_a_search_goes_on_where_it_was(tmp_path, storage):
 
 def test_who_is_gone_is_replaced_with_the_same_network(monkeypatch):
     storage = optuna.storages.InMemoryStorage()
-    ledger = open_ledger(storage)
-    lost = ledger.next()
-    assert ledger.take_over() == []  # this process lives
-    monkeypatch.setitem(ledger._owner, "created", psutil.Process().create_time() - 100)  # another had our number
-    again = ledger.next()
-    assert open_ledger(storage).take_over() == [again.trial.number]
-    later = open_ledger(storage)
+    study = open_study(storage)
+    lost = study.next()
+    assert study.take_over() == []  # this process lives
+    monkeypatch.setitem(study._owner, "created", psutil.Process().create_time() - 100)  # another had our number
+    again = study.next()
+    assert open_study(storage).take_over() == [again.trial.number]
+    later = open_study(storage)
     proposal = later.next()
     assert proposal.spec == again.spec != lost.spec
     assert later.take_over() == []
@@ -106,54 +106,54 @@ def test_who_is_gone_is_replaced_with_the_same_network(monkeypatch):
 
 
 def test_what_is_put_back_is_taken_up_even_when_there_are_enough():
-    ledger = open_ledger(trials=1)
-    first = ledger.next()
-    assert ledger.next() is None
-    ledger.put_back(first)
-    second = ledger.next()
+    study = open_study(trials=1)
+    first = study.next()
+    assert study.next() is None
+    study.put_back(first)
+    second = study.next()
     assert second.spec == first.spec
-    ledger.complete(second, Outcome(0.5, 1.0))
-    assert ledger.next() is None
+    study.complete(second, Outcome(0.5, 1.0))
+    assert study.next() is None
 
 
 def test_another_machine_is_gone_when_it_was_silent_for_long(monkeypatch):
     storage = optuna.storages.InMemoryStorage()
-    ledger = open_ledger(storage)
-    monkeypatch.setitem(ledger._owner, "host", "elsewhere")
-    proposal = ledger.next()
-    assert open_ledger(storage).take_over() == []
-    monkeypatch.setattr(ledger_lib, "_SILENCE", 0.0)
-    ledger.keep(proposal)
-    assert open_ledger(storage).take_over() == [proposal.trial.number]
-    ledger.complete(proposal, Outcome(0.5, 1.0))  # it was only slow; the one who took over decides
-    assert states(ledger) == []
+    study = open_study(storage)
+    monkeypatch.setitem(study._owner, "host", "elsewhere")
+    proposal = study.next()
+    assert open_study(storage).take_over() == []
+    monkeypatch.setattr(study_lib, "_SILENCE", 0.0)
+    study.keep(proposal)
+    assert open_study(storage).take_over() == [proposal.trial.number]
+    study.complete(proposal, Outcome(0.5, 1.0))  # it was only slow; the one who took over decides
+    assert states(study) == []
 
 
 def test_processes_that_draw_at_once_do_not_exceed_the_number(tmp_path):
-    ledgers = [
-        open_ledger(
+    studies = [
+        open_study(
             open_storage(None, tmp_path), trials=6, drawing=filelock.FileLock(tmp_path / "lock", is_singleton=False)
         )
         for _ in range(3)
     ]
-    barrier = threading.Barrier(len(ledgers))
+    barrier = threading.Barrier(len(studies))
 
-    def work(ledger):
+    def work(study):
         barrier.wait()
-        while proposal := ledger.next():
-            ledger.complete(proposal, Outcome(0.5, 1.0))
+        while proposal := study.next():
+            study.complete(proposal, Outcome(0.5, 1.0))
 
-    threads = [threading.Thread(target=work, args=(ledger,)) for ledger in ledgers]
+    threads = [threading.Thread(target=work, args=(study,)) for study in studies]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(ledgers[0].trials()) == 6
-    assert len({trial.user_attrs["network"] for trial in ledgers[0].trials()}) == 6
+    assert len(studies[0].trials()) == 6
+    assert len({trial.user_attrs["network"] for trial in studies[0].trials()}) == 6
 
 
 def _draw_and_die(folder):
-    open_ledger(open_storage(None, folder)).next()
+    open_study(open_storage(None, folder)).next()
     os._exit(9)
 
 
@@ -162,38 +162,38 @@ def test_a_process_that_was_killed_leaves_its_network_to_the_next(tmp_path):
     process.start()
     process.join()
     assert process.exitcode == 9
-    ledger = open_ledger(open_storage(None, tmp_path))
-    (lost,) = ledger.trials()
-    assert ledger.take_over() == [lost.number]
-    assert ledger.next().trial.params == lost.params
+    study = open_study(open_storage(None, tmp_path))
+    (lost,) = study.trials()
+    assert study.take_over() == [lost.number]
+    assert study.next().trial.params == lost.params
 
 
 def test_successive_halving_stops_those_behind():
-    ledger = open_ledger(trials=8, pruner="halving")
+    study = open_study(trials=8, pruner="halving")
     stopped = []
     for accuracy in (0.9, 0.8, 0.1, 0.05):
-        proposal = ledger.next()
-        stopped.append(ledger.should_stop(proposal, 1, accuracy, 1.0))
-        ledger.complete(proposal, Outcome(accuracy, 1.0))
+        proposal = study.next()
+        stopped.append(study.should_stop(proposal, 1, accuracy, 1.0))
+        study.complete(proposal, Outcome(accuracy, 1.0))
     assert stopped[0] is False
     assert stopped[-1] is True
 
 
 def test_the_front_has_three_figures():
-    ledger = open_ledger(sampler="nsga2", trials=2)
-    proposal = ledger.next()
-    assert ledger.should_stop(proposal, 1, 0.1, 1.0) is False
-    ledger.complete(proposal, Outcome(0.5, 2.0))
-    (trial,) = ledger.trials()
+    study = open_study(sampler="nsga2", trials=2)
+    proposal = study.next()
+    assert study.should_stop(proposal, 1, 0.1, 1.0) is False
+    study.complete(proposal, Outcome(0.5, 2.0))
+    (trial,) = study.trials()
     assert trial.values == [0.5, 2.0, proposal.costs.relative_parameters]
     assert "reward" in trial.user_attrs
 
 
 def test_another_aim_is_refused():
     storage = optuna.storages.InMemoryStorage()
-    open_ledger(storage)
+    open_study(storage)
     with pytest.raises(UsageError, match="a search after 1 figures, but search.sampler=nsga2 is after 3"):
-        open_ledger(storage, sampler="nsga2")
+        open_study(storage, sampler="nsga2")
 
 
 @pytest.mark.parametrize(
@@ -207,33 +207,33 @@ def test_a_storage_that_cannot_be_reached_is_named_without_its_password(tmp_path
 
 
 def test_a_wanted_trial_is_one_of_the_first(monkeypatch):
-    ledger = open_ledger(trials=1)
-    assert ledger._is_wanted(0)
-    ledger.next()
-    assert not ledger._is_wanted(1)
+    study = open_study(trials=1)
+    assert study._is_wanted(0)
+    study.next()
+    assert not study._is_wanted(1)
 
 
-def draw_without_a_name(ledger):
+def draw_without_a_name(study):
     """What a process leaves that is killed right after it has drawn."""
-    return ledger.study.ask(ledger._distributions)
+    return study.optuna_study.ask(study._distributions)
 
 
 def test_a_draw_of_nobody_is_taken_over_after_a_while(monkeypatch):
-    ledger = open_ledger(trials=1)
-    lost = draw_without_a_name(ledger)
-    assert ledger.take_over() == []
-    monkeypatch.setattr(ledger_lib, "_DRAWING", 0.0)
-    assert ledger.take_over() == [lost.number]
-    assert ledger.next().trial.params == lost.params
+    study = open_study(trials=1)
+    lost = draw_without_a_name(study)
+    assert study.take_over() == []
+    monkeypatch.setattr(study_lib, "_DRAWING", 0.0)
+    assert study.take_over() == [lost.number]
+    assert study.next().trial.params == lost.params
 
 
 def test_a_trial_that_failed_for_no_reason_is_taken_up(monkeypatch):
     storage = optuna.storages.InMemoryStorage()
-    ledger = open_ledger(storage, trials=1)
-    monkeypatch.setitem(ledger._owner, "created", 0.0)
-    proposal = ledger.next()
-    ledger.study.tell(proposal.trial, state=TrialState.FAIL)  # and then the process was killed
-    later = open_ledger(storage, trials=1)
+    study = open_study(storage, trials=1)
+    monkeypatch.setitem(study._owner, "created", 0.0)
+    proposal = study.next()
+    study.optuna_study.tell(proposal.trial, state=TrialState.FAIL)  # and then the process was killed
+    later = open_study(storage, trials=1)
     assert later.take_over() == [proposal.trial.number]
     assert later.take_over() == []
     assert later.next().spec == proposal.spec
@@ -242,28 +242,28 @@ def test_a_trial_that_failed_for_no_reason_is_taken_up(monkeypatch):
 @pytest.mark.parametrize("end", ["fail", "prune"])
 def test_a_network_without_a_result_is_not_drawn_again(end):
     one = {"operators": ("mbconv",), "kernels": (3,), "layers": (0,), "expansions": (1, 4)}
-    ledger = open_ledger(trials=100, **one)
+    study = open_study(trials=100, **one)
     names = []
-    while proposal := ledger.next():
+    while proposal := study.next():
         names.append(proposal.spec.name)
-        getattr(ledger, end)(proposal, "for a reason")
+        getattr(study, end)(proposal, "for a reason")
     assert len(names) == len(set(names)) > 50
 
 
 def test_the_last_epoch_is_not_stopped():
-    ledger = open_ledger(trials=8, pruner="halving", epochs=1)
+    study = open_study(trials=8, pruner="halving", epochs=1)
     for accuracy in (0.9, 0.8, 0.1, 0.05):
-        proposal = ledger.next()
-        assert ledger.should_stop(proposal, 1, accuracy, 1.0) is False
-        ledger.complete(proposal, Outcome(accuracy, 1.0))
+        proposal = study.next()
+        assert study.should_stop(proposal, 1, accuracy, 1.0) is False
+        study.complete(proposal, Outcome(accuracy, 1.0))
 
 
 def test_who_was_taken_over_stops_quietly(monkeypatch):
-    ledger = open_ledger()
-    proposal = ledger.next()
-    ledger.put_back(proposal)
-    monkeypatch.setattr(ledger_lib, "_SILENCE", -1.0)
-    ledger.keep(proposal)
-    assert ledger.should_stop(proposal, 1, 0.5, 1.0) is True
-    ledger.prune(proposal, "others are ahead")
-    assert ledger.next().spec == proposal.spec
+    study = open_study()
+    proposal = study.next()
+    study.put_back(proposal)
+    monkeypatch.setattr(study_lib, "_SILENCE", -1.0)
+    study.keep(proposal)
+    assert study.should_stop(proposal, 1, 0.5, 1.0) is True
+    study.prune(proposal, "others are ahead")
+    assert study.next().spec == proposal.spec

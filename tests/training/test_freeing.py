@@ -4,7 +4,7 @@ import threading
 
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.training import evaluation, run
-from effnetv2_keras.training.freeing import free_in_background
+from effnetv2_keras.training.input import free_in_background
 from tests.data.test_pipeline import array_source
 from tests.short_runs import tiny_config, train_tiny
 

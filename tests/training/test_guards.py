@@ -15,8 +15,8 @@ from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.distribution.strategy import Worker, explained_losses, make_strategy
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, WorkerLost
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.training.input import Watchdog
 from effnetv2_keras.training.steps import TrainStep
-from effnetv2_keras.training.watchdog import Watchdog
 from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs, final_weights, stop_at

@@ -70,7 +70,7 @@ class Source(abc.ABC):
             "name other data."
         )
 
-    def find_damage(self) -> str | None:
+    def check_integrity(self) -> str | None:
         """Reads the files again, after input has failed: says which one is at fault and what to do, if one is."""
         return None
 
@@ -194,8 +194,8 @@ class FileSource(RandomAccessSource):
         """See ``Source.extents``."""
         return [(path, range(1)) for path in self._files]
 
-    def find_damage(self) -> str | None:
-        """See ``Source.find_damage``; the first file that cannot be opened any more."""
+    def check_integrity(self) -> str | None:
+        """See ``Source.check_integrity``; the first file that cannot be opened any more."""
         gone = next((path for path in self._files if not os.access(path, os.R_OK)), None)
         if gone is None:
             return None

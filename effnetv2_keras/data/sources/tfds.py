@@ -93,8 +93,8 @@ class TfdsSource(StreamSource):
         """See ``Source.extents``."""
         return [(str(part.filename), range(part.skip, part.skip + part.take)) for part in self._info.file_instructions]
 
-    def find_damage(self) -> str | None:
-        """See ``Source.find_damage``; of TFRecord files only."""
+    def check_integrity(self) -> str | None:
+        """See ``Source.check_integrity``; of TFRecord files only."""
         return find_bad_record({path: None for path, _ in self.extents() if ".tfrecord" in path})
 
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:

@@ -124,8 +124,8 @@ class TfRecordSource(StreamSource):
         """See ``Source.extents``."""
         return [(file.path, range(file.num_records)) for file in self.files]
 
-    def find_damage(self) -> str | None:
-        """See ``Source.find_damage``; every record is held against the layout."""
+    def check_integrity(self) -> str | None:
+        """See ``Source.check_integrity``; every record is held against the layout."""
 
         def check(record: bytes, where: str) -> None:
             try:

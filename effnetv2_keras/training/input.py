@@ -1,14 +1,17 @@
-"""The input of a run, watched over while it is awaited."""
+"""The input of a run: its batches, a warning when they stall, and iterators freed without waiting."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
@@ -18,10 +21,9 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.distribution.strategy import worker_of
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.training.watchdog import Watchdog
 
 
-class Feed:
+class RunInput:
     """Makes the batches of a run; a context in which stalled input is reported.
 
     Args:
@@ -44,7 +46,7 @@ class Feed:
         self._eval_plan = InputPlan(config.data, config.eval.batch_size, normalization, self._unreadable)
         self._watchdog = Watchdog(config.runtime.stall_seconds)
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> RunInput:
         self._watchdog.__enter__()
         return self
 
@@ -99,3 +101,57 @@ class Feed:
     def pixels(self, batch: Any) -> npt.NDArray[Any]:
         """The images of the first replica's part of a training batch, ``[b, S, S, 3]`` of values 0..255."""
         return self._plan.pixels(self._strategy.experimental_local_results(batch["image"])[0]).numpy()
+
+
+class Watchdog:
+    """Warns when something is awaited for long; a context in which its thread runs.
+
+    Args:
+        seconds: that waiting may take before the first warning, and between two.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._awaited: tuple[str, float] | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @contextlib.contextmanager
+    def waiting_for(self, what: str) -> Iterator[None]:
+        """Watches over what happens in the context, which waits for ``what``."""
+        self._awaited = (what, time.monotonic())
+        try:
+            yield
+        finally:
+            self._awaited = None
+
+    def _watch(self) -> None:
+        warned: tuple[Any, float] = (None, 0.0)
+        while not self._ended.wait(min(1.0, self._seconds / 4)):
+            awaited, now = self._awaited, time.monotonic()
+            since = warned[1] if awaited is warned[0] else awaited[1] if awaited else now
+            if awaited and now - since >= self._seconds:
+                logging.warning(
+                    "The input is stalled: waiting for %s for %.0f s. Is the storage of data.data_dir slow or gone, or "
+                    "the process of data.service?",
+                    awaited[0],
+                    now - awaited[1],
+                )
+                warned = (awaited, now)
+
+
+def free_in_background(box: list[Any]) -> None:
+    """Empties a list that holds the last reference to an iterator, in a thread.
+
+    tf.data's tuning thread sleeps for as long as the iterator has been in use, a minute at most, and freeing the
+    iterator waits for it: it is woken before the flag is set that it looks at, so that often it goes on sleeping.
+    """
+    threading.Thread(target=box.clear).start()  # no daemon: Python cannot end one in the middle of this

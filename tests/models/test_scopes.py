@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.models import stochastic
+from effnetv2_keras.models import scopes
 
 
 def seed(*numbers):
@@ -12,8 +12,8 @@ def seed(*numbers):
 
 
 def draw(*numbers):
-    with stochastic.stochastic_scope(seed(*numbers)):
-        return stochastic.uniform([64]).numpy()
+    with scopes.stochastic_scope(seed(*numbers)):
+        return scopes.uniform([64]).numpy()
 
 
 def test_the_seed_alone_decides_the_numbers():
@@ -23,8 +23,8 @@ def test_the_seed_alone_decides_the_numbers():
 
 
 def test_every_draw_in_a_scope_differs_and_is_uniform():
-    with stochastic.stochastic_scope(seed(3, 4)):
-        draws = np.stack([stochastic.uniform([1000]).numpy() for _ in range(5)])
+    with scopes.stochastic_scope(seed(3, 4)):
+        draws = np.stack([scopes.uniform([1000]).numpy() for _ in range(5)])
     assert len(np.unique(draws)) > 4990
     assert draws.min() >= 0.0
     assert draws.max() < 1.0
@@ -32,23 +32,23 @@ def test_every_draw_in_a_scope_differs_and_is_uniform():
 
 
 def test_an_inner_scope_does_not_disturb_the_outer_one():
-    with stochastic.stochastic_scope(seed(1, 2), dropout_rate=0.25):
-        first = stochastic.uniform([8]).numpy()
-        with stochastic.stochastic_scope(seed(9, 9), dropout_rate=0.75):
-            stochastic.uniform([8])
-            assert stochastic.dropout_rate(0.5) == 0.75
-        second = stochastic.uniform([8]).numpy()
-        assert stochastic.dropout_rate(0.5) == 0.25
-    with stochastic.stochastic_scope(seed(1, 2)):
-        assert np.array_equal(stochastic.uniform([8]), first)
-        assert np.array_equal(stochastic.uniform([8]), second)
-        assert stochastic.dropout_rate(0.5) == 0.5
+    with scopes.stochastic_scope(seed(1, 2), dropout_rate=0.25):
+        first = scopes.uniform([8]).numpy()
+        with scopes.stochastic_scope(seed(9, 9), dropout_rate=0.75):
+            scopes.uniform([8])
+            assert scopes.dropout_rate(0.5) == 0.75
+        second = scopes.uniform([8]).numpy()
+        assert scopes.dropout_rate(0.5) == 0.25
+    with scopes.stochastic_scope(seed(1, 2)):
+        assert np.array_equal(scopes.uniform([8]), first)
+        assert np.array_equal(scopes.uniform([8]), second)
+        assert scopes.dropout_rate(0.5) == 0.5
 
 
 def test_outside_a_scope_numbers_follow_the_global_generator():
     def pair():
         tf.random.set_seed(5)
-        return stochastic.uniform([8]).numpy(), stochastic.uniform([8]).numpy()
+        return scopes.uniform([8]).numpy(), scopes.uniform([8]).numpy()
 
     first, second = pair()
     assert not np.array_equal(first, second)
@@ -56,9 +56,9 @@ def test_outside_a_scope_numbers_follow_the_global_generator():
 
 
 def test_a_scope_ends_even_when_its_body_fails():
-    with pytest.raises(KeyError), stochastic.stochastic_scope(seed(1, 2), dropout_rate=0.9):
+    with pytest.raises(KeyError), scopes.stochastic_scope(seed(1, 2), dropout_rate=0.9):
         raise KeyError
-    assert stochastic.dropout_rate(0.5) == 0.5
+    assert scopes.dropout_rate(0.5) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_a_scope_ends_even_when_its_body_fails():
     ],
 )
 def test_a_wrong_seed_is_refused(value, message):
-    with pytest.raises(ValueError, match=message), stochastic.stochastic_scope(value):
+    with pytest.raises(ValueError, match=message), scopes.stochastic_scope(value):
         pass
 
 
 def test_a_wrong_rate_is_refused():
     with pytest.raises(ValueError, match=r"dropout_rate is 1.0; it must lie in \[0, 1\)"):
-        stochastic.stochastic_scope(seed(1, 2), dropout_rate=1.0).__enter__()
+        scopes.stochastic_scope(seed(1, 2), dropout_rate=1.0).__enter__()
