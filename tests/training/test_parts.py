@@ -41,7 +41,7 @@ def test_strategies():
 @pytest.mark.parametrize(
     ("environment", "devices", "message"),
     [
-        ("", Devices(), "knows no workers. Describe the workers in the environment variable TF_CONFIG"),
+        ("", Devices(), "has no list of workers. Describe the workers in the environment variable TF_CONFIG"),
         ("{", Devices(), r"Cannot read TF_CONFIG='\{'"),
         ('{"cluster": {"worker": ["a:1"]}}', Devices(), "Cannot read TF_CONFIG=.*KeyError"),
         (
@@ -49,7 +49,7 @@ def test_strategies():
             Devices(),
             r"\('worker', 1\), which is not among \[\('worker', 0\)\]",
         ),
-        ("", Devices(workers=("a:1", "b:2"), worker_index=2), "--worker_index=2 is not the place of one of the 2"),
+        ("", Devices(workers=("a:1", "b:2"), worker_index=2), "--worker_index=2 is not the position of one of the 2"),
         ("", Devices(workers=("a:1", "b")), "--workers has 'b'; write addresses as host:port"),
     ],
 )
