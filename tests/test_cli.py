@@ -191,7 +191,7 @@ def test_importing_the_package_needs_neither_addons_nor_tensorflow():
 
 def test_a_worker_starts_again_after_a_loss_but_not_for_ever(monkeypatch):
     def lose(*_):
-        raise WorkerLost("Another of the 2 workers is gone.")
+        raise WorkerLost("Another of the 2 workers has ended.")
 
     started = []
     monkeypatch.setenv(cli._REJOINS, "0")
@@ -213,7 +213,7 @@ def test_a_worker_starts_again_after_a_loss_but_not_for_ever(monkeypatch):
 
 def test_a_worker_that_lived_long_counts_its_losses_anew(monkeypatch):
     def lose(*_):
-        raise WorkerLost("Another of the 2 workers is gone.")
+        raise WorkerLost("Another of the 2 workers has ended.")
 
     monkeypatch.setenv(cli._REJOINS, "5")
     monkeypatch.setattr(cli, "_STARTED", time.monotonic() - cli._LONG_LIFE - 1)

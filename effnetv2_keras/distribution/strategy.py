@@ -112,7 +112,8 @@ def explained_losses(worker: Worker) -> Iterator[None]:
         ) from error
 
 
-_OF_PEERS = re.compile("collective|peer|connection|socket|remote", re.IGNORECASE)  # not "worker": the name of every device contains it
+# "worker" is not among these words, because the name of every device contains it.
+_OF_PEERS = re.compile("collective|peer|connection|socket|remote", re.IGNORECASE)
 
 
 def _reason(error: tf.errors.OpError) -> str:

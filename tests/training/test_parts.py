@@ -96,7 +96,7 @@ def test_folder_without_a_run_says_so(tmp_path):
         load_trained(tmp_path)
     write_atomically(tmp_path / "config.yaml", Config().to_yaml())
     write_atomically(tmp_path / "data.json", json.dumps({"class_names": ["a", "b"]}))
-    with pytest.raises(RunFolderError, match="has no checkpoint yet; train first"):
+    with pytest.raises(RunFolderError, match="has no checkpoint yet. Train first"):
         load_trained(tmp_path)
     (tmp_path / "config.yaml").write_text("train: {epoch: 3}")
     with pytest.raises(RunFolderError, match="config.yaml cannot be read: Unknown hparam 'train.epoch'"):
