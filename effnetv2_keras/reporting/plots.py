@@ -1,4 +1,4 @@
-"""Plots: a run over time, and what the network is shown."""
+"""PNG plots: the course of a run, sheets of images, accuracy by image size, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.primary_metric import primary_metric
 
 _MOST_NAMES = 50
-_MOST_NOTES = 12  # of more stages than that, they would cover each other
+_MOST_NOTES = 12  # stages; with more, the notes would overlap
 
 
 def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
-    """Draws loss, top-1 (of several labels an image: mAP) and the stage plan over the training time into a PNG.
+    """Writes a PNG with loss, top-1 and stage plan over the training time.
+
+    With several labels per image, mAP takes the place of top-1.
 
     Args:
-        rows: of ``metrics.jsonl``.
-        stages: the plan.
-        path: of the PNG.
+        rows: rows of ``metrics.jsonl``.
+        stages: the stage plan.
+        path: path of the PNG.
     """
     figure = matplotlib.figure.Figure(figsize=(9, 8), layout="constrained")
     loss_axes, score_axes, plan_axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.4))
@@ -66,12 +68,13 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
 def plot_image_sheet(
     images: Sequence[npt.NDArray[Any]], row_titles: Sequence[str], path: str | os.PathLike[str] | BinaryIO
 ) -> None:
-    """Draws a sheet of images into a PNG: one row per entry.
+    """Writes a PNG with rows of images.
 
     Args:
-        images: for each row, an array ``[columns, H, W, 3]`` of values 0..255; sizes may differ between rows.
-        row_titles: one per row.
-        path: of the PNG, or where to write it.
+        images: for each row, an array ``[columns, H, W, 3]`` of any number type, values in 0..255; H, W and the number
+            of columns may differ between rows.
+        row_titles: title of each row.
+        path: path of the PNG, or a binary file to write to.
     """
     columns = max(len(row) for row in images)
     figure = matplotlib.figure.Figure(figsize=(1.5 * columns, 1.7 * len(images)), layout="constrained")
@@ -88,7 +91,12 @@ def plot_image_sheet(
 
 
 def stage_title(stage: Stage, augment: str) -> str:
-    """Says in three lines how the images of a stage are made, augmented by ``augment``, as in ``data.augment``."""
+    """Returns the size, augmentation and mixing of the images of a stage as three lines of text.
+
+    Args:
+        stage: the stage.
+        augment: the augmentation, as in ``data.augment``.
+    """
     magnitude = f" {stage.randaug_magnitude:.3g}" if augment in ("randaug", "ra_aa") else ""
     return (
         f"stage {stage.index + 1}: {stage.image_size} px\n"
@@ -98,11 +106,11 @@ def stage_title(stage: Stage, augment: str) -> str:
 
 
 def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Draws top-1 (of several labels an image: mAP) over the image size into a PNG.
+    """Writes a PNG with top-1 over the image size, or mAP if images have several labels.
 
     Args:
-        rows: of ``evaluate``, one per size.
-        path: of the PNG.
+        rows: rows of ``evaluate``, one per size.
+        path: path of the PNG.
     """
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -119,12 +127,12 @@ def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> 
 
 
 def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Draws a confusion matrix into a PNG: of each class, the share of its images that was taken for each other.
+    """Writes a PNG with a confusion matrix: for each class, the share of its images by predicted class.
 
     Args:
-        confusion: images by class (rows) and by what they were taken for, ``[classes, classes]``.
-        class_names: in the same order; written out for at most 50.
-        path: of the PNG.
+        confusion: numbers of images by true class (rows) and predicted class (columns), ``[classes, classes]``, int64.
+        class_names: names of the classes, in the same order. The names are drawn if there are at most 50.
+        path: path of the PNG.
     """
     count = len(class_names)
     side = min(4 + 0.25 * count, 14)
@@ -135,6 +143,6 @@ def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str],
     if count <= _MOST_NAMES:
         axes.set_xticks(range(count), class_names, rotation=90)
         axes.set_yticks(range(count), class_names)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("class")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""Services that follow a run: Weights & Biases and MLflow, each by its own library, which is optional."""
+"""Experiment trackers for runs: Weights & Biases and MLflow, each with its own optional library."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from effnetv2_keras.errors import UsageError
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 TRACKERS_FILE = "trackers.json"
-"""In the run's folder: the id under which each service knows the run, so that a resumed run is the same there."""
+"""File in the folder of a run with the id of the run at each tracker, so that a resumed run keeps its ids."""
 
 
 class Tracker(abc.ABC):
-    """A service that is told a run's figures.
+    """A service that records the metrics of a run.
 
     Attributes:
-        run_id: under which the service knows the run.
+        run_id: id of the run at the service.
     """
 
     run_id: str
 
     @abc.abstractmethod
     def __init__(self, library: Any, folder: RunFolder, config: Config, run_id: str | None) -> None:
-        """Opens the run with this id, or a new one if it is None."""
+        """Opens the run with this id, or a new run if ``run_id`` is None."""
 
     @abc.abstractmethod
     def log(self, row: dict[str, Any]) -> None:
-        """Tells one row of ``metrics.jsonl``."""
+        """Sends a row of ``metrics.jsonl`` to the service."""
 
     @abc.abstractmethod
     def finish(self, *, completed: bool) -> None:
-        """Closes the run, which was trained to its end or not."""
+        """Closes the run; ``completed`` says whether it was trained to the end."""
 
 
 class WandbTracker(Tracker):
-    """Weights & Biases, of the project ``WANDB_PROJECT`` (effnetv2_keras by default); files go to the run's folder."""
+    """Weights & Biases, in the project ``WANDB_PROJECT`` (default effnetv2_keras), with files in the run's folder."""
 
     def __init__(self, library: Any, folder: RunFolder, config: Config, run_id: str | None) -> None:
         try:
@@ -54,28 +54,28 @@ class WandbTracker(Tracker):
                 resume="allow",
                 dir=str(folder.path),
                 config=dict(flatten(config.model_dump(mode="json"))),
-                settings=library.Settings(console="off"),  # the progress bar is no text to keep
+                settings=library.Settings(console="off"),  # does not record the progress bar
             )
         except library.Error as error:
             raise UsageError(
                 f"runtime.trackers=wandb: Weights & Biases cannot be used: {error} Log in with `wandb login`, set "
-                "WANDB_MODE=offline, or leave the tracker out."
+                "WANDB_MODE=offline, or remove wandb from runtime.trackers."
             ) from error
         self.run_id = self._run.id
         for kind in ("train", "eval"):
             self._run.define_metric(f"{kind}/*", step_metric="step")
 
     def log(self, row: dict[str, Any]) -> None:
-        """Tells one row of ``metrics.jsonl``."""
+        """Sends a row of ``metrics.jsonl`` to Weights & Biases."""
         self._run.log({"step": row["step"], **_figures(row)})
 
     def finish(self, *, completed: bool) -> None:
-        """Closes the run, which was trained to its end or not."""
+        """Closes the run, with exit code 0 if it was completed, otherwise 1."""
         self._run.finish(exit_code=0 if completed else 1)
 
 
 class MlflowTracker(Tracker):
-    """MLflow, at ``MLFLOW_TRACKING_URI``, in the experiment ``MLFLOW_EXPERIMENT_NAME``; both have its own defaults."""
+    """MLflow, at ``MLFLOW_TRACKING_URI`` in the experiment ``MLFLOW_EXPERIMENT_NAME``, both with MLflow's defaults."""
 
     def __init__(self, library: Any, folder: RunFolder, config: Config, run_id: str | None) -> None:
         self._mlflow = library
@@ -86,29 +86,30 @@ class MlflowTracker(Tracker):
         except (library.MlflowException, ImportError) as error:
             raise UsageError(
                 f"runtime.trackers=mlflow: MLflow cannot be used at {library.get_tracking_uri()}: {error} Set "
-                "MLFLOW_TRACKING_URI to a server, such as http://localhost:5000, or leave the tracker out."
+                "MLFLOW_TRACKING_URI to a server, such as http://localhost:5000, or remove mlflow from "
+                "runtime.trackers."
             ) from error
 
     def log(self, row: dict[str, Any]) -> None:
-        """Tells one row of ``metrics.jsonl``."""
+        """Sends a row of ``metrics.jsonl`` to MLflow."""
         self._mlflow.log_metrics(_figures(row), step=row["step"], run_id=self.run_id)
 
     def finish(self, *, completed: bool) -> None:
-        """Closes the run, which was trained to its end or not."""
+        """Closes the run, with the status FINISHED if it was completed, otherwise KILLED."""
         self._mlflow.end_run("FINISHED" if completed else "KILLED")
 
 
 TRACKERS: dict[str, type[Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker}
-"""Every name in ``runtime.trackers``; its library has the same name."""
+"""The class of each name in ``runtime.trackers``; the library of a tracker has the same name."""
 
 
 class Trackers:
-    """The services that follow a run, which are closed at the end of the context.
+    """The trackers of a run, as a context manager that closes them at the end of the ``with`` block.
 
     Args:
         names: keys of ``TRACKERS``.
-        folder: the run's.
-        config: its settings.
+        folder: folder of the run.
+        config: settings of the run.
 
     Raises:
         UsageError: if a library is missing, or its service cannot be used.
@@ -124,13 +125,13 @@ class Trackers:
             write_atomically(path, json.dumps(ids))
 
     def log(self, row: dict[str, Any]) -> None:
-        """Tells all of them one row of ``metrics.jsonl``; one that fails is left out from then on, with a warning."""
+        """Sends a row of ``metrics.jsonl`` to all trackers; a tracker that fails gets no more rows, with a warning."""
         for tracker in [*self._trackers]:
             try:
                 tracker.log(row)
             except Exception as error:
                 logging.warning(
-                    "The tracker %s failed, and is told no more: %s. The figures are in metrics.jsonl.",
+                    "The tracker %s failed and gets no more metrics: %s. All metrics are in metrics.jsonl.",
                     type(tracker).__name__,
                     error,
                 )
@@ -148,16 +149,16 @@ class Trackers:
 
 
 def check_libraries(names: Iterable[str]) -> None:
-    """Makes sure that the libraries of these trackers are installed.
+    """Raises UsageError unless the libraries of these trackers are installed.
 
     Raises:
-        UsageError: if one is missing.
+        UsageError: if a library cannot be imported.
     """
     _libraries(names)
 
 
 def _libraries(names: Iterable[str]) -> dict[str, Any]:
-    """Imports the library of each tracker."""
+    """Imports and returns the library of each tracker, by name of the tracker."""
     libraries = {}
     for name in names:
         try:
@@ -165,11 +166,11 @@ def _libraries(names: Iterable[str]) -> dict[str, Any]:
         except ImportError as error:
             raise UsageError(
                 f"runtime.trackers names {name}, whose library cannot be imported ({error}). Install it with "
-                f"`pip install -r requirements-{name}.txt`, or leave the tracker out."
+                f"`pip install -r requirements-{name}.txt`, or remove {name} from runtime.trackers."
             ) from error
     return libraries
 
 
 def _figures(row: dict[str, Any]) -> dict[str, float]:
-    """The figures of a row, under names that tell training and evaluation apart."""
+    """Returns the metrics of a row, with ``train/`` or ``eval/`` before their names."""
     return {f"{row['kind']}/{name}": value for name, value in row.items() if name not in ("kind", "step")}

@@ -29,7 +29,7 @@ CPU = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def make_folder(path, *, steps=1200, log_every=5, several=False, **changes):
-    """The folder of a run of 1200 steps in three stages, as far as its figures are concerned."""
+    """Writes the metrics of a run of 1200 steps in three stages, without training; returns its folder."""
     config = Config().override(
         {"train.epochs": 12, "train.batch_size": 10, "progressive.stages": 3, "data.data_dir": NASTY, **changes}
     )
@@ -64,14 +64,14 @@ def make_samples(size=32):
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that every element is closed in turn and keeps what a page says and refers to."""
+    """Parses a page: checks that elements are closed in order, and collects its text and references."""
 
     VOID = frozenset(("meta", "link", "img", "br", "hr", "input"))
 
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.ids, self.references, self.text = [], [], [], [], []
-        self.input(text)
+        self.feed(text)
         self.close()
         assert not self.open, self.open
 
@@ -98,7 +98,7 @@ class Page(html.parser.HTMLParser):
 
 
 def check_page(path):
-    """Makes sure that a page is sound HTML and needs nothing else; returns it parsed."""
+    """Asserts that a page is valid HTML and self-contained; returns it parsed."""
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert text.startswith("<!DOCTYPE html>")
@@ -115,7 +115,7 @@ def check_page(path):
 
 
 def table_row(page, first, length):
-    """The cells after the first ``first`` on the page."""
+    """Returns ``length`` texts of the page, from the first that equals ``first``."""
     words = [word for word in page.text if word]
     start = words.index(first)
     return words[start : start + length]
@@ -163,7 +163,7 @@ def test_the_page_of_a_run_that_has_not_begun_or_ended(tmp_path):
     for name in ("metrics.jsonl", "provenance.json"):
         (folder / name).unlink()
     text = write_report(folder, NO_SAMPLES).read_text()
-    assert {"0 of 1,200", "There was no evaluation yet.", "Nothing was noted yet."} <= set(Page(text).text)
+    assert {"0 of 1,200", "There is no evaluation yet.", "There are no metrics yet."} <= set(Page(text).text)
     with pytest.raises(RunFolderError, match="holds no run"):
         write_report(RunFolder(tmp_path), NO_SAMPLES)
 

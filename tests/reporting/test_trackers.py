@@ -72,7 +72,7 @@ def test_a_run_goes_on_as_the_same_in_wandb(tmp_path, monkeypatch):
     assert not [word for word in (b"train/loss", b"eval/top1", b"train.epochs") if word not in written]
 
 
-def test_training_tells_its_trackers_every_row(tmp_path, monkeypatch):
+def test_training_sends_every_row_to_its_trackers(tmp_path, monkeypatch):
     told = []
 
     class Notebook(trackers.Tracker):
@@ -130,4 +130,4 @@ def test_a_tracker_that_fails_costs_the_run_nothing(tmp_path, monkeypatch, caplo
     result = train_tiny(tiny_config("runtime.trackers=wandb"), tmp_path / "run", splits=array_splits())
     assert result["step"] == 12
     assert len(told) == 1
-    assert "The tracker Failing failed, and is told no more: no route to host" in caplog.text
+    assert "The tracker Failing failed and gets no more metrics: no route to host" in caplog.text

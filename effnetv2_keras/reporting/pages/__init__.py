@@ -1,4 +1,4 @@
-"""Pages of HTML that need nothing else, neither files nor network."""
+"""Templates of self-contained HTML pages, which need no other files and no network."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of this package.
+    """Returns the HTML of a template of this package.
 
     Args:
-        template: its name, such as ``"report.html.jinja"``.
-        **values: what it takes; to leave one out is an error.
+        template: name of the template, such as ``"report.html.jinja"``.
+        **values: values of the template's variables.
+
+    Raises:
+        jinja2.UndefinedError: if the value of a variable is missing.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__name__, ""),
