@@ -1,4 +1,4 @@
-"""A Chromium without a window or a network, for the tests that look at a page."""
+"""A headless Chromium without network, for tests of HTML pages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def find_chromium():
-    """The path in ``CHROMIUM_PATH``, or the first Chromium on the PATH; None if there is none."""
+    """Returns the path in ``CHROMIUM_PATH``, or that of the first Chromium on the PATH; None if there is none."""
     return os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def open_page(chromium, page: pathlib.Path, screenshot: pathlib.Path, *, size=(1280, 2900)):
-    """Opens a page and draws it; returns what was written to its console, a line each."""
+    """Opens a page, writes a screenshot of it, and returns the lines of its console."""
     options = (
         "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr",
         "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9",

@@ -1,7 +1,7 @@
-"""Settings that must precede TensorFlow: quiet logs, oneDNN, and two logical CPU devices for the tests of replicas.
+"""Shared fixtures, and settings that must precede TensorFlow: log level, oneDNN, and two logical CPU devices.
 
-Tests that name no device run on the first of the two. Without TensorFlow, the tests that need none still run. What
-TensorFlow says is deprecated, the package must not call.
+Tests of replicas use both devices; tests that name no device run on the first. Without TensorFlow, tests that do not
+need it still run. A test fails if the package calls a function that TensorFlow reports as deprecated.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pathlib
 import hypothesis
 import pytest
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
-# How long an example takes says more about the machine than about the code.
+# There is no deadline, because the time of an example depends more on the machine than on the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
@@ -34,7 +34,7 @@ DEPRECATED_CALLS: list[str] = []
 
 
 def note_deprecated_calls(record: logging.LogRecord) -> bool:
-    """Keeps what TensorFlow logs where the package calls what it deprecates: "From file:line: ..."."""
+    """Collects TensorFlow's warnings about deprecated calls in the package, "From file:line: ..."."""
     message = record.getMessage()
     if "deprecated" in message and message.startswith(tuple(f"From {source}" for source in SOURCES)):
         DEPRECATED_CALLS.append(message)
@@ -46,9 +46,9 @@ logging.getLogger("tensorflow").addFilter(note_deprecated_calls)
 
 @pytest.fixture(autouse=True)
 def deprecated_calls():
-    """Fails a test in which the package calls what TensorFlow deprecates; what it logged, for those that mean to."""
+    """Fails a test in which the package makes a deprecated call; gives the warnings to tests that expect them."""
     if "tf" in globals():
-        deprecation._PRINTED_WARNING.clear()  # TensorFlow says it once in a process, whoever called first
+        deprecation._PRINTED_WARNING.clear()  # TensorFlow logs each warning only once in a process
     yield DEPRECATED_CALLS
     calls = DEPRECATED_CALLS.copy()
     DEPRECATED_CALLS.clear()
@@ -56,7 +56,7 @@ def deprecated_calls():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what is not for the Keras at hand: ``TF_USE_LEGACY_KERAS=0`` tests with Keras 3."""
+    """Skips tests marked ``keras_2`` if ``tf.keras`` is Keras 3 (``TF_USE_LEGACY_KERAS=0`` selects it)."""
     from effnetv2_keras.models.keras_compat import IS_KERAS_3
 
     for item in items if IS_KERAS_3 else ():
@@ -64,24 +64,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs Keras 2"))
 
 
-# Tracing makes so many objects that looking for garbage among them and TensorFlow's own takes a tenth of the time.
+# Tracing creates so many objects that, by default, garbage collection takes a tenth of the time.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture
 def two_replicas() -> tf.distribute.Strategy:
-    """Two mirrored replicas on the CPU.
+    """Two mirrored replicas on the CPU, without collective operations.
 
-    They do without collective operations, whose keys TensorFlow counts from the same start in every
-    ``MirroredStrategy``: the second one of a process fails if it reduces a tensor of another shape.
+    TensorFlow numbers the keys of collective operations from the same start in every ``MirroredStrategy``, so the
+    second strategy of a process would fail if it reduced a tensor of another shape.
     """
     return tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
 
 
 @pytest.fixture(scope="module")
 def graphs_as_traced():
-    """Leaves out TensorFlow's graph optimiser, which takes longer than a few steps of a tiny network."""
+    """Turns TensorFlow's graph optimizer off, which takes longer than a few steps of a tiny network."""
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})

@@ -1,4 +1,4 @@
-"""File systems of their own for tests, where this machine lets a test mount them; and scripts run in them."""
+"""Temporary file systems for tests, on machines that permit mounting, and processes that run scripts in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def remount(options):
 
 
 def python(script, folder, *, prefix=()):
-    """The command that runs a script, which finds ``folder`` set."""
+    """Returns the command that runs a script, in which the variable ``folder`` is set."""
     return [*prefix, sys.executable, "-c", _IMPORTS + script, str(folder)]
 
 
@@ -31,7 +31,7 @@ def environment():
 
 
 def run_in_tmpfs(script, folder, *, size):
-    """Runs a script with a file system of ``size`` mounted at ``folder``, and returns what it prints."""
+    """Runs a script with a file system of ``size`` mounted at ``folder``, and returns its output."""
     if not _can_mount():
         pytest.skip("needs `unshare -rm` and `mount -t tmpfs`, which are not permitted here")
     folder.mkdir()

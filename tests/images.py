@@ -1,4 +1,4 @@
-"""Small real image files and folders for the tests."""
+"""Small image files and class folders for the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLORS = {"blue": (30, 40, 220), "green": (30, 200, 60), "red": (220, 40, 30)}
 
 
 def picture(color, seed, size=(40, 30)):
-    """An image of one colour with a gradient and noise, uint8 [H, W, 3]."""
+    """Returns an image of one color with a gradient and noise, uint8 ``[H, W, 3]``; ``size`` is (W, H)."""
     rng = np.random.default_rng(seed)
     width, height = size
     ramp = np.linspace(0.6, 1.0, width)[None, :, None]
@@ -20,7 +20,7 @@ def picture(color, seed, size=(40, 30)):
 
 
 def write_classes(root: pathlib.Path, counts: dict[str, int], *, suffixes=(".jpg", ".png"), seed=0):
-    """Writes ``counts[name]`` images of each colour below ``root/name``; returns the paths."""
+    """Writes ``counts[name]`` images of each color to ``root/name``; returns their paths."""
     paths = []
     for number, (name, count) in enumerate(counts.items()):
         folder = root / name

@@ -1,4 +1,4 @@
-"""Makes the folder of a trained run without training: the best and the latest checkpoint, all weights random."""
+"""Writes the folder of a finished run without training: the best and the latest checkpoint have random weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EVAL_SIZE, EVAL_CROP = 40, 0.7
 
 
 def run_config() -> Config:
-    """What ``make_run`` trains with."""
+    """Returns the configuration of ``make_run``."""
     return Config().override({"eval.isize": EVAL_SIZE, "data.eval_crop": EVAL_CROP})
 
 
 def make_run(folder: pathlib.Path) -> pathlib.Path:
-    """A finished run of ``TINY``, evaluated at ``EVAL_SIZE`` and ``EVAL_CROP``."""
+    """Writes a finished run of ``TINY`` with ``EVAL_SIZE`` and ``EVAL_CROP``, and returns its folder."""
     config = run_config()
     count = len(CLASS_NAMES)
     source = ArraySource(np.zeros((count, 8, 8, 3), np.uint8), np.arange(count), CLASS_NAMES)
@@ -49,7 +49,7 @@ def _randomize(state: TrainState, *, seed: int) -> None:
 
 
 def move_weights(model: tf.keras.Model, random: np.random.Generator) -> None:
-    """Moves every weight, and the BatchNorm statistics, so that each matters."""
+    """Changes every weight and BatchNorm statistic at random, so that each affects the output."""
     model.set_weights([
         weight * random.uniform(0.7, 1.3, weight.shape) + random.normal(0, 0.05, weight.shape)
         for weight in model.get_weights()
@@ -57,6 +57,6 @@ def move_weights(model: tf.keras.Model, random: np.random.Generator) -> None:
 
 
 def random_pixels(height: int, width: int, channels: int = 3, *, seed: int = 0) -> np.ndarray:
-    """A uint8 image ``[height, width, channels]`` of coarse blocks, which survive JPEG and resizing."""
+    """Returns an image of coarse blocks, uint8 ``[height, width, channels]``, that JPEG and resizing barely change."""
     blocks = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), channels), np.uint8)
     return np.kron(blocks, np.ones((8, 8, 1), np.uint8))[:height, :width]

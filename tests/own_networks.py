@@ -1,4 +1,4 @@
-"""Functions that return networks, good and bad, for ``--model_name=keras:tests.own_networks:NAME``."""
+"""Functions that return valid and invalid networks for ``--model_name=keras:tests.own_networks:NAME``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _classified(images, x, num_classes, activation=None):
 
 
 def tiny(num_classes):
-    """Dropout of every kind, BatchNorm with and without scale, and a model in the model."""
+    """Returns a network with every kind of dropout, BatchNorm with and without scale, and a nested model."""
     images = tf.keras.Input((32, 32, 3))
     x = layers.Conv2D(8, 3, strides=2, use_bias=False, padding="same")(images)
     x = layers.ReLU()(layers.BatchNormalization(epsilon=1e-4, scale=False)(x))
@@ -29,7 +29,7 @@ def tiny(num_classes):
 
 
 def bare(num_classes):
-    """Neither BatchNorm nor dropout; normalises pixels itself."""
+    """Returns a network without BatchNorm and dropout that normalizes pixels itself."""
     images = tf.keras.Input((None, None, 3))
     normalization = layers.Normalization(name="pixels")
     normalization.adapt(tf.constant([[[[0.0, 50.0, 100.0]], [[200.0, 150.0, 100.0]]]]) + 1.0)

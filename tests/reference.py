@@ -1,4 +1,4 @@
-"""Figures of every variant, computed by the reference code, at 1000 classes."""
+"""Counts of every variant with 1000 classes, computed by the reference code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCE = {
     "efficientnet-b1": (240, 7_856_232, 7_794_184, 6_575_232, 0.6868, 0.7088),
     "efficientnet-b2": (260, 9_177_562, 9_109_994, 7_768_562, 0.9936, 1.0208),
     "efficientnet-b3": (300, 12_314_268, 12_227_212, 10_777_268, 1.7569, 1.7981),
-    # Keras' own network, normalization aside; FLOPs by the rule, for the reference code has no such network.
+    # Keras' network without normalization. The reference code does not have it; its FLOPs are counted by the same rule.
     "efficientnet-b3-keras": (300, 12_320_528, 12_233_232, 10_783_528, 1.8271, 1.8705),
     "efficientnet-b4": (380, 19_466_816, 19_341_616, 17_673_816, 4.3938, 4.4789),
     "efficientnet-b5": (456, 30_562_520, 30_389_784, 28_513_520, 10.2664, 10.4300),
@@ -24,5 +24,5 @@ REFERENCE = {
     "efficientnet-b8": (672, 87_793_174, 87_413_142, 84_976_174, 62.5975, 63.2921),
     "efficientnet-l2": (800, 481_399_996, 480_309_308, 475_894_996, 475.704, 478.536),
 }
-"""Evaluation size, parameters (total, trainable, without the classifier), 1e9 multiply-adds, and 1e9 of what the
-reference code prints as FLOPs: half of what TensorFlow's profiler counts."""
+"""Evaluation size; parameters (total, trainable, total without the classifier); multiply-adds, 1e9; and FLOPs, 1e9, as
+the reference code prints them, which is half of the float operations that TensorFlow's profiler counts."""

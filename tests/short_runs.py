@@ -1,4 +1,4 @@
-"""Short real training runs for the tests."""
+"""Short training runs for the tests."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SETTINGS = (
 
 
 def tiny_config(changes="", **data):
-    """A run of 12 steps in two stages on 24 training images."""
+    """Returns the configuration of a run of two stages, which has 12 steps with 24 training images."""
     config = Config().override(parse_overrides(SETTINGS))
     return config.override({**{f"data.{key}": value for key, value in data.items()}, **parse_overrides(changes)})
 
 
 def train_tiny(config, model_dir, *, spec=SMALL, output=None, **arguments):
-    """Trains a tiny network; what the console shows goes to ``output``."""
+    """Trains a tiny network, with the console output going to ``output``; returns the last evaluation."""
     console = rich.console.Console(file=output or io.StringIO(), width=200)
     return train(config, model_dir, spec=spec, console=console, **arguments)

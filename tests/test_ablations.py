@@ -23,7 +23,7 @@ def arguments_of(folder, **changes):
 
 
 def differences(module, folder, **changes):
-    """What tells each setting's configuration from that of the first."""
+    """Returns the settings, and the differences of each configuration to the first."""
     arguments = arguments_of(folder, **changes)
     settings = module.make_settings(arguments)
     first, *others = (harness.config_of(arguments, setting, 0) for setting in settings)

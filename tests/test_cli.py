@@ -1,4 +1,4 @@
-"""The command line, as a user runs it: one process for each command, or one for all mistakes."""
+"""The command line as a user runs it: a process for each command, and one process for all mistakes."""
 
 import functools
 import importlib.util
@@ -46,7 +46,7 @@ def images(tmp_path_factory):
 
 
 def test_train_eval_predict_export(images, tmp_path):
-    """All but the plan with the tiny network, whose commands are those of main.py."""
+    """All modes except ``plan`` run with the tiny network, with the same flags as main.py."""
     tiny = functools.partial(run, command=("-m", "tests.tiny_main"))
     model_dir = tmp_path / "run"
     common = ("--dataset_cfg=Folder", f"--data_dir={images}", f"--hparam_str={SHORT}")

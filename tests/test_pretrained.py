@@ -1,4 +1,4 @@
-"""Networks with weights: the calls of ``tf.keras.applications`` and the readers of files together."""
+"""Networks with pretrained weights: the functions of ``tf.keras.applications`` together with the weight readers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ except ValueError as error:
 
 @pytest.fixture(scope="module", params=["EfficientNetV2B0", "EfficientNetB0"])
 def application(request, tmp_path_factory):
-    """A network of Keras at random, and what it wrote: its name, itself, and the file."""
+    """A network of Keras with random weights: its name, the network, and the file with its weights."""
     variant = {"EfficientNetV2B0": "efficientnetv2-b0", "EfficientNetB0": "efficientnet-b0"}[request.param]
     theirs = keras_model(variant, input_shape=(96, 96, 3))
     path = tmp_path_factory.mktemp("keras") / f"{variant}.h5"
@@ -52,7 +52,7 @@ def test_a_file_of_keras_gives_the_probabilities_of_keras(application):
 
 
 def tuned(side, name, path):
-    """Feature extraction as Keras' guides have it: a frozen network and a classifier of one's own."""
+    """Feature extraction as in Keras' guides: a frozen network and a new classifier."""
     base = getattr(side, name)(include_top=False, weights=path, input_shape=(96, 96, 3), pooling="avg")
     base.trainable = False
     image = tf.keras.Input((96, 96, 3))
@@ -74,7 +74,7 @@ def test_a_snippet_for_keras_runs_with_the_file_of_keras(application, tmp_path):
 
 
 def assert_same_layer(model, other, role):
-    """Whether a layer that both have has the same weights in both; frozen ones come in another order."""
+    """Asserts that a layer has equal weights in both models; frozen weights may be in another order."""
     values = [{path_of(v).split("/", 1)[1]: v.numpy() for v in layers_by_role(m)[role].weights} for m in (model, other)]
     assert sorted(values[0]) == sorted(values[1])
     for name, value in values[0].items():

@@ -1,4 +1,4 @@
-"""Networks of a few thousand parameters with each kind of block, for every test that needs a real model."""
+"""Networks of a few thousand parameters with each kind of block, for tests that need a real model."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ TINY = ModelSpec(
 SMALL = dataclasses.replace(
     TINY, blocks=(BlockSpec("fused_mbconv", 1, 3, 1, 4, 8, 8), BlockSpec("mbconv", 1, 3, 2, 4, 8, 16, 0.25))
 )
-"""Two blocks, the first with a residual: for what is about training, most of which is tracing the network."""
+"""Two blocks, the first with a residual: for tests of training, whose time is mostly spent on tracing the network."""

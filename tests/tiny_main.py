@@ -1,6 +1,7 @@
-"""The command line, with the tiny network among its models: ``python -m tests.tiny_main --model_name=tiny ...``.
+"""The command line with a tiny network as an additional model: ``python -m tests.tiny_main --model_name=tiny ...``.
 
-The environment variable KILL, such as ``evaluation:SIGTERM``, sends the process that signal at a chosen moment.
+If the environment variable KILL is set, such as to ``evaluation:SIGTERM``, the process gets the signal at the named
+moment.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from effnetv2_keras.architecture import variants
 from tests.tiny import SMALL
 
@@ -41,10 +42,10 @@ def _kill_at(moment: str, number: signal.Signals) -> None:
         die_in(TrainStep, "__call__", "step", 5, after=False)
     elif moment == "border":
         die_in(TrainStep, "__call__", "step", 6, after=True)
-    elif moment == "checkpoint":  # the third: after those of steps 0 and 4, before its files have their names
+    elif moment == "checkpoint":  # the third write, which follows those of steps 0 and 4: before its files are renamed
         die_in(tf.train.Checkpoint, "write", "write", 3, after=True)
     else:
-        die_in(Evaluator, "_step", "evaluation", 1, after=True)  # while it is traced: before the first result
+        die_in(Evaluator, "_step", "evaluation", 1, after=True)  # during tracing, before the first result
 
 
 if __name__ == "__main__":

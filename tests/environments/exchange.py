@@ -1,6 +1,6 @@
-"""Writes a network in every format, or reads what another environment wrote: ``exchange.py write|read FOLDER``.
+"""Writes a network in every format, or reads those of another environment: ``exchange.py write|read FOLDER``.
 
-The last line printed is JSON.
+The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import Callable
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
 # isort: split
 import numpy as np
@@ -47,7 +47,7 @@ def splits() -> Splits:
 
 
 def train(folder: pathlib.Path) -> float:
-    """Trains the run in a folder to its end, or goes on with it; returns the last loss of a training step."""
+    """Trains the run in a folder to its end, or resumes it; returns the last training loss."""
     train_tiny(tiny_config(), folder, splits=splits())
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [row["loss"] for row in rows if row["kind"] == "train"][-1]
@@ -100,7 +100,7 @@ def compare(load: Callable[[], Callable[[np.ndarray], tf.Tensor]], logits: pathl
 
 
 def read(folder: pathlib.Path) -> dict[str, str]:
-    """Of each way to read: ``"yes"``, or the error that says why not."""
+    """Returns the outcome of each way to read: ``"yes"``, the difference, or the error."""
     logits = folder / LOGITS
     ways: dict[str, tuple[Callable[[], float], float]] = {
         "`load_model(\"model.keras\")`": (
@@ -137,7 +137,7 @@ def serve(folder: pathlib.Path) -> Callable[[np.ndarray], tf.Tensor]:
 def _outcome(difference: Callable[[], float], tolerance: float) -> str:
     try:
         found = difference()
-    except Exception as error:  # whatever the reader says is what is wanted
+    except Exception as error:  # any error is a valid outcome
         return f"{type(error).__name__}: {error}"
     return "yes" if found <= tolerance else f"differs by {found:.1e}"
 

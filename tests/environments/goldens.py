@@ -1,4 +1,4 @@
-"""What every environment must compute alike; ``python -m tests.environments.goldens`` writes it anew.
+"""Golden values that every environment must reproduce; ``python -m tests.environments.goldens`` writes them again.
 
 The files were written with TensorFlow 2.15.1, Python 3.11.
 """
@@ -11,7 +11,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
 # isort: split
 import numpy as np
@@ -37,19 +37,19 @@ PLANS = [(name, data) for name in ("efficientnetv2-b0", "efficientnetv2-s") for 
 
 
 def logits(name: str) -> np.ndarray:
-    """Logits of two images, weights by hash, ``[2, classes]``."""
+    """Returns the logits of two images, ``[2, classes]``, with weights from ``fill_by_hash``."""
     model = build_model(NETWORKS[name], num_classes=10)
     fill_by_hash(model)
     return model(np.random.default_rng(0).integers(0, 256, [2, 75, 64, 3]).astype(np.float32)).numpy()
 
 
 def plan(name: str, data: str) -> list[dict[str, Any]]:
-    """The stages of a recipe."""
+    """Returns the stages of a recipe."""
     return [dataclasses.asdict(stage) for stage in hparams.load(data, name).plan(1000)]
 
 
 def photos(folder: pathlib.Path) -> Source:
-    """A hundred JPEG files of 60 x 50 smooth colours."""
+    """Writes a hundred JPEG files of 50 x 60 px with smooth colors, and returns them as a source."""
     numbers, paths = np.random.default_rng(0), []
     for index in range(100):
         blocks = numbers.integers(0, 256, [6, 5, 3], dtype=np.uint8)
@@ -59,7 +59,7 @@ def photos(folder: pathlib.Path) -> Source:
 
 
 def examples(source: Source, name: str) -> dict[str, np.ndarray]:
-    """The first hundred images and labels of a training, strongly augmented."""
+    """Returns the first hundred training images and labels, with strong augmentation."""
     config = hparams.load("demo" if name == "digits" else "imagenet", "efficientnetv2-s")
     data = config.data.model_copy(update={"ra_num_layers": 2})
     stage = config.plan(10)[0]
@@ -73,7 +73,7 @@ def examples(source: Source, name: str) -> dict[str, np.ndarray]:
 
 
 def first_examples(name: str) -> dict[str, np.ndarray]:
-    """Those of the digits, or of ``photos``."""
+    """Returns the first examples of the digits or of ``photos``."""
     with tempfile.TemporaryDirectory() as folder:
         digits = hparams.load("demo", "efficientnetv2-b0").data
         source = open_splits(digits).train if name == "digits" else photos(pathlib.Path(folder))
@@ -81,7 +81,7 @@ def first_examples(name: str) -> dict[str, np.ndarray]:
 
 
 def losses() -> list[float]:
-    """Those of ten steps of a short run in two stages."""
+    """Returns the losses of ten steps of a short run with two stages."""
     config = tiny_config("runtime.log_every=1")
     with tempfile.TemporaryDirectory() as folder:
         train_tiny(config, pathlib.Path(folder) / "run", splits=Splits(array_source(24), array_source(24)))
@@ -90,7 +90,7 @@ def losses() -> list[float]:
 
 
 def write() -> None:
-    """Writes all files."""
+    """Writes all golden files."""
     FOLDER.mkdir(exist_ok=True)
     numbers = {
         "tensorflow": tf.__version__,

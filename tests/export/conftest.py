@@ -15,7 +15,7 @@ from tests.tiny import TINY
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    if IS_KERAS_3:  # which trains no run
+    if IS_KERAS_3:  # training needs Keras 2
         tf.keras.utils.set_random_seed(0)
         model = build_model(TINY, num_classes=len(CLASS_NAMES))
         move_weights(model, np.random.default_rng(0))
@@ -25,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def occupied(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A folder that looks like an earlier export of a SavedModel."""
+    """A folder with the files of an earlier export to SavedModel."""
     saved = tmp_path / "saved"
     (saved / "variables").mkdir(parents=True)
     for name in ("saved_model.pb", "variables/variables.index"):

@@ -1,4 +1,4 @@
-"""What the tests of every export format share."""
+"""Functions that the tests of all export formats share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def rebuilt(trained: Trained, **changes: object) -> Trained:
-    """The same weights under other settings, whose dot is written ``__``."""
+    """Returns a network with the same weights and other settings; ``__`` in a name stands for a dot."""
     config = trained.config.override({name.replace("__", "."): value for name, value in changes.items()})
     model = build_for(config, TINY, len(CLASS_NAMES))
     model.set_weights(trained.model.get_weights())
@@ -30,17 +30,17 @@ def rebuilt(trained: Trained, **changes: object) -> Trained:
 
 
 def ending_in(trained: Trained, change: Callable[[tf.Tensor], tf.Tensor]) -> Trained:
-    """The network followed by ``change``."""
+    """Returns the network followed by the function ``change``."""
     return dataclasses.replace(trained, model=tf.keras.Sequential([trained.model, tf.keras.layers.Lambda(change)]))
 
 
 def block_images(count: int) -> np.ndarray:
-    """Images of the evaluation's size whose logits differ, uint8."""
+    """Returns images of the evaluation size with different logits, uint8 ``[count, 40, 40, 3]``."""
     return np.stack([random_pixels(40, 40, seed=seed) for seed in range(count)])
 
 
 def block_splits(train: int, evaluation: int) -> Splits:
-    """As many images of random blocks, no two alike, all classes in turn."""
+    """Returns splits with these numbers of images: different random blocks, with all classes in turn."""
     images = np.stack([random_pixels(60, 50, seed=seed) for seed in range(train + evaluation)])
     labels = np.arange(len(images)) % len(CLASS_NAMES)
     return Splits(

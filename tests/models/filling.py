@@ -1,4 +1,4 @@
-"""Fills a network with weights of which every one matters, so that a misplaced one changes the answer."""
+"""Fills a network with weights that all affect the output, so that a misplaced weight changes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SALTS = {"kernel": 1, "depthwise_kernel": 1, "gamma": 2, "beta": 3, "bias": 4, "
 
 
 def uniform_hash(count: int, salt: int) -> np.ndarray:
-    """The numbers in [0, 1) behind the golden values of the reference code: a 32-bit mixing hash of 1..count."""
+    """Returns the numbers in [0, 1) of the golden values of the reference code: a 32-bit mixing hash of 1..count."""
     x = np.arange(1, count + 1, dtype=np.uint64) * 2654435761 + salt * 40503 & 0xFFFFFFFF
     for shift, factor in ((15, 2246822519), (13, 3266489917)):
         x = (x ^ (x >> shift)) * factor & 0xFFFFFFFF
@@ -19,14 +19,14 @@ def uniform_hash(count: int, salt: int) -> np.ndarray:
 
 
 def fill_by_hash(model: tf.keras.Model) -> None:
-    """Fills every variable by its kind, as for the golden values."""
+    """Fills every variable with the values of the golden tests, which depend on its kind."""
     for variable in model.variables:
         kind, shape = kind_of(variable), tuple(variable.shape)
         variable.assign(_values(kind, shape, uniform_hash(int(np.prod(shape)), SALTS[kind]).reshape(shape)))
 
 
 def fill_at_random(model: tf.keras.Model, seed: int = 0) -> None:
-    """Fills every variable with values that no other variable shares, BatchNorm statistics included."""
+    """Fills every variable, including BatchNorm statistics, with different random values."""
     numbers = np.random.default_rng(seed)
     for variable in model.variables:
         shape = tuple(variable.shape)

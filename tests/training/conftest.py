@@ -8,7 +8,7 @@ from tests.short_runs import tiny_config, train_tiny
 
 @pytest.fixture(scope="module")
 def image_folder(tmp_path_factory):
-    """24 images to train on and 13 to evaluate on, of three classes."""
+    """24 training and 13 evaluation images of three classes."""
     root = tmp_path_factory.mktemp("images")
     write_classes(root / "train", {"red": 8, "green": 8, "blue": 8})
     write_classes(root / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
@@ -17,7 +17,7 @@ def image_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """The folder of a run on arrays to which nothing happened."""
+    """The folder of an uninterrupted run on arrays."""
     from tests.training.test_loop import array_splits
 
     folder = tmp_path_factory.mktemp("plain") / "run"

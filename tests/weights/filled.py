@@ -1,4 +1,4 @@
-"""Models full of weights of which every one matters, and a way to compare two of them."""
+"""Models with weights that all affect the output, and functions that compare models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tiny import TINY
 
 
 def tiny(seed=None, **settings):
-    """The tiny network with 5 classes, filled at random where there is a seed."""
+    """Returns the tiny network with 5 classes, with random weights if there is a seed."""
     model = build_model(TINY, **{"num_classes": 5, **settings})
     if seed is not None:
         fill_at_random(model, seed)
@@ -21,12 +21,12 @@ def tiny(seed=None, **settings):
 
 
 def named_weights(model):
-    """A copy of all weights, by canonical name."""
+    """Returns a copy of all weights, by canonical name."""
     return {name: value.copy() for name, value in zip(weight_names(model), model.get_weights())}
 
 
 def assert_same_weights(model, other):
-    """Whether all weights of ``model`` are those of ``other``."""
+    """Asserts that ``model`` and ``other`` have the same weights."""
     ours, theirs = named_weights(model), named_weights(other)
     assert sorted(ours) == sorted(theirs)
     for name, value in ours.items():
@@ -34,18 +34,18 @@ def assert_same_weights(model, other):
 
 
 def assert_close(ours, theirs):
-    """Whether two outputs agree to 1e-4 of the largest, and are not all alike."""
+    """Asserts that two outputs differ by at most about 1e-4 of the largest value, and are not constant."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert np.std(theirs) > 1e-4 * np.abs(theirs).max()
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
 def pixels(height, width, channels=3):
-    """Two images of whole numbers 0..255, float32 ``[2, height, width, channels]``."""
+    """Returns two images of integers in 0..255, float32 ``[2, height, width, channels]``."""
     numbers = np.random.default_rng(height).integers(0, 256, [2, height, width, channels])
     return tf.constant(numbers, tf.float32)
 
 
 def write_h5(model, path):
-    """Writes the file ``.h5`` whose weights bear the names of their layers; Keras 3 writes none without the model."""
+    """Writes an ``.h5`` file that groups weights by layer name; Keras 3 only writes such files with the model."""
     (model.save if IS_KERAS_3 else model.save_weights)(path)
