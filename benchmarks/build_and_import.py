@@ -82,7 +82,7 @@ def inference(size: int, batch: int, calls: int) -> dict[str, float]:
     def predictor(package: object) -> Callable[[], object]:
         model = package.EfficientNetV2B0(weights=None, input_shape=(size, size, 3))
         predict = tf.function(lambda images: model(images, training=False))
-        for _ in range(3):  # tracing, then the allocator's warm-up
+        for _ in range(3):  # excludes tracing and the warm-up of the allocator
             predict(images)
         return lambda: predict(images).numpy()
 

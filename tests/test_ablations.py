@@ -30,12 +30,12 @@ def differences(module, folder, **changes):
     return settings, [{key: ours for key, (ours, _) in other.differences(first).items()} for other in others]
 
 
-def test_table_2_changes_the_train_size_alone(tmp_path):
+def test_table_2_changes_only_the_train_size(tmp_path):
     _, (small,) = differences(table_2, tmp_path)
     assert small == {"progressive.image_size.start": 32.0, "progressive.image_size.end": 32.0}
 
 
-def test_table_3_changes_the_network_alone(tmp_path):
+def test_table_3_changes_only_the_network(tmp_path):
     settings, others = differences(table_3, tmp_path)
     # The recipes give every variant the settings of its table, so that the demo's differ by the network only.
     assert [set(other) for other in others] == [{"model.model_name", "model.network"}] * 3
@@ -52,7 +52,7 @@ def test_table_5_crosses_magnitudes_with_sizes(tmp_path):
 
 
 @pytest.mark.parametrize("table", ["10", "11"])
-def test_tables_10_and_11_change_the_network_alone(tmp_path, table):
+def test_tables_10_and_11_change_only_the_network(tmp_path, table):
     _, (other,) = differences(table_10_11, tmp_path, table=table)
     assert set(other) == {"model.model_name", "model.network"}
     paper = arguments_of(tmp_path, table=table, dataset_cfg="imagenet")
@@ -65,12 +65,12 @@ def test_table_10_gives_both_networks_the_stages_of_v2(tmp_path):
     assert other == {"model.model_name": "efficientnetv2-m"}
 
 
-def test_networks_that_are_no_pairs_are_refused(tmp_path):
+def test_an_odd_number_of_networks_is_refused(tmp_path):
     with pytest.raises(UsageError, match="compared in pairs"):
         table_10_11.make_settings(arguments_of(tmp_path, model_names=("efficientnet-b0",)))
 
 
-def test_table_12_compares_all_stages_with_the_last_alone(tmp_path):
+def test_table_12_compares_all_stages_with_only_the_last(tmp_path):
     settings, others = differences(table_12, tmp_path)
     assert others[0] == {"progressive.stages": 4}
     assert settings[1].reference == settings[0].name
@@ -105,7 +105,7 @@ def test_two_networks_for_a_table_of_one_are_refused(tmp_path):
         table_13.make_settings(arguments_of(tmp_path, model_names=("a", "b")))
 
 
-def test_times_are_told_apart():
+def test_figures_separate_tracing_from_steps():
     def row(stage, seconds, speed, traced):
         return {
             "kind": "train",
@@ -129,7 +129,7 @@ def test_times_are_told_apart():
     assert harness.figures_of(rows[:4] + rows[5:], stages, 2)["step_seconds"] == 8.0 - 4.0  # the last is too short
 
 
-def test_ratios_are_taken_seed_by_seed(tmp_path):
+def test_ratios_are_computed_separately_for_each_seed(tmp_path):
     def figures(seconds):
         return {
             "top1": seconds, "seconds": seconds, "step_seconds": seconds / 2, "fastest_seconds": 2.0, "gigapixels": 1.0

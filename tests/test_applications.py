@@ -46,7 +46,7 @@ def parameters(function):
 @pytest.mark.parametrize("name", [*V2, *V1])
 def test_the_signature_begins_with_that_of_keras(name):
     ours, theirs = parameters(getattr(effnetv2_keras, name)), parameters(getattr(tf.keras.applications, name))
-    by_name = {"name"} if IS_KERAS_3 else set()  # which Keras 3 takes by position, too, with another default
+    by_name = {"name"} if IS_KERAS_3 else set()  # Keras 3 also accepts it by position, with another default
     theirs = [p for p in theirs if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name not in by_name]
     assert [(p.name, p.default, p.kind) for p in ours if p.kind is POSITIONAL] == [
         (p.name, p.default, p.kind) for p in theirs

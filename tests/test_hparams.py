@@ -117,7 +117,7 @@ ORIGINAL = {
     "efficientnetv2-b3": ((156, 184, 212, 240), (0,) * 4, 0.0, 0.3, "autoaug", "original_v1", 300),
     "efficientnet-b4": ((304,), (0,), 0.0, 0.4, "autoaug", "original_v1", 380),
 }
-# Table 6 and Algorithm 1 of the paper, for S, M and L; the others as ``base`` has it.
+# Table 6 and Algorithm 1 of the paper, for S, M and L; for the others, the values of ``base``.
 PAPER = {
     "efficientnetv2-s": ((128, 185, 243, 300), (5, 25 / 3, 35 / 3, 15), 0.0, (0.1, 0.5 / 3, 0.7 / 3, 0.3), 384),
     "efficientnetv2-m": ((128, 212, 296, 380), (5, 10, 15, 20), 0.2, (0.1, 0.2, 0.3, 0.4), 480),
@@ -128,7 +128,7 @@ PAPER = {
     "efficientnetv2-b2": ((128, 155, 181, 208), (5, 20 / 3, 25 / 3, 10), 0.0, (0.1, 0.5 / 3, 0.7 / 3, 0.3), 260),
     "efficientnetv2-b3": ((128, 165, 203, 240), (5, 20 / 3, 25 / 3, 10), 0.0, (0.1, 0.5 / 3, 0.7 / 3, 0.3), 300),
 }
-STEPS = 107_336  # 350 epochs of 1,256,144 images, 4096 a step
+STEPS = 107_336  # 350 epochs of 1,256,144 images, 4096 per step
 
 
 @pytest.mark.parametrize("model_name", ORIGINAL)

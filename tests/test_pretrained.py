@@ -81,7 +81,7 @@ def assert_same_layer(model, other, role):
         np.testing.assert_array_equal(value, values[1][name])
 
 
-def test_a_file_serves_with_other_classes_channels_and_ends(application):
+def test_a_file_loads_with_other_classes_channels_and_endings(application):
     name, _, path = application
     build = getattr(effnetv2_keras, name)
     whole = build(weights=path, classifier_activation=None, input_shape=(None, None, 3))

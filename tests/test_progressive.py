@@ -142,7 +142,7 @@ def test_random_sizes_are_drawn_from_the_seed():
     end=st.floats(0, 1000),
     count=st.integers(1, 50),
 )
-def test_ramps_are_monotone_and_end_where_they_say(start, end, count):
+def test_ramps_are_monotone_and_end_at_their_end_value(start, end, count):
     values = [Ramp(start, end).value_at(index, count) for index in range(count)]
     steps = [later - earlier for earlier, later in zip(values, values[1:])]
     assert all(step * (end - start) >= -1e-9 for step in steps)

@@ -37,7 +37,8 @@ MAX_EVAL_SIZE = 480
 MOST_PHI = 20
 """Largest ``phi``: the network becomes 38 times as deep. V1's B7 corresponds to 7."""
 
-_TRAIN_SHARE = 0.8  # "about 20 %" smaller than for inference (V2, section 4.2 and Table 6; V1 in the reference code)
+# Training images are "about 20 %" smaller (V2, section 4.2 and Table 6; V1 in the reference code).
+_TRAIN_SHARE = 0.8
 _SIZE_MULTIPLE = 8
 # Dropout grows by 0.1 from S to M and from M to L (reference code and Table 6). The highest rate in Table 6 is 0.5.
 _MORE_DROPOUT, _MOST_DROPOUT = 0.1, 0.5

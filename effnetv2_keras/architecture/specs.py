@@ -128,7 +128,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if not self.blocks:
-            raise ValueError(f"ModelSpec {self.name!r} has no blocks.")
+            raise ValueError(f"ModelSpec {self.name!r} has no blocks; give at least one.")
         if not (0 < self.width < math.inf and 0 < self.depth < math.inf):
             raise ValueError(f"ModelSpec {self.name!r}: width {self.width} and depth {self.depth} must be positive.")
         for field in ("head_filters", "train_size", "eval_size"):

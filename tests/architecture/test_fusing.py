@@ -26,10 +26,10 @@ def test_fused_stages_change_their_operator_only():
             assert getattr(before, field) == getattr(after, field)
     assert fuse(B4, ()) == B4
     s = variants.get_spec("efficientnetv2-s")
-    assert fuse(s, (1, 2), kernel_size=5).blocks == s.blocks  # which are fused
+    assert fuse(s, (1, 2), kernel_size=5).blocks == s.blocks  # stages 1 and 2 are already fused
 
 
-def test_mistakes_are_told():
+def test_invalid_arguments_are_refused():
     with pytest.raises(UsageError, match="efficientnet-b4 has no stage 8; its stages are 1 to 7"):
         fuse(B4, range(1, 9))
     with pytest.raises(UsageError, match="kernel_size is 4; it must be odd"):

@@ -48,7 +48,7 @@ def test_scalings_are_above_0(value):
 
 
 def test_b0s_table_by_v1s_coefficients_is_that_of_s_m_and_l():
-    """But for what stands here: stages 4 and 6 of S, and stage 4 of M."""
+    """The exceptions are stages 4 and 6 of S, and stage 4 of M."""
     s, m, large = from_base_table()
     published = [variants.get_spec(f"efficientnetv2-{size}") for size in "sml"]
     assert channels(s) == [24, 48, 64, 136, 160, 272]
@@ -82,7 +82,7 @@ def test_v2_s_to_m_and_l():
         )
         last = [dataclasses.replace(stage.blocks[-1], repeats=1, input_filters=1, output_filters=1)
                 for stage in (spec, right)]  # fmt: skip
-        assert last[0] == last[1]  # operator of the stage that is added
+        assert last[0] == last[1]  # operator of the added stage
 
 
 def test_without_late_layers_and_limit_scaling_is_uniform():
@@ -125,7 +125,7 @@ def test_any_network_scales(stages, width, depth, phi, eval_size):
     assert all(count % 8 == 0 for count in channels(small))
     assert all(before <= after for before, after in zip(channels(small), channels(large)))
     assert all(before <= after for before, after in zip(layers(spec), layers(small)))
-    # A fifth more is a layer more once there are over five, which rounding may have made six.
+    # More than five layers get an additional one; rounding may have made six of five.
     assert all(before < after for before, after in zip(layers(small), layers(large)) if before > 6)
     assert len(small.blocks) == (7 if len(chained) == 6 else len(chained))
     kinds = [(stage.kind, stage.kernel_size, stage.expand_ratio, stage.se_ratio) for stage in small.blocks]
@@ -136,14 +136,14 @@ def test_any_network_scales(stages, width, depth, phi, eval_size):
 
 
 def test_layers_are_counted_exactly():
-    """Nine by 2.2 / 1.8 are eleven, though 1.1 / 0.9 of nine in floating point may be more."""
+    """9 * (2.2 / 1.8) is 11, although the floating-point result may be larger."""
     nine = dataclasses.replace(S, blocks=(dataclasses.replace(S.blocks[0], repeats=9),))
     for depth in (2.2 / 1.8, 1.1 / 0.9, 1.2222222222222225):
         assert layers(scale(nine, Scaling(1, depth, 1), name="eleven")) == [11]
 
 
 def test_no_stage_loses_layers_to_rounding():
-    """25 by 2.2 are 56 in a network of that depth, as 55.00000000000001 is rounded up."""
+    """25 * 2.2 gives 56 layers, because 55.00000000000001 is rounded up."""
     deep = dataclasses.replace(S, blocks=(dataclasses.replace(S.blocks[0], repeats=25),), depth=2.2)
     assert layers(scale(deep, compound(0), name="same")) == layers(deep) == [56]
     assert layers(scale(deep, Scaling(1, 0.5, 1), name="half")) == [28]
@@ -202,7 +202,7 @@ def test_files_of_a_family_train_and_are_not_overwritten(tmp_path):
     assert (spec := variants.get_spec(str(path))) == family(S, (1, 2))[0]
     stages = hparams.base.get_base(str(path)).plan(100)
     assert (stages[-1].image_size, stages[-1].dropout_rate) == (spec.train_size, spec.dropout_rate)
-    assert write_family("efficientnetv2-s", ["2", "1", "1"], folder) == output  # the same content may be there
+    assert write_family("efficientnetv2-s", ["2", "1", "1"], folder) == output  # files with the same content are allowed
     assert write_family(str(path), ["1"], folder).endswith("efficientnetv2-s-phi1-phi1.json")
     path.write_text("mine")
     (folder / "efficientnetv2-s-phi2.json").unlink()

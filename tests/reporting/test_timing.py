@@ -11,7 +11,7 @@ from effnetv2_keras.reporting.timing import StepClock, memory_mb
 
 
 class Time:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     now = 100.0
 
@@ -30,17 +30,17 @@ def test_time_is_split_into_tracing_waiting_and_steps():
             time.now += work
 
     step(5, 30, first=True)
-    assert clock.row().items() >= {"compile_seconds": 30.0, "input_wait": 0.0}.items()  # nothing but the first step
+    assert clock.row().items() >= {"compile_seconds": 30.0, "input_wait": 0.0}.items()  # there is only the first step
     step(5, 30, first=True)
     step(1, 2)
     step(2, 5)
     assert clock.row().items() >= {"compile_seconds": 30.0, "input_wait": 0.3}.items()
     step(1, 0)
-    time.now += 3  # a device that works on after its step was handed over
+    time.now += 3  # the device is still busy after the step was submitted
     assert clock.row().items() >= {"compile_seconds": 0.0, "input_wait": 0.25}.items()
 
 
-def test_memory_is_that_of_the_process_where_devices_do_not_tell():
+def test_memory_is_that_of_the_process_if_devices_do_not_report_it():
     resident = psutil.Process().memory_info().rss / 2**20
     assert memory_mb(["/job:localhost/replica:0/task:0/device:CPU:0"]) == pytest.approx(resident, rel=0.2)
 
@@ -61,7 +61,7 @@ def test_an_input_bound_run_says_so(share, shown):
     assert ("input-bound (43 % of the time waiting for images)" in output.getvalue()) == shown
 
 
-def test_ema_gap_is_of_the_headline_figure():
+def test_ema_gap_is_of_the_primary_metric():
     assert ema_gap({"top1": 0.5, "top1_ema": 0.75}) == {"ema_gap": 0.25}
     assert ema_gap({"top1": 0.5, "top1_ema": 0.75, "map": 0.5, "map_ema": 0.25}) == {"ema_gap": -0.25}
     assert ema_gap({"top1": 0.5}) == {}

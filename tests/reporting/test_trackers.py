@@ -32,7 +32,7 @@ def follow(name, folder, rows, **changes):
             followers.log(row)
 
 
-def test_a_run_is_tracked_by_mlflow_and_goes_on_as_the_same(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_id_in_mlflow(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="pip install -r requirements-mlflow.txt")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri((tmp_path / "tracking").as_uri())
@@ -59,14 +59,14 @@ def interrupted(folder):
     follow("mlflow", folder, rows())
 
 
-def test_a_run_goes_on_as_the_same_in_wandb(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_id_in_wandb(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="pip install -r requirements-wandb.txt")
     monkeypatch.setenv("WANDB_MODE", "offline")
     folder = RunFolder(tmp_path)
     (folder / "trackers.json").write_text('{"wandb": "known123"}')
     follow("wandb", folder, ROWS)
     assert json.loads((folder / "trackers.json").read_text()) == {"wandb": "known123"}
-    wandb.teardown()  # its process writes the end of the files
+    wandb.teardown()  # ends its process, which writes the end of the files
     (path,) = (folder / "wandb").glob("offline-run-*-known123/run-known123.wandb")
     written = path.read_bytes()
     assert not [word for word in (b"train/loss", b"eval/top1", b"train.epochs") if word not in written]
@@ -101,7 +101,7 @@ def test_a_missing_library_is_named_with_the_command(monkeypatch, name):
         check_libraries([name])
 
 
-def test_every_tracker_can_be_chosen_and_no_other():
+def test_only_known_trackers_are_accepted():
     chosen = Config().override(parse_overrides("runtime.trackers=wandb|mlflow")).runtime.trackers
     assert set(chosen) == set(TRACKERS)
     assert Config.from_yaml(Config().override({"runtime.trackers": "mlflow"}).to_yaml()).runtime.trackers == ("mlflow",)
@@ -109,7 +109,7 @@ def test_every_tracker_can_be_chosen_and_no_other():
         Config().override({"runtime.trackers": "tensorbored"})
 
 
-def test_a_tracker_that_fails_costs_the_run_nothing(tmp_path, monkeypatch, caplog):
+def test_a_failing_tracker_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
     told = []
 
     class Failing(Tracker):

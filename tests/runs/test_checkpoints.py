@@ -79,7 +79,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize(("damage", "suffix"), DAMAGES)
-def test_the_one_before_a_damaged_checkpoint_is_taken(saved, state, caplog, damage, suffix):
+def test_the_newest_intact_checkpoint_is_restored(saved, state, caplog, damage, suffix):
     damage(saved / f"ckpt-10{suffix}")
     damage(saved / f"ckpt-8{suffix}")
     before = {path.name: path.stat().st_size for path in saved.iterdir()}
@@ -142,7 +142,7 @@ def test_the_lamb_of_addons_and_our_own_are_not_mistaken_for_each_other(policy, 
         Checkpoints(make_state(**changes), RunFolder(tmp_path), keep=1).restore_latest()
 
 
-def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(saved, state, monkeypatch):
+def test_a_checkpoint_without_read_permission_is_not_treated_as_damaged(saved, state, monkeypatch):
     def refuse(_):
         raise tf.errors.OpError(None, None, "ckpt-10.data; Permission denied", 7)
 
@@ -165,7 +165,7 @@ def test_leftovers_of_a_killed_write_are_removed(saved, state):
     assert names(saved) == before
 
 
-def test_only_a_standing_checkpoint_replaces_older_ones(saved, state, monkeypatch):
+def test_older_checkpoints_are_kept_until_a_write_is_complete(saved, state, monkeypatch):
     """The rename of each file in turn fails."""
     checkpoints = Checkpoints(state, RunFolder(saved.parent), keep=1)
     advance(state, 12)
@@ -189,7 +189,7 @@ def test_only_a_standing_checkpoint_replaces_older_ones(saved, state, monkeypatc
     assert names(saved) == ["checkpoint", f"ckpt-12{DATA}", "ckpt-12.index"]
 
 
-def test_best_checkpoint_is_kept_by_its_figure(tmp_path, state):
+def test_the_best_checkpoint_is_kept_by_its_metric(tmp_path, state):
     checkpoints = Checkpoints(state, RunFolder(tmp_path), keep=2)
     for step, value, better in [(1, 0.5, True), (2, 0.4, False), (3, 0.5, False), (4, 0.6, True), (5, 0.1, False)]:
         state.step.assign(step)
@@ -209,7 +209,7 @@ def test_best_checkpoint_is_kept_by_its_figure(tmp_path, state):
 @pytest.mark.parametrize(
     ("damage", "name"), [(truncate, f"ckpt-6{DATA}"), (remove, "ckpt-6.index"), (garble, "best.json")]
 )
-def test_a_lost_best_is_followed_by_the_next(saved, state, caplog, damage, name):
+def test_the_next_evaluation_replaces_a_damaged_best(saved, state, caplog, damage, name):
     damage(saved.parent / "best" / name)
     checkpoints = Checkpoints(state, RunFolder(saved.parent), keep=9)
     checkpoints.restore_latest()
@@ -220,7 +220,7 @@ def test_a_lost_best_is_followed_by_the_next(saved, state, caplog, damage, name)
     assert tf.train.latest_checkpoint(str(saved.parent / "best")).endswith("ckpt-12")
 
 
-def test_others_than_the_chief_decide_alike_and_write_nothing(tmp_path, state, monkeypatch):
+def test_other_workers_decide_like_the_chief_and_write_nothing(tmp_path, state, monkeypatch):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     writes = collections.Counter()
@@ -241,7 +241,7 @@ def test_others_than_the_chief_decide_alike_and_write_nothing(tmp_path, state, m
     assert names(tmp_path / "run" / "checkpoints") == before
 
 
-def test_room_for_all_checkpoints_is_asked_for_beforehand(saved, state, monkeypatch):
+def test_space_for_all_checkpoints_is_checked_beforehand(saved, state, monkeypatch):
     usage = collections.namedtuple("usage", "free")
     new, old = (Checkpoints(state, RunFolder(path), keep=5) for path in (saved.parent / "new", saved.parent))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_500_000))

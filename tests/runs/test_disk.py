@@ -32,7 +32,7 @@ def runs(tmp_path_factory):
     return root
 
 
-def test_a_run_goes_on_before_the_damage(runs, tmp_path, caplog):
+def test_a_run_resumes_from_the_newest_intact_checkpoint(runs, tmp_path, caplog):
     """Loading the best network reports the damage; the resumed run gives the same result."""
     run = tmp_path / "run"
     shutil.copytree(runs / "crashed", run)
@@ -76,7 +76,7 @@ def test_a_run_killed_before_its_second_save_keeps_its_best(runs, tmp_path, monk
     assert json.loads((run / "best" / "best.json").read_text())["step"] == 12
 
 
-def test_a_run_killed_between_two_renames_goes_on(runs, tmp_path):
+def test_a_run_killed_between_two_renames_resumes(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs / "crashed", run)
     shutil.rmtree(run / "best")
@@ -101,7 +101,7 @@ train_arrays(folder)
     assert not [name for name in (*names(run), *names(run / "checkpoints")) if name.startswith(".")]
 
 
-def test_a_run_on_a_full_disk_goes_on_when_there_is_room(runs, tmp_path):
+def test_a_run_on_a_full_disk_resumes_when_there_is_space(runs, tmp_path):
     script = """
 from effnetv2_keras.runs.disk import NoRoomError
 from effnetv2_keras.training.steps import TrainStep

@@ -97,7 +97,7 @@ attempt(lambda: RunFolder(folder / "new").lock().__enter__())
     ]
 
 
-def test_a_folder_without_the_right_to_write_is_refused(tmp_path, monkeypatch):
+def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -119,7 +119,7 @@ def test_write_atomically_leaves_nothing_behind(tmp_path, monkeypatch):
     assert (tmp_path / "note").read_text() == "new"
 
 
-def test_a_full_disk_cuts_no_row_of_the_metrics(tmp_path):
+def test_a_full_disk_leaves_no_partial_row_in_the_metrics(tmp_path):
     script = """
 from effnetv2_keras.runs.disk import NoRoomError
 from effnetv2_keras.runs.run_folder import RunFolder
@@ -150,7 +150,7 @@ print([row["step"] for row in RunFolder(folder).metrics()])
     assert steps == str([*range(1, 12)])
 
 
-def test_room_is_looked_up_where_the_folder_will_be(tmp_path):
+def test_free_space_is_that_of_the_nearest_existing_folder(tmp_path):
     assert disk.free_bytes(tmp_path / "not" / "yet") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 

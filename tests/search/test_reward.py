@@ -47,6 +47,6 @@ def test_excess_is_a_share_of_each_limit():
     ("limit", "value", "unit"),
     [("max_parameters", 0.01, "million parameters"), ("max_macs", 0.0001, "billion multiply-adds")],
 )
-def test_a_limit_that_no_network_keeps_is_refused_before_the_search(limit, value, unit):
+def test_a_limit_below_the_smallest_network_is_refused(limit, value, unit):
     with pytest.raises(UsageError, match=rf"search.{limit} is {value} {unit}, but the smallest network .* has [\d.]+"):
         budget_for(**{limit: value})

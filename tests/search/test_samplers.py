@@ -44,13 +44,13 @@ def by_chance():
 
 
 @pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"random"}))
-def test_what_learns_beats_chance_at_equal_trials(sampler, by_chance):
+def test_learning_samplers_beat_random_sampling_at_equal_trials(sampler, by_chance):
     learnt = [best_reward(sampler, seed) for seed in SEEDS]
     assert sum(own > other for own, other in zip(learnt, by_chance)) >= 7
     assert statistics.mean(learnt) > statistics.mean(by_chance) + 0.01
 
 
-def test_chance_does_not_draw_the_same_in_another_search(by_chance):
+def test_random_sampling_depends_on_the_seed(by_chance):
     assert len(set(by_chance)) > 5
     assert best_reward("random", SEEDS[3]) == by_chance[3]
 
@@ -60,7 +60,7 @@ def finished(number, value, state=optuna.trial.TrialState.COMPLETE, **params):
     return optuna.trial.create_trial(params=params, distributions=distributions, value=value, state=state)
 
 
-def test_the_policy_leans_to_what_was_rewarded_and_away_from_what_failed():
+def test_the_policy_prefers_rewarded_choices_and_avoids_failed_ones():
     sampler, choices = ReinforceSampler([0]), {"x": ("a", "b"), "y": ("a", "b")}
     assert sampler.policy(choices, [])["x"] == pytest.approx([0.5, 0.5])
     rewarded = [
@@ -81,7 +81,7 @@ def test_the_policy_leans_to_what_was_rewarded_and_away_from_what_failed():
         assert np.min(shares) >= 0.025
 
 
-def test_an_interruption_is_no_failure():
+def test_an_interruption_does_not_count_as_a_failure():
     sampler, choices = ReinforceSampler([0]), {"x": ("a", "b"), "y": ("a", "b")}
     trials = [finished(number, 0.5 + 0.1 * (number % 3), x="ab"[number % 2], y="a") for number in range(12)]
     for number, trial in enumerate(trials):

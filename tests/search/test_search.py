@@ -108,7 +108,7 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-def test_a_trial_that_dies_is_noted_and_the_search_goes_on(done):
+def test_a_failed_trial_is_recorded_and_the_search_continues(done):
     folder, _, first, printed = done
     failed, complete = rows_of(folder)
     assert failed["network"] == first
@@ -120,7 +120,7 @@ def test_a_trial_that_dies_is_noted_and_the_search_goes_on(done):
     assert "1 of 2 trials have a result." in printed
 
 
-def test_the_results_are_for_people_and_for_training(done):
+def test_the_result_files_can_be_read_and_trained(done):
     folder, config, _, _ = done
     (complete,) = [row for row in rows_of(folder) if not row["ending"]]
     best = variants.get_spec(str(folder / "best.json"))
@@ -178,7 +178,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, backbone, images):
         ({"data.data_dir": "/nowhere"}, UsageError, "/nowhere"),
     ],
 )
-def test_what_cannot_work_leaves_no_folder(tmp_path, backbone, images, changes, error, message):
+def test_an_impossible_search_leaves_no_folder(tmp_path, backbone, images, changes, error, message):
     with pytest.raises(error, match=message):
         search(config_for(backbone, images, **changes), str(tmp_path / "new"), console=QUIET)
     assert not (tmp_path / "new").exists()
@@ -198,7 +198,7 @@ def test_a_search_whose_trials_all_fail_ends(tmp_path, backbone, images, monkeyp
     assert len(rows_of(tmp_path / "search")) == 10
 
 
-def test_limits_that_hardly_any_network_keeps_are_told(tmp_path, images, monkeypatch):
+def test_limits_that_exclude_almost_all_networks_are_reported(tmp_path, images, monkeypatch):
     monkeypatch.setattr(study_lib, "_MOST_DRAWS", 10)
     config = load("folder", "efficientnetv2-b0").override(settings(images, **{"search.max_parameters": 0.85}))
     with pytest.raises(UsageError, match="No network within the limits was found"):
@@ -307,7 +307,7 @@ def test_kills_cost_a_trial_at_most_and_processes_share_the_rest(tmp_path, backb
     assert any("was interrupted; its network is tried again" in text for text in printed)
     processes = {row["process"].rsplit(":", 1)[1] for row in rows}
     assert {str(one.pid) for one in both} <= processes
-    # Whoever ended last showed the trials of all.
+    # The process that ended last shows the trials of all processes.
     assert any(all(row["network"] in text and row["process"] in text for row in rows) for text in printed)
 
 
@@ -332,7 +332,7 @@ def test_ctrl_c_saves_the_trial_at_hand(tmp_path, backbone, images):
     assert 0 < steps < evaluated[-1]
 
 
-def test_reasons_are_for_people(tmp_path):
+def test_failed_trials_have_readable_reasons(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("Traceback\n  line\nValueError: no\n\n")
     with pytest.raises(TrialFailed, match=r"^ValueError: no \(exit status 1; see .*log.txt\)$"):
