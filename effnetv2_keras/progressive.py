@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from effnetv2_keras.errors import UsageError
 
@@ -40,39 +40,67 @@ class Ramp:
         """Value at a position from 0, the start, to 1, the end."""
         return self.start + (self.end - self.start) * position
 
-    def value_at(self, index: int, count: int) -> float:
-        """Value in stage ``index`` of ``count``: ``start + (end - start) * index / (count - 1)``.
 
-        With one stage it is ``end``: training at a fixed size uses the final settings.
-        """
-        if not 0 <= index < count:
-            raise UsageError(f"Stage {index} is not one of {count} stages (0 to {count - 1}).")
-        return self.at(index / (count - 1) if count > 1 else 1.0)
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What a quantity is that changes from stage to stage.
+
+    Attributes:
+        description: what it is, with its unit.
+        default: its ramp where a configuration names no other.
+        heading: its short name in tables and plots.
+        low: smallest value allowed.
+        high: largest value allowed.
+        digits: significant digits in tables.
+    """
+
+    description: str
+    default: Ramp
+    heading: str
+    low: float = 0.0
+    high: float = math.inf
+    digits: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of the plan.
 
+    A field annotated with a ``Quantity`` changes from stage to stage. The annotation is all that the planner, the
+    configuration, the tables and the plots need; whatever depends on the quantity reads ``stage.NAME``.
+
     Attributes:
-        index: 0 for the first.
-        first_step: global step at which it begins.
-        end_step: global step at which the next begins; ``range(first_step, end_step)`` are its steps.
+        index: number of the stage, from 0.
+        first_step: global step at which the stage begins.
+        end_step: global step at which the next stage begins; ``range(first_step, end_step)`` are the stage's steps.
         image_size: side of the square training images, pixels.
         randaug_magnitude: RandAugment magnitude on the scale 0..30; 0 turns RandAugment off.
-        mixup_alpha: Beta parameter of mixup; 0 turns it off.
-        cutmix_alpha: Beta parameter of CutMix; 0 turns it off.
-        dropout_rate: dropout before the classifier, in [0, 1).
+        mixup_alpha: Beta parameter of mixup; 0 turns mixup off.
+        cutmix_alpha: Beta parameter of CutMix; 0 turns CutMix off.
+        dropout_rate: dropout rate before the classifier, in [0, 1).
     """
 
     index: int
     first_step: int
     end_step: int
-    image_size: int
-    randaug_magnitude: float
-    mixup_alpha: float
-    cutmix_alpha: float
-    dropout_rate: float
+    image_size: Annotated[
+        int, Quantity("side of the training images, pixels", Ramp(128, 224), heading="size px", low=1, digits=9)
+    ]
+    randaug_magnitude: Annotated[
+        float,
+        Quantity(
+            "RandAugment magnitude, for augment=randaug and ra_aa; 0 turns RandAugment off",
+            Ramp(5, 15),
+            heading="RandAugment",
+            high=30,
+            digits=4,
+        ),
+    ]
+    mixup_alpha: Annotated[float, Quantity("mixup Beta parameter; 0 turns mixup off", Ramp(0, 0), heading="mixup")]
+    cutmix_alpha: Annotated[float, Quantity("CutMix Beta parameter; 0 turns CutMix off", Ramp(0, 0), heading="CutMix")]
+    dropout_rate: Annotated[
+        float, Quantity("dropout rate before the classifier", Ramp(0.1, 0.3), heading="dropout", high=0.999)
+    ]
 
     @property
     def num_steps(self) -> int:
@@ -80,28 +108,41 @@ class Stage:
         return self.end_step - self.first_step
 
 
-@dataclasses.dataclass(frozen=True)
-class Ramps:
-    """The quantities that change from stage to stage; units as in ``Stage``."""
+QUANTITIES: dict[str, Quantity] = {
+    name: note
+    for name, hint in get_type_hints(Stage, include_extras=True).items()
+    for note in getattr(hint, "__metadata__", ())
+}
+"""Every quantity that changes from stage to stage, by the name of its field in ``Stage``."""
 
-    image_size: Ramp
-    randaug_magnitude: Ramp
-    mixup_alpha: Ramp
-    cutmix_alpha: Ramp
-    dropout_rate: Ramp
 
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("image_size", 1, math.inf),
-            ("randaug_magnitude", 0, 30),
-            ("mixup_alpha", 0, math.inf),
-            ("cutmix_alpha", 0, math.inf),
-            ("dropout_rate", 0, 0.999),
-        ):
-            ramp: Ramp = getattr(self, name)
-            for value in (ramp.start, ramp.end):
-                if not low <= value <= high:
-                    raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low}, {high}].")
+class Ramps(Mapping[str, Ramp]):
+    """A ramp for each of ``QUANTITIES``: ``Ramps(image_size=Ramp(128, 300), dropout_rate=Ramp(0.1, 0.3), ...)``.
+
+    Args:
+        **ramps: by the name of the quantity; all of them are needed. Units are those of ``Stage``.
+
+    Raises:
+        UsageError: if a quantity is missing or unknown, or a ramp leaves its quantity's range.
+    """
+
+    def __init__(self, **ramps: Ramp) -> None:
+        if ramps.keys() != QUANTITIES.keys():
+            raise UsageError(f"Ramps got {', '.join(ramps) or 'nothing'}; it needs exactly {', '.join(QUANTITIES)}.")
+        for name, ramp in ramps.items():
+            low, high = QUANTITIES[name].low, QUANTITIES[name].high
+            if not (low <= ramp.start <= high and low <= ramp.end <= high):
+                raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low:g}, {high:g}].")
+        self._ramps = ramps
+
+    def __getitem__(self, name: str) -> Ramp:
+        return self._ramps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ramps)
+
+    def __len__(self) -> int:
+        return len(self._ramps)
 
 
 def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
@@ -114,7 +155,7 @@ def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
     return [index / (count - 1) for index in range(count)]
 
 
-def _original_size(ramp: Ramp, index: int, count: int) -> float:
+def _reference_size(ramp: Ramp, index: int, count: int) -> float:
     """Reference code (``main.py``): the size grows by ``(index + 1) / count``, so no stage is at ``start``."""
     return math.floor(ramp.start + (ramp.end - ramp.start) * (index + 1) / count)
 
@@ -172,18 +213,13 @@ def plan_stages(
     _check(num_stages, total_steps, schedule, order, size_multiple)
 
     def stage(index: int, position: float) -> Stage:
-        original = schedule == "original"
-        size = _original_size(ramps.image_size, index, num_stages) if original else ramps.image_size.at(position)
-        return Stage(
-            index=index,
-            first_step=index * total_steps // num_stages,
-            end_step=(index + 1) * total_steps // num_stages,
-            image_size=max(size_multiple, math.floor(size / size_multiple + 0.5) * size_multiple),
-            randaug_magnitude=ramps.randaug_magnitude.at(position),
-            mixup_alpha=ramps.mixup_alpha.at(position),
-            cutmix_alpha=ramps.cutmix_alpha.at(position),
-            dropout_rate=ramps.dropout_rate.at(position),
-        )
+        values: dict[str, Any] = {name: ramp.at(position) for name, ramp in ramps.items()}
+        if schedule == "original":
+            values["image_size"] = _reference_size(ramps["image_size"], index, num_stages)
+        multiples = math.floor(values["image_size"] / size_multiple + 0.5)
+        values["image_size"] = max(size_multiple, multiples * size_multiple)
+        first_step, end_step = (number * total_steps // num_stages for number in (index, index + 1))
+        return Stage(index=index, first_step=first_step, end_step=end_step, **values)
 
     return tuple(stage(*place) for place in enumerate(_positions(num_stages, order, seed)))
 

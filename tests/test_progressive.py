@@ -92,7 +92,7 @@ def test_rising_stages_are_read_at_evenly_spaced_places(num_stages, extra, sched
         size = start + grown if schedule == "paper" else math.floor(start + grown)
         assert stage.image_size == max(1, math.floor(size + 0.5))
         for name in ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate"):
-            ramp = getattr(ramps, name)
+            ramp = ramps[name]
             assert getattr(stage, name) == ramp.start + (ramp.end - ramp.start) * share
 
 
@@ -143,7 +143,8 @@ def test_random_sizes_are_drawn_from_the_seed():
     count=st.integers(1, 50),
 )
 def test_ramps_are_monotone_and_end_where_they_say(start, end, count):
-    values = [Ramp(start, end).value_at(index, count) for index in range(count)]
+    ramps = make_ramps(mixup_alpha=Ramp(start, end))
+    values = [stage.mixup_alpha for stage in plan_stages(ramps, num_stages=count, total_steps=count)]
     steps = [later - earlier for earlier, later in zip(values, values[1:])]
     assert all(step * (end - start) >= -1e-9 for step in steps)
     assert values[-1] == pytest.approx(end)

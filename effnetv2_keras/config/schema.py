@@ -84,6 +84,15 @@ class Config(Section):
         """Side of the evaluation images, pixels."""
         return self.eval.isize or self.spec.eval_size
 
+    @property
+    def input_normalization(self) -> specs.Normalization | None:
+        """The normalisation that the input pipeline applies; None where the network normalises its input itself."""
+        return None if self.model.include_preprocessing else self.spec.normalization
+
+    def with_network(self, spec: specs.ModelSpec) -> Config:
+        """Returns a copy whose network is ``spec``, stored in the configuration as JSON."""
+        return self.override({"model.model_name": spec.name, "model.network": spec.to_json()})
+
     def total_steps(self, num_train: int) -> int:
         """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least ``min_steps`` and 1.
 

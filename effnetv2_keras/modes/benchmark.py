@@ -24,7 +24,6 @@ import rich.console
 import rich.table
 import tensorflow as tf
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
@@ -80,11 +79,10 @@ class Benchmark:
     rows: tuple[Row, ...]
 
 
-def fresh(config: Config, *, num_classes: int = 1000, spec: specs.AnySpec | None = None) -> Trained:
+def fresh(config: Config, *, num_classes: int = 1000) -> Trained:
     """A network as ``config`` describes it that nobody has trained; it takes as long as a trained one."""
-    spec = spec or config.spec
     names = tuple(str(label) for label in range(num_classes))
-    return Trained(build_for(config, spec, num_classes), config, names, step=0, spec=spec)
+    return Trained(build_for(config, num_classes), config, names, step=0)
 
 
 def benchmark(

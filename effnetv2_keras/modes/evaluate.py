@@ -71,7 +71,6 @@ def load_run(
     *,
     which: Which = "best",
     changes: Mapping[str, Any] | None = None,
-    spec: specs.AnySpec | None = None,
 ) -> Subject:
     """Loads raw and averaged weights of a run.
 
@@ -81,7 +80,6 @@ def load_run(
         which: the best checkpoint or the latest.
         changes: dotted settings to change for this evaluation, under ``data``, ``eval`` and ``precision``:
             ``{"data.eval_split": "test", "eval.isize": 256}``.
-        spec: a network other than the one that the configuration names.
 
     Raises:
         ConfigError: for other changes.
@@ -94,13 +92,14 @@ def load_run(
             "belong to the trained network."
         )
     with strategy.scope():
-        trained = load_trained(model_dir, which=which, use_ema=False, spec=spec)
+        trained = load_trained(model_dir, which=which, use_ema=False)
         models = {"": trained.model}
         if trained.config.train.ema_decay:
-            models["_ema"] = load_trained(model_dir, which=which, use_ema=True, spec=spec).model
+            models["_ema"] = load_trained(model_dir, which=which, use_ema=True).model
     config = trained.config.override(changes or {})
-    normalization = None if config.model.include_preprocessing else trained.spec.normalization
-    return Subject(model_dir, models, config, normalization, config.eval_size, trained.class_names, trained.step)
+    return Subject(
+        model_dir, models, config, config.input_normalization, config.eval_size, trained.class_names, trained.step
+    )
 
 
 def is_export(path: str | os.PathLike[str]) -> bool:
@@ -155,14 +154,13 @@ def load_file(config: Config, strategy: tf.distribute.Strategy, *, num_classes: 
             "--model_name=NAME --hparam_str=train.ft_init_ckpt=PATH."
         )
     with strategy.scope():
-        model = build_for(config, config.spec, num_classes)
+        model = build_for(config, num_classes)
         report = load_weights(model, path, prefer_ema=config.train.ft_init_ema)
     if report.missing or report.mismatched:
         raise ConfigError(
             f"The data has {num_classes} classes, and {report.source} has no classifier for them: {report.describe()}"
         )
-    normalization = None if config.model.include_preprocessing else config.spec.normalization
-    return Subject(report.source, {"": model}, config, normalization, config.eval_size)
+    return Subject(report.source, {"": model}, config, config.input_normalization, config.eval_size)
 
 
 def evaluate(

@@ -65,7 +65,7 @@ def _figures(config: Config, num_classes: int) -> tuple[profile.ParameterCount, 
     """Parameters, multiply-adds, and what else is to be said of the network, on a line of its own."""
     spec = config.spec
     if isinstance(spec, specs.KerasSpec):
-        model = build_for(config, spec, num_classes)
+        model = build_for(config, num_classes)
         return figures.count_parameters(model), _macs_of(model), _note(model)
     macs = functools.partial(profile.count_macs, spec, num_classes=num_classes)
     return profile.count_parameters(spec, num_classes=num_classes), lambda size: macs(image_size=size), ""
@@ -173,7 +173,7 @@ def print_summary(config: Config, console: rich.console.Console) -> None:
 
 
 def _print_keras_summary(config: Config, spec: specs.KerasSpec, console: rich.console.Console) -> None:
-    model = build_for(config, spec, 1000)
+    model = build_for(config, 1000)
     layers, numbers = collections.Counter[str](), collections.Counter[str]()
     for layer in leaf_layers(model):
         layers[type(layer).__name__] += 1

@@ -257,14 +257,17 @@ class Trained:
         config: of its run.
         class_names: in label order.
         step: at which it was saved.
-        spec: of the network.
     """
 
     model: tf.keras.Model
     config: Config
     class_names: tuple[str, ...]
     step: int
-    spec: specs.AnySpec
+
+    @property
+    def spec(self) -> specs.AnySpec:
+        """The network that the configuration describes."""
+        return self.config.spec
 
 
 def load_trained(
@@ -272,7 +275,6 @@ def load_trained(
     *,
     which: Which = "best",
     use_ema: bool = True,
-    spec: specs.AnySpec | None = None,
 ) -> Trained:
     """Loads the network of a run.
 
@@ -280,7 +282,6 @@ def load_trained(
         model_dir: the run's folder.
         which: the checkpoint with the best evaluation, or the latest. Without any evaluation so far, the latest.
         use_ema: take the moving average of the weights, where the run keeps one.
-        spec: a network other than the one that the configuration names.
 
     Raises:
         RunFolderError: if there is no run, or it has no checkpoint yet, or the best one is damaged, or all are.
@@ -288,8 +289,7 @@ def load_trained(
     folder = RunFolder(model_dir)
     config, class_names = folder.config(), folder.class_names()
     path = _path_of(folder, which)
-    spec = spec or config.spec
-    model = build_for(config, spec, len(class_names))
+    model = build_for(config, len(class_names))
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     role = "ema_model" if use_ema and config.train.ema_decay else "model"
     if IS_KERAS_3:  # which tracks the parts of a model under other names
@@ -298,7 +298,7 @@ def load_trained(
     else:
         status = tf.train.Checkpoint(**{role: model, "step": step}).restore(path)
     status.assert_existing_objects_matched().expect_partial()
-    return Trained(model, config, class_names, int(step.numpy()), spec)
+    return Trained(model, config, class_names, int(step.numpy()))
 
 
 def _path_of(folder: RunFolder, which: Which) -> str:

@@ -19,8 +19,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         tf.keras.utils.set_random_seed(0)
         model = build_model(TINY, num_classes=len(CLASS_NAMES))
         move_weights(model, np.random.default_rng(0))
-        return Trained(model, run_config(), CLASS_NAMES, 10, TINY)
-    return load_trained(make_run(tmp_path_factory.mktemp("run")), spec=TINY)
+        return Trained(model, run_config(), CLASS_NAMES, 10)
+    return load_trained(make_run(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture

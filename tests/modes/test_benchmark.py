@@ -21,7 +21,7 @@ from tests.tiny import TINY
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    return benchmark.fresh(Config().override({"eval.isize": 40}), num_classes=7, spec=TINY)
+    return benchmark.fresh(Config().override({"eval.isize": 40}).with_network(TINY), num_classes=7)
 
 
 def test_measures_each_format_at_each_batch_size_in_its_own_process(trained: Trained):

@@ -27,7 +27,7 @@ DATA = ".data-00000-of-00001"
 
 def make_state(num_classes=3, **changes):
     config, strategy = tiny_config().override(changes), make_strategy("cpu")
-    return create_state(config, strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12, spec=TINY)
+    return create_state(config.with_network(TINY), strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_room_for_all_checkpoints_is_asked_for_beforehand(saved, state, monkeypa
 
 def test_load_trained_takes_raw_or_averaged_weights(tmp_path):
     folder = make_run(tmp_path / "run")
-    raw, average = (load_trained(folder, spec=TINY, use_ema=use) for use in (False, True))
+    raw, average = (load_trained(folder, use_ema=use) for use in (False, True))
     assert raw.class_names == average.class_names
     differing = [
         not np.array_equal(one.numpy(), two.numpy()) for one, two in zip(raw.model.weights, average.model.weights)
