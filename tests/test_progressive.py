@@ -1,12 +1,19 @@
 import math
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import effnetv2_keras
 import hparams.base
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Ramp, Ramps, plan_stages, remaining
+
+PACKAGE = pathlib.Path(effnetv2_keras.__file__).parent
 
 
 def make_ramps(**changes):
@@ -206,3 +213,31 @@ def test_remaining_refuses_a_step_outside_the_plan():
     stages = plan_stages(make_ramps(), num_stages=2, total_steps=10)
     with pytest.raises(UsageError, match="Step 11 lies outside the plan, which has 10 steps"):
         list(remaining(stages, step=11))
+
+
+ANOTHER_QUANTITY = """
+    cutout_share: Annotated[float, Quantity("share of the image that cutout covers", Ramp(0, 0.5), heading="cutout")]
+"""
+USES_IT = """
+from effnetv2_keras.config import Config
+from effnetv2_keras.reporting.plots import regularisers
+from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
+
+config = Config().override({"progressive.cutout_share.end": "0.75"})
+assert Config.from_yaml(config.to_yaml()) == config
+first, *_, last = config.plan(100)
+assert (first.cutout_share, last.cutout_share) == (0.0, 0.75)
+assert dict(zip(STAGE_HEADINGS, stage_cells(last)))["cutout"] == "0.75"
+assert "cutout 0.75" in regularisers(last)
+"""
+
+
+def test_a_new_quantity_is_one_row(tmp_path):
+    """One declaration gives a quantity its settings, its value in every stage, and its place in tables and plots."""
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    module = tmp_path / PACKAGE.name / "progressive.py"
+    text = module.read_text()
+    module.write_text(
+        text.replace("\n    @property\n    def num_steps", f"{ANOTHER_QUANTITY}\n    @property\n    def num_steps")
+    )
+    subprocess.run([sys.executable, "-c", USES_IT], check=True, cwd=tmp_path)

@@ -15,6 +15,7 @@ import yaml
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import reference_keys
+from effnetv2_keras.config.fields import Section
 from effnetv2_keras.config.overrides import flatten, nearest, read_yaml
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.config.sections import (
@@ -25,7 +26,6 @@ from effnetv2_keras.config.sections import (
     ProgressiveConfig,
     RampConfig,
     RuntimeConfig,
-    Section,
     TrainConfig,
     ramp,
 )
