@@ -21,6 +21,7 @@ from effnetv2_keras.config import CONFIG_FILE
 from effnetv2_keras.data.sources.files import IMAGE_SUFFIXES
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
+from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.runs.checkpoints import Which, load_trained
 
 Unreadable = Literal["error", "skip"]
@@ -210,3 +211,15 @@ def to_json(predictions: Sequence[Prediction]) -> str:
         ],
         indent=1,
     )
+
+
+def run(invocation: Invocation) -> None:
+    """Classifies the images of the command line and prints a table or JSON."""
+    options = invocation.options
+    output = invocation.format(["table", "json"])
+    predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
+    predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k)
+    if output == "json":
+        print(to_json(predictions))
+    else:
+        format_table(predictions, invocation.console)
