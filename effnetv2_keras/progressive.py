@@ -1,9 +1,9 @@
-"""Progressive learning with adaptive regularisation: the stage plan, as a pure function (no TensorFlow).
+"""The stage plan of progressive learning with adaptive regularization, as a pure function (no TensorFlow).
 
-Algorithm 1 of the paper (arXiv 2104.00298): training is cut into M equal stages; the image size and every
-regulariser grow from stage to stage. In random resizing, which its Table 13 compares with that, each stage has a size
-drawn anew, and here the regularisers that belong to it. Everything that the training loop asks of a stage is a field of
-``Stage``.
+Algorithm 1 of the paper (arXiv 2104.00298) divides training into M equal stages; the image size and the strength of
+every regularizer grow from stage to stage. Table 13 of the paper compares this with random resizing, in which the image
+size of each stage is random. In this module, random resizing also chooses the regularizers to match that size.
+Everything that the training loop needs to know about a stage is a field of ``Stage``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,14 @@ StageOrder = Literal["rising", "random"]
 class Ramp:
     """A quantity that grows (or shrinks) linearly over the stages.
 
+    If the order of the stages is random, ``start`` and ``end`` are the limits of the range of values.
+
     Attributes:
-        start: value of the first stage.
-        end: value of the last stage. Where the stages' order is random, these are the ends of the range.
+        start: value in the first stage.
+        end: value in the last stage.
+
+    Raises:
+        UsageError: if a value is not finite.
     """
 
     start: float
@@ -37,7 +42,7 @@ class Ramp:
             raise UsageError(f"Ramp({self.start!r}, {self.end!r}): both ends must be finite numbers.")
 
     def at(self, position: float) -> float:
-        """Value at a position from 0, the start, to 1, the end."""
+        """Returns the value at a position from 0 (``start``) to 1 (``end``)."""
         return self.start + (self.end - self.start) * position
 
 
@@ -71,13 +76,13 @@ class Stage:
 
     Attributes:
         index: number of the stage, from 0.
-        first_step: global step at which the stage begins.
-        end_step: global step at which the next stage begins; ``range(first_step, end_step)`` are the stage's steps.
+        first_step: first global step of the stage.
+        end_step: global step at which the next stage begins; the steps are ``range(first_step, end_step)``.
         image_size: side of the square training images, pixels.
         randaug_magnitude: RandAugment magnitude on the scale 0..30; 0 turns RandAugment off.
-        mixup_alpha: Beta parameter of mixup; 0 turns mixup off.
-        cutmix_alpha: Beta parameter of CutMix; 0 turns CutMix off.
-        dropout_rate: dropout rate before the classifier, in [0, 1).
+        mixup_alpha: parameter of mixup's Beta distribution; 0 turns mixup off.
+        cutmix_alpha: parameter of CutMix's Beta distribution; 0 turns CutMix off.
+        dropout_rate: dropout before the classifier, in [0, 1).
     """
 
     index: int
@@ -146,11 +151,11 @@ class Ramps(Mapping[str, Ramp]):
 
 
 def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
-    """Where each stage lies on the ramps: 0 at their starts, 1 at their ends; a single stage lies at the end."""
+    """Returns the position of each stage on the ramps, from 0 (start) to 1 (end); a single stage is at 1."""
     if count == 1:
         return [1.0]
     if order == "random":
-        generator = random.Random(seed)  # whose random() is the same in every version of Python
+        generator = random.Random(seed)  # its random() returns the same numbers in every version of Python
         return [generator.random() for _ in range(count)]
     return [index / (count - 1) for index in range(count)]
 
@@ -176,7 +181,8 @@ def _check(num_stages: int, total_steps: int, schedule: RampSchedule, order: Sta
         raise UsageError(f"Unknown order of stages {order!r}; use one of: {', '.join(get_args(StageOrder))}.")
     if (schedule, order) == ("original", "random"):
         raise UsageError(
-            "The size ramp of schedule='original' only rises, but order is 'random'; use schedule='paper' with it."
+            "order is 'random', but the size ramp of schedule='original' only rises; use schedule='paper', or "
+            "order='rising'."
         )
 
 
@@ -190,22 +196,22 @@ def plan_stages(
     size_multiple: int = 1,
     seed: int = 0,
 ) -> tuple[Stage, ...]:
-    """Cuts ``total_steps`` into ``num_stages`` stages of equal length (to one step) and gives each its settings.
+    """Returns the stages of a run, of equal length (to within one step), with the settings of each.
 
     Args:
-        ramps: what changes, and between which values.
-        num_stages: 1 means training at the final size and strength throughout.
+        ramps: the quantities that change, and their limits.
+        num_stages: number of stages; 1 means training with the final size and regularization throughout.
         total_steps: steps of the whole run.
-        schedule: ``"paper"`` (Algorithm 1) or ``"original"`` (the reference code's size ramp, regularisers as in the
-            paper).
-        order: ``"rising"`` from the ramps' starts to their ends, or ``"random"``: a stage lies anywhere between them,
-            evenly distributed, and all ramps are read at the same place, so that larger images are still regularised
-            more (random resizing, Table 13; a regulariser whose ends are equal stays as it is).
+        schedule: ``"paper"`` (Algorithm 1), or ``"original"`` (the size ramp of the reference code, and regularizers as
+            in the paper).
+        order: ``"rising"`` goes from the start to the end of the ramps. ``"random"`` draws a uniformly distributed
+            position for each stage and reads all ramps at this position, so larger images are still regularized more
+            (random resizing, Table 13). A regularizer with equal ``start`` and ``end`` does not change.
         size_multiple: image sizes are rounded to the nearest multiple of this many pixels.
-        seed: of the random places; the same seed gives the same stages on every machine.
+        seed: seed of the random positions; the same seed gives the same stages on every machine.
 
     Returns:
-        The stages; their step ranges partition ``range(total_steps)``.
+        The stages. Their step ranges partition ``range(total_steps)``.
 
     Raises:
         UsageError: if there are more stages than steps, or a setting is out of range.
@@ -225,15 +231,23 @@ def plan_stages(
 
 
 def remaining(stages: Sequence[Stage], *, step: int) -> Iterator[tuple[Stage, range]]:
-    """Gives what is left to do after ``step`` finished steps: each unfinished stage with the steps still to run.
+    """Yields each unfinished stage and the range of its remaining steps.
 
-    Resuming is this function: a fresh run is ``step=0``, a finished one yields nothing.
+    New runs and resumed runs both follow this function: it yields everything for a new run, and nothing for a finished
+    run.
+
+    Args:
+        stages: the plan.
+        step: number of finished steps; 0 for a new run.
 
     Raises:
-        UsageError: if ``step`` lies outside the plan.
+        UsageError: if ``step`` is outside the plan.
     """
     if not 0 <= step <= stages[-1].end_step:
-        raise UsageError(f"Step {step} lies outside the plan, which has {stages[-1].end_step} steps.")
+        raise UsageError(
+            f"Step {step} is outside the plan, which has {stages[-1].end_step} steps. Use the settings with which the "
+            "run began."
+        )
     for stage in stages:
         if step < stage.end_step:
             yield stage, range(max(step, stage.first_step), stage.end_step)

@@ -90,7 +90,7 @@ def test_stages_partition_the_steps(num_stages, extra, multiple):
     ends=st.tuples(st.integers(1, 900), st.integers(1, 900)),
 )
 def test_rising_stages_are_read_at_evenly_spaced_places(num_stages, extra, schedule, ends):
-    """To the last bit: runs that were begun must go on with the same plan."""
+    """Bit for bit: a resumed run must have the same plan."""
     (start, end), ramps = ends, make_ramps(image_size=Ramp(*ends))
     stages = plan_stages(ramps, num_stages=num_stages, total_steps=num_stages + extra, schedule=schedule, seed=5)
     for index, stage in enumerate(stages):
@@ -136,7 +136,7 @@ def test_random_sizes_are_drawn_from_the_seed():
         arguments = {"num_stages": 44, "total_steps": 44, "order": "random", **changes}
         return [stage.image_size for stage in plan_stages(make_ramps(), seed=seed, **arguments)]
 
-    assert sizes(0)[:6] == [273, 258, 200, 173, 216, 198]  # the same for ever: runs must go on with the same plan
+    assert sizes(0)[:6] == [273, 258, 200, 173, 216, 198]  # must never change: a resumed run needs the same plan
     assert sizes(0) != sizes(1)
     assert min(sizes(0)) < 150
     assert max(sizes(0)) > 280
@@ -180,7 +180,7 @@ def test_remaining_is_the_rest_of_the_plan(num_stages, extra, data):
         ),
         (
             {"num_stages": 2, "total_steps": 3, "schedule": "original", "order": "random"},
-            "'original' only rises, but order is 'random'; use schedule='paper'",
+            "order is 'random', but the size ramp of schedule='original' only rises; use schedule='paper'",
         ),
         ({"num_stages": 1, "total_steps": 3, "size_multiple": 0}, "size_multiple is 0"),
     ],
@@ -211,7 +211,7 @@ def test_ramps_must_be_finite():
 
 def test_remaining_refuses_a_step_outside_the_plan():
     stages = plan_stages(make_ramps(), num_stages=2, total_steps=10)
-    with pytest.raises(UsageError, match="Step 11 lies outside the plan, which has 10 steps"):
+    with pytest.raises(UsageError, match="Step 11 is outside the plan, which has 10 steps"):
         list(remaining(stages, step=11))
 
 

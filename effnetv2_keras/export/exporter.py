@@ -23,7 +23,7 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]

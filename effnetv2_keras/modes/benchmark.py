@@ -32,7 +32,7 @@ from effnetv2_keras.export import EXPORTERS, export_model
 from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of, shown
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.modes.invocation import Invocation
-from effnetv2_keras.runs.checkpoints import Trained, load_trained
+from effnetv2_keras.runs.trained import Trained, load_trained
 
 _WARM_UP = 3
 

@@ -28,7 +28,7 @@ from effnetv2_keras.modes.per_class import report_classes
 from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.tables import describe_evaluation
-from effnetv2_keras.runs.checkpoints import Which, load_trained
+from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.weights import load_weights
 

@@ -8,7 +8,7 @@ from absl import logging
 
 from effnetv2_keras import export
 from effnetv2_keras.modes.invocation import Invocation
-from effnetv2_keras.runs.checkpoints import load_trained
+from effnetv2_keras.runs.trained import load_trained
 
 
 def run(invocation: Invocation) -> None:

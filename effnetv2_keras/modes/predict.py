@@ -22,7 +22,7 @@ from effnetv2_keras.data.sources.files import IMAGE_SUFFIXES
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
 from effnetv2_keras.modes.invocation import Invocation
-from effnetv2_keras.runs.checkpoints import Which, load_trained
+from effnetv2_keras.runs.trained import Which, load_trained
 
 Unreadable = Literal["error", "skip"]
 

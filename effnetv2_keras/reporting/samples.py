@@ -18,8 +18,8 @@ from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.optim import losses
-from effnetv2_keras.runs.checkpoints import Which, load_trained
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.trained import Which, load_trained
 
 _MOST = 24
 

@@ -22,7 +22,7 @@ from effnetv2_keras import Config, build_model, load_trained, load_weights
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.export import export_model
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.data.test_pipeline import array_source
 from tests.models.filling import fill_at_random
 from tests.short_runs import tiny_config, train_tiny

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from effnetv2_keras.models import build_model
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
-from effnetv2_keras.runs.checkpoints import Trained, load_trained
+from effnetv2_keras.runs.trained import Trained, load_trained
 from tests.made_runs import CLASS_NAMES, make_run, move_weights, run_config
 from tests.tiny import TINY
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from effnetv2_keras.data.sources.base import ArraySource
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.made_runs import CLASS_NAMES, random_pixels
 
 

@@ -15,7 +15,7 @@ from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import ExportError, export_model
 from effnetv2_keras.modes import benchmark
 from effnetv2_keras.modes.benchmark import Benchmark, Row
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.tiny import TINY
 
 

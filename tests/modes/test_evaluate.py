@@ -22,7 +22,7 @@ from effnetv2_keras.export import export_model
 from effnetv2_keras.models import build_model
 from effnetv2_keras.modes.evaluate import evaluate, is_export, load_export, load_file, load_run
 from effnetv2_keras.reporting import plots
-from effnetv2_keras.runs.checkpoints import load_trained
+from effnetv2_keras.runs.trained import load_trained
 from tests.made_runs import CLASS_NAMES, EVAL_CROP, EVAL_SIZE, make_run, random_pixels
 from tests.models.filling import fill_at_random
 from tests.tiny import TINY

@@ -26,7 +26,7 @@ from effnetv2_keras.modes.predict import (
     predict,
     to_json,
 )
-from effnetv2_keras.runs.checkpoints import Trained, load_trained
+from effnetv2_keras.runs.trained import Trained, load_trained
 from tests.made_runs import CLASS_NAMES, EVAL_SIZE, make_run, random_pixels
 
 

@@ -16,8 +16,8 @@ import yaml
 
 from effnetv2_keras.config import Config
 from effnetv2_keras.modes.predict import load_predictor
-from effnetv2_keras.runs.checkpoints import load_trained
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.loop import train
 from tests.training.test_loop import array_splits
 

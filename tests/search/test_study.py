@@ -216,7 +216,7 @@ def test_a_wanted_trial_is_one_of_the_first(monkeypatch):
 
 
 def draw_without_a_name(study):
-    """What a process leaves that is killed right after it has drawn."""
+    """Leaves the trial of a process that is killed immediately after its draw."""
     return study.optuna_study.ask(study._distributions)
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.runs.checkpoints import load_trained
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.weights import WeightsError
 from tests.made_runs import make_run

@@ -16,8 +16,8 @@ from effnetv2_keras.modes import benchmark
 from effnetv2_keras.modes.evaluate import evaluate, load_run
 from effnetv2_keras.modes.plan import print_plan, print_summary
 from effnetv2_keras.modes.predict import load_predictor, predict
-from effnetv2_keras.runs.checkpoints import load_trained
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.loop import train
 from effnetv2_keras.training.selection import moved_variables, split_by_decay
 from tests.images import write_classes
