@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from effnetv2_keras.errors import UsageError
 
@@ -45,22 +45,34 @@ class Ramp:
         """Returns the value at a position from 0 (``start``) to 1 (``end``)."""
         return self.start + (self.end - self.start) * position
 
-    def value_at(self, index: int, count: int) -> float:
-        """Returns the value in stage ``index`` of ``count``: ``start + (end - start) * index / (count - 1)``.
 
-        With one stage, the value is ``end``, so that training at a fixed size uses the final settings.
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """The properties of a quantity that changes from stage to stage.
 
-        Raises:
-            UsageError: if ``index`` is not in [0, count).
-        """
-        if not 0 <= index < count:
-            raise UsageError(f"Stage {index} is not one of {count} stages; use 0 to {count - 1}.")
-        return self.at(index / (count - 1) if count > 1 else 1.0)
+    Attributes:
+        description: meaning and unit.
+        default: ramp of configurations that do not set one.
+        heading: short name in tables and plots.
+        low: smallest allowed value.
+        high: largest allowed value.
+        digits: significant digits in tables.
+    """
+
+    description: str
+    default: Ramp
+    heading: str
+    low: float = 0.0
+    high: float = math.inf
+    digits: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of the plan.
+
+    A field annotated with a ``Quantity`` changes from stage to stage. The planner, the configuration, the tables and
+    the plots need only this annotation. Code that uses the quantity reads ``stage.NAME``.
 
     Attributes:
         index: number of the stage, from 0.
@@ -76,11 +88,24 @@ class Stage:
     index: int
     first_step: int
     end_step: int
-    image_size: int
-    randaug_magnitude: float
-    mixup_alpha: float
-    cutmix_alpha: float
-    dropout_rate: float
+    image_size: Annotated[
+        int, Quantity("side of the training images, pixels", Ramp(128, 224), heading="size px", low=1, digits=9)
+    ]
+    randaug_magnitude: Annotated[
+        float,
+        Quantity(
+            "RandAugment magnitude, for augment=randaug and ra_aa; 0 turns RandAugment off",
+            Ramp(5, 15),
+            heading="RandAugment",
+            high=30,
+            digits=4,
+        ),
+    ]
+    mixup_alpha: Annotated[float, Quantity("mixup Beta parameter; 0 turns mixup off", Ramp(0, 0), heading="mixup")]
+    cutmix_alpha: Annotated[float, Quantity("CutMix Beta parameter; 0 turns CutMix off", Ramp(0, 0), heading="CutMix")]
+    dropout_rate: Annotated[
+        float, Quantity("dropout rate before the classifier", Ramp(0.1, 0.3), heading="dropout", high=0.999)
+    ]
 
     @property
     def num_steps(self) -> int:
@@ -88,32 +113,41 @@ class Stage:
         return self.end_step - self.first_step
 
 
-@dataclasses.dataclass(frozen=True)
-class Ramps:
-    """The quantities that change from stage to stage; for units and ranges see ``Stage``.
+QUANTITIES: dict[str, Quantity] = {
+    name: note
+    for name, hint in get_type_hints(Stage, include_extras=True).items()
+    for note in getattr(hint, "__metadata__", ())
+}
+"""Every quantity that changes from stage to stage, by the name of its field in ``Stage``."""
+
+
+class Ramps(Mapping[str, Ramp]):
+    """A ramp for each of ``QUANTITIES``: ``Ramps(image_size=Ramp(128, 300), dropout_rate=Ramp(0.1, 0.3), ...)``.
+
+    Args:
+        **ramps: the ramp of each quantity, by name; units as in ``Stage``. All quantities are required.
 
     Raises:
-        UsageError: if a value is out of range.
+        UsageError: if a quantity is missing or unknown, or a value is out of range.
     """
 
-    image_size: Ramp
-    randaug_magnitude: Ramp
-    mixup_alpha: Ramp
-    cutmix_alpha: Ramp
-    dropout_rate: Ramp
+    def __init__(self, **ramps: Ramp) -> None:
+        if ramps.keys() != QUANTITIES.keys():
+            raise UsageError(f"Ramps got {', '.join(ramps) or 'nothing'}; it needs exactly {', '.join(QUANTITIES)}.")
+        for name, ramp in ramps.items():
+            low, high = QUANTITIES[name].low, QUANTITIES[name].high
+            if not (low <= ramp.start <= high and low <= ramp.end <= high):
+                raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low:g}, {high:g}].")
+        self._ramps = ramps
 
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("image_size", 1, math.inf),
-            ("randaug_magnitude", 0, 30),
-            ("mixup_alpha", 0, math.inf),
-            ("cutmix_alpha", 0, math.inf),
-            ("dropout_rate", 0, 0.999),
-        ):
-            ramp: Ramp = getattr(self, name)
-            for value in (ramp.start, ramp.end):
-                if not low <= value <= high:
-                    raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low}, {high}].")
+    def __getitem__(self, name: str) -> Ramp:
+        return self._ramps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ramps)
+
+    def __len__(self) -> int:
+        return len(self._ramps)
 
 
 def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
@@ -126,7 +160,7 @@ def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
     return [index / (count - 1) for index in range(count)]
 
 
-def _original_size(ramp: Ramp, index: int, count: int) -> float:
+def _reference_size(ramp: Ramp, index: int, count: int) -> float:
     """Returns the size in the reference code (``main.py``), which grows by ``(index + 1) / count``.
 
     No stage has the size ``start``.
@@ -188,18 +222,13 @@ def plan_stages(
     _check(num_stages, total_steps, schedule, order, size_multiple)
 
     def stage(index: int, position: float) -> Stage:
-        original = schedule == "original"
-        size = _original_size(ramps.image_size, index, num_stages) if original else ramps.image_size.at(position)
-        return Stage(
-            index=index,
-            first_step=index * total_steps // num_stages,
-            end_step=(index + 1) * total_steps // num_stages,
-            image_size=max(size_multiple, math.floor(size / size_multiple + 0.5) * size_multiple),
-            randaug_magnitude=ramps.randaug_magnitude.at(position),
-            mixup_alpha=ramps.mixup_alpha.at(position),
-            cutmix_alpha=ramps.cutmix_alpha.at(position),
-            dropout_rate=ramps.dropout_rate.at(position),
-        )
+        values: dict[str, Any] = {name: ramp.at(position) for name, ramp in ramps.items()}
+        if schedule == "original":
+            values["image_size"] = _reference_size(ramps["image_size"], index, num_stages)
+        multiples = math.floor(values["image_size"] / size_multiple + 0.5)
+        values["image_size"] = max(size_multiple, multiples * size_multiple)
+        first_step, end_step = (number * total_steps // num_stages for number in (index, index + 1))
+        return Stage(index=index, first_step=first_step, end_step=end_step, **values)
 
     return tuple(stage(*place) for place in enumerate(_positions(num_stages, order, seed)))
 

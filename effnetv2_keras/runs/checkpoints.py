@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import tempfile
-from typing import Any, Callable, Literal, Protocol
+from typing import Any, Callable, Protocol
 
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.architecture import specs
-from effnetv2_keras.config import Config
-from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, checkpoint_bytes
 from effnetv2_keras.runs.disk import (
     NoRoomError,
@@ -26,13 +21,11 @@ from effnetv2_keras.runs.disk import (
     write_atomically,
 )
 from effnetv2_keras.runs.run_folder import RunFolder
-from effnetv2_keras.weights import load_weights
 
 BEST_METRIC = "best.json"
 _LAMB_HINT = """
 LAMB from TensorFlow Addons stores its slots differently from the LAMB of this package. Resume in an environment that
 matches the one in which the run began: with TensorFlow Addons if it was installed there, without it if it was not."""
-Which = Literal["best", "latest"]
 
 
 class CheckpointedState(Protocol):
@@ -114,7 +107,7 @@ class Checkpoints:
         if self._is_chief:
             self._recent.remove_leftovers()
             self._best.remove_leftovers()
-        step = _newest_intact(self._recent, self._folder)
+        step = newest_intact(self._recent, self._folder)
         if step is None:
             return 0
         path = self._recent.prefix(step)
@@ -237,7 +230,7 @@ def _read_note(path: pathlib.Path) -> dict[str, Any]:
         return {}
 
 
-def _newest_intact(files: CheckpointFiles, folder: RunFolder) -> int | None:
+def newest_intact(files: CheckpointFiles, folder: RunFolder) -> int | None:
     """Returns the step of the newest intact checkpoint and warns of damaged newer ones; None without any checkpoint.
 
     Raises:
@@ -253,84 +246,3 @@ def _newest_intact(files: CheckpointFiles, folder: RunFolder) -> int | None:
     if damages and step is not None:
         logging.warning("Some checkpoints are damaged: %s. Using %s instead.", listed, files.prefix(step))
     return step
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network and the facts about its run that its use needs.
-
-    Attributes:
-        model: the network, which returns float32 logits ``[N, classes]``.
-        config: configuration of the run.
-        class_names: names of the classes, in label order.
-        step: training step of the checkpoint.
-        spec: specification of the network.
-    """
-
-    model: tf.keras.Model
-    config: Config
-    class_names: tuple[str, ...]
-    step: int
-    spec: specs.AnySpec
-
-
-def load_trained(
-    model_dir: str | pathlib.Path,
-    *,
-    which: Which = "best",
-    use_ema: bool = True,
-    spec: specs.AnySpec | None = None,
-) -> Trained:
-    """Returns the network of a run with the weights of one of its checkpoints.
-
-    Args:
-        model_dir: folder of the run.
-        which: ``"best"``, the checkpoint with the best evaluation (the latest one if there was no evaluation yet), or
-            ``"latest"``.
-        use_ema: whether to use the moving average of the weights, if the run keeps one.
-        spec: the network to build; None builds the one that the configuration names.
-
-    Raises:
-        RunFolderError: if the folder holds no run, the run has no checkpoint yet, or the best checkpoint or all of them
-            are damaged.
-    """
-    folder = RunFolder(model_dir)
-    config, class_names = folder.config(), folder.class_names()
-    path = _path_of(folder, which)
-    spec = spec or config.spec
-    model = build_for(config, spec, len(class_names))
-    step = tf.Variable(0, dtype=tf.int64, trainable=False)
-    role = "ema_model" if use_ema and config.train.ema_decay else "model"
-    if IS_KERAS_3:  # Keras 3 tracks the parts of a model under other names.
-        load_weights(model, path, prefer_ema=use_ema)
-        status = tf.train.Checkpoint(step=step).restore(path)
-    else:
-        status = tf.train.Checkpoint(**{role: model, "step": step}).restore(path)
-    status.assert_existing_objects_matched().expect_partial()
-    return Trained(model, config, class_names, int(step.numpy()), spec)
-
-
-def _path_of(folder: RunFolder, which: Which) -> str:
-    """Returns the path prefix of the checkpoint to load.
-
-    For ``"latest"``, a damaged checkpoint is skipped, and the newest intact one is used.
-
-    Raises:
-        RunFolderError: if there is no checkpoint, the best one is damaged (for ``"best"``), or all are damaged.
-    """
-    best, recent = CheckpointFiles(folder / "best"), CheckpointFiles(folder / "checkpoints")
-    if which == "best" and (best.steps or (folder / "best" / BEST_METRIC).exists()):
-        step, damages = best.newest_intact()
-        if damages or step is None:
-            reason = "; ".join(damages.values()) or "its files are missing"
-            raise RunFolderError(
-                f"The best checkpoint of {folder.path} cannot be read: {reason}. Use the latest one instead: "
-                "--weights=latest"
-            )
-        return best.prefix(step)
-    step = _newest_intact(recent, folder)
-    if step is None:
-        raise RunFolderError(
-            f"{folder.path} has no checkpoint yet. Train first: --mode=train --model_dir={folder.path}"
-        )
-    return recent.prefix(step)

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.reporting.progress import format_seconds
+from effnetv2_keras.search.ownership import owner_of
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import NETWORK, Proposal, Study, owner_of
+from effnetv2_keras.search.study import NETWORK, Proposal, Study
 
 _COLUMNS = (
     ("trial", 5), ("network", 32), ("accuracy", 8), ("step time", 9), ("params, M", 9), ("MACs, G", 8),

@@ -17,6 +17,7 @@ import effnetv2_keras
 from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config import Config, ProgressiveConfig, RampConfig
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.progressive import QUANTITIES
 from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.runs.disk import write_atomically
 from effnetv2_keras.runs.run_folder import RunFolder
@@ -73,7 +74,8 @@ def short_training(config: Config) -> Config:
     size, ramps = search_size(config), config.progressive
     fixed = {
         name: RampConfig(start=getattr(ramps, name).start, end=getattr(ramps, name).start)
-        for name in ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
+        for name in QUANTITIES
+        if name != "image_size"
     }
     changes = {
         "progressive": ProgressiveConfig(stages=1, image_size=RampConfig(start=size, end=size), **fixed),

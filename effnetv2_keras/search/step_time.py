@@ -63,9 +63,8 @@ def stepper(
     config: Config, strategy: tf.distribute.Strategy, stage: Stage, num_classes: int, spec: specs.ModelSpec
 ) -> Callable[[], None]:
     """Returns a function that runs a training step on random images and waits for its end."""
-    state = create_state(
-        config, strategy, num_classes=num_classes, steps_per_epoch=1000, total_steps=1_000_000, spec=spec
-    )
+    config = config.with_network(spec)
+    state = create_state(config, strategy, num_classes=num_classes, steps_per_epoch=1000, total_steps=1_000_000)
     step = TrainStep(state, strategy, config=config, stage=stage)
     images = config.train.batch_size // strategy.num_replicas_in_sync
     generator = tf.random.Generator.from_seed(0)

@@ -125,7 +125,7 @@ def test_any_network_scales(stages, width, depth, phi, eval_size):
     assert all(count % 8 == 0 for count in channels(small))
     assert all(before <= after for before, after in zip(channels(small), channels(large)))
     assert all(before <= after for before, after in zip(layers(spec), layers(small)))
-    # More than five layers get an additional one; rounding may have made six of five.
+    # A fifth more of over five layers is at least one layer more; six may be a rounded-up five.
     assert all(before < after for before, after in zip(layers(small), layers(large)) if before > 6)
     assert len(small.blocks) == (7 if len(chained) == 6 else len(chained))
     kinds = [(stage.kind, stage.kernel_size, stage.expand_ratio, stage.se_ratio) for stage in small.blocks]
@@ -202,7 +202,7 @@ def test_files_of_a_family_train_and_are_not_overwritten(tmp_path):
     assert (spec := variants.get_spec(str(path))) == family(S, (1, 2))[0]
     stages = hparams.base.get_base(str(path)).plan(100)
     assert (stages[-1].image_size, stages[-1].dropout_rate) == (spec.train_size, spec.dropout_rate)
-    assert write_family("efficientnetv2-s", ["2", "1", "1"], folder) == output  # files with the same content are allowed
+    assert write_family("efficientnetv2-s", ["2", "1", "1"], folder) == output  # an equal file is allowed
     assert write_family(str(path), ["1"], folder).endswith("efficientnetv2-s-phi1-phi1.json")
     path.write_text("mine")
     (folder / "efficientnetv2-s-phi2.json").unlink()

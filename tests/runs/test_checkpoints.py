@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.runs import checkpoint_files
-from effnetv2_keras.runs.checkpoints import Checkpoints, load_trained
+from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.disk import NoRoomError
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.state import create_state
 from tests.made_runs import make_run
 from tests.short_runs import tiny_config
@@ -27,7 +28,7 @@ DATA = ".data-00000-of-00001"
 
 def make_state(num_classes=3, **changes):
     config, strategy = tiny_config().override(changes), make_strategy("cpu")
-    return create_state(config, strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12, spec=TINY)
+    return create_state(config.with_network(TINY), strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12)
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,7 @@ def test_space_for_all_checkpoints_is_checked_beforehand(saved, state, monkeypat
 
 def test_load_trained_takes_raw_or_averaged_weights(tmp_path):
     folder = make_run(tmp_path / "run")
-    raw, average = (load_trained(folder, spec=TINY, use_ema=use) for use in (False, True))
+    raw, average = (load_trained(folder, use_ema=use) for use in (False, True))
     assert raw.class_names == average.class_names
     differing = [
         not np.array_equal(one.numpy(), two.numpy()) for one, two in zip(raw.model.weights, average.model.weights)

@@ -9,8 +9,9 @@ import subprocess
 
 import pytest
 
-from effnetv2_keras.runs.checkpoints import Checkpoints, load_trained
+from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.run_folder import RunFolderError
+from effnetv2_keras.runs.trained import load_trained
 from tests.filesystems import environment, python, run_in_tmpfs
 from tests.runs.test_checkpoints import DATA, garble, names, truncate
 from tests.short_runs import tiny_config, train_tiny
@@ -41,13 +42,13 @@ def test_a_run_resumes_from_the_newest_intact_checkpoint(runs, tmp_path, caplog)
     garble(run / "checkpoints" / "checkpoint")
     before = names(run / "checkpoints")
     with pytest.raises(RunFolderError, match="The best checkpoint of .* cannot be read: .*--weights=latest"):
-        load_trained(run, spec=TINY)
-    assert load_trained(run, spec=TINY, which="latest").step == 6
+        load_trained(run)
+    assert load_trained(run, which="latest").step == 6
     assert re.search("damaged: .*ckpt-8: .* Using .*ckpt-6 instead", caplog.text)
     assert names(run / "checkpoints") == before
     train_arrays(run)
     assert_equal_runs(runs / "whole", run)
-    assert load_trained(run, spec=TINY).step == 12
+    assert load_trained(run).step == 12
 
 
 def test_a_run_killed_before_its_second_save_keeps_its_best(runs, tmp_path, monkeypatch):
@@ -95,7 +96,7 @@ train_arrays(folder)
     died = subprocess.run(python(script, run), env=environment(), capture_output=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr[-3000:]
     assert {".writing-8", f"ckpt-8{DATA}", "ckpt-6.index"} <= set(names(run / "checkpoints"))
-    assert load_trained(run, spec=TINY).step == 6
+    assert load_trained(run).step == 6
     train_arrays(run)
     assert_equal_runs(runs / "whole", run)
     assert not [name for name in (*names(run), *names(run / "checkpoints")) if name.startswith(".")]

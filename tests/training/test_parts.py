@@ -16,8 +16,8 @@ from effnetv2_keras.distribution.strategy import STRATEGIES, Devices, StrategyEr
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting import progress
 from effnetv2_keras.reporting.metrics_log import FIELDS, MetricsLog
-from effnetv2_keras.runs.checkpoints import load_trained
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError, write_atomically
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.interruption import stop_on_signal
 from tests.data.test_pipeline import make_plan
