@@ -1,4 +1,4 @@
-"""Which process a trial belongs to, and whether that process still runs (no TensorFlow)."""
+"""The process that owns a trial, and whether it still runs (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import psutil
 from optuna.trial import FrozenTrial, TrialState
 
 OWNER, SEEN = "owner", "seen"
-"""User attributes of a trial: its process, and when that process last said that it runs."""
+"""User attributes of a trial: the process that owns it, and the time of the last sign of life of this process."""
 SILENCE = 600.0
-"""Seconds after which a silent process of another machine counts as gone."""
-_DRAWING = 60.0  # seconds after which a process that has drawn a trial without claiming it counts as gone
+"""Seconds without a sign of life after which a process on another machine counts as ended."""
+_DRAWING = 60.0  # seconds after which a process that has drawn a trial without claiming it counts as ended
 
 
 def this_process() -> dict[str, Any]:
@@ -27,27 +27,31 @@ def this_process() -> dict[str, Any]:
 
 
 def owner_of(attributes: Mapping[str, Any]) -> str:
-    """Names the process that a trial belongs to: its machine, and its number there."""
+    """Returns the machine and the id of the process that owns a trial, such as ``"host:1234"``."""
     owner = attributes[OWNER]
     return f"{owner['host'].partition('/')[0]}:{owner['pid']}"
 
 
 def _host() -> str:
-    """Names what process numbers are unique in: a machine, or a container."""
+    """Returns a name of this machine or container, within which process ids are unique."""
     with contextlib.suppress(OSError):
         return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
     return socket.gethostname()
 
 
 def is_orphan(trial: FrozenTrial) -> bool:
-    """Whether the process that drew a trial was killed before it said whose it is."""
+    """Returns whether the process that drew a trial was killed before it claimed the trial."""
     if trial.state != TrialState.RUNNING or OWNER in trial.user_attrs or trial.datetime_start is None:
         return False
     return (datetime.datetime.now() - trial.datetime_start).total_seconds() > _DRAWING
 
 
 def is_gone(attributes: Mapping[str, Any]) -> bool:
-    """Whether the process of a trial has ended: certain on the same machine, presumed of others that are silent."""
+    """Returns whether the process that owns a trial has ended.
+
+    On the same machine, this is certain. A process on another machine counts as ended after ``SILENCE`` seconds without
+    a sign of life.
+    """
     owner = attributes[OWNER]
     if owner["host"] != _host():
         return time.time() - attributes.get(SEEN, 0.0) > SILENCE
