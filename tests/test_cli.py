@@ -113,7 +113,7 @@ def test_plan_of_a_recipe_needs_no_images(tmp_path):
     assert "10,000 steps of 512 images" in output
     output, errors = run("--mode=plan", "--dataset_cfg=ImageNet", "--model_name=efficientnetv2-s")
     assert "1,281,167 images to train on, 50,000 to evaluate on, 1000 classes" in output
-    assert "The data is not there; planning with the published sizes" in errors
+    assert "The data is absent. Planning with the published sizes" in errors
 
 
 def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path):
@@ -123,7 +123,7 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path):
         f"--hparam_str={SHORT},data.num_classes=1000,data.shuffle_buffer=400,progressive.stages=1",
         fails=True,
     )  # fmt: skip
-    assert f"DataError: Record 299 of {path} has the label 0, but 1000 classes that begin at" in problem
+    assert f"DataError: Record 299 of {path} has the label 0, but with 1000 classes and" in problem
 
 
 @pytest.mark.parametrize(

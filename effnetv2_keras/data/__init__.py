@@ -1,1 +1,1 @@
-"""The input pipeline: sources, decoding, augmentation, mixing, and the one place that chains them."""
+"""The input pipeline: sources, decoding, augmentation and mixing. ``pipeline`` chains them."""

@@ -1,7 +1,7 @@
-"""How an image of any shape becomes a square, in training and in evaluation, by the name of the pipeline.
+"""How an image of any shape becomes a square in training and in evaluation, for each ``data.pipeline``.
 
-``"clean"`` keeps proportions and gives whole levels. The others are those of the reference code
-(``efficientnetv2/preprocessing.py`` and ``preprocess_legacy.py``), which give fractions of levels:
+``"clean"`` keeps the aspect ratio and returns whole levels. The other pipelines are those of the reference code
+(``efficientnetv2/preprocessing.py`` and ``preprocess_legacy.py``), which return fractional levels:
 
 ==================  ==============================  ===================================  ========================
 pipeline            training                        evaluation                           resized
@@ -9,13 +9,13 @@ pipeline            training                        evaluation                  
 clean               random rectangle                central square                       bilinear, rounded
 original_v2         random rectangle                below 320 px the central square,     bilinear
                                                     else the whole image, squeezed
-original_v1         random rectangle; where ten     central square                       bicubic, TensorFlow 1's
-                    tries find none, as evaluation
+original_v1         random rectangle; if ten tries  central square                       bicubic, TensorFlow 1's
+                    find none, as in evaluation
 original_finetune   whole image, squeezed           whole image, squeezed                bilinear
 ==================  ==============================  ===================================  ========================
 
-The central square has ``size / (size + 32)`` of the shorter side. All work in levels 0..255 and leave normalisation to
-the network's own rule.
+The side of the central square is ``size / (size + 32)`` of the image's shorter side. All pipelines return levels
+0..255; each network normalises them by its own rule.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from effnetv2_keras.data import decode
 Range = tuple[float, float]
 
 SQUEEZE_FROM = 320
-"""Size, pixels, from which ``original_v2`` evaluates whole images."""
+"""Image size, pixels, from which ``original_v2`` evaluates whole images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cropping:
-    """One pipeline's way to squares.
+    """How one pipeline makes square images.
 
     Attributes:
         train: takes ``image``, ``image_size``, ``area``, ``aspect`` and ``seed``, as ``decode.random_crop`` does.
         evaluate: takes ``image``, ``image_size`` and ``crop``, as ``decode.central_crop`` does.
-        area: smallest and largest share of the image that training takes, if nothing else is asked for.
-        aspect: smallest and largest width over height of it, likewise.
-        dtype: of the squares: uint8, or float32 whose levels may be fractions and, with bicubic, leave 0..255.
+        area: default smallest and largest fraction of the image's area that a training crop covers.
+        aspect: default smallest and largest width / height of a training crop.
+        dtype: dtype of the squares: uint8, or float32 with fractional levels (with bicubic also outside 0..255).
     """
 
     train: Callable[..., tf.Tensor]
@@ -86,7 +86,7 @@ def _v1_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None) -> tf
 
 
 def _finetune_train(image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor) -> tf.Tensor:
-    del area, aspect, seed  # refused by the configuration
+    del area, aspect, seed  # the configuration rejects these settings for this pipeline
     return _bilinear(decode.decode(image), image_size)
 
 
@@ -104,15 +104,15 @@ def _bilinear_square(image: tf.Tensor, image_size: int, crop: float | None) -> t
 
 
 def _bilinear(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes without antialiasing, float32 ``[size, size, 3]``."""
+    """Resizes without antialiasing to float32 ``[size, size, 3]``."""
     return tf.image.resize(image, [size, size])
 
 
 def _bicubic(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes as TensorFlow 1 did, float32 ``[size, size, 3]``.
+    """Resizes as TensorFlow 1 does, to float32 ``[size, size, 3]``.
 
-    Pixels are taken to lie at their corners and the kernel has A = -0.75; ``tf.image.resize`` has them at their
-    centres and A = -0.5. No antialiasing; levels may leave 0..255.
+    This kernel samples pixels at their corners and has A = -0.75; ``tf.image.resize`` samples them at their centres
+    and has A = -0.5. There is no antialiasing, and levels may lie outside 0..255.
     """
     resized = tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=[size, size], half_pixel_centers=False)
     return tf.ensure_shape(resized[0], [size, size, 3])
@@ -124,4 +124,4 @@ CROPPINGS: dict[str, Cropping] = {
     "original_v1": Cropping(_v1_train, _v1_evaluate, area=(0.08, 1.0)),
     "original_finetune": Cropping(_finetune_train, _finetune_evaluate),
 }
-"""Each ``data.pipeline``."""
+"""The cropping for each ``data.pipeline``."""

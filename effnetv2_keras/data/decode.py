@@ -1,4 +1,4 @@
-"""From a file's bytes, or an image in memory, to a uint8 RGB image of the wanted size."""
+"""Decoding and cropping: from the bytes of a file, or an image in memory, to a uint8 RGB image of a given size."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Callable
 import tensorflow as tf
 
 EVAL_MARGIN = 32
-"""Evaluation keeps ``size / (size + 32)`` of the shorter side (reference code)."""
+"""The evaluation crop is ``size / (size + EVAL_MARGIN)`` of the image's shorter side (reference code)."""
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a whole image to RGB.
+    """Returns a whole image, decoded to RGB.
 
     Args:
-        encoded: string scalar, the bytes of a JPEG, PNG, GIF (its first frame) or BMP file (8 bits: grey, without a
-            palette); or an image that needs no decoding, uint8 ``[H, W, C]``. Grey, with one or two channels, is
-            repeated; transparency is dropped.
+        encoded: string scalar, the bytes of a JPEG, PNG, GIF or BMP file; or a decoded image, uint8 ``[H, W, C]``. Of a
+            GIF, the first frame is decoded. A BMP with 8 bits per pixel is read as grey; its palette is ignored. The
+            grey channel of images with one or two channels is repeated; transparency is dropped.
 
     Returns:
         The image, uint8 ``[H, W, 3]``.
 
     Raises:
-        ValueError: for a tensor of another type or rank.
-        tf.errors.InvalidArgumentError: when run, for bytes that are no image or an incomplete one.
+        ValueError: if the tensor has another dtype or rank.
+        tf.errors.InvalidArgumentError: when the graph runs, if the bytes are not a complete image.
     """
     encoded = _checked(encoded)
     if encoded.dtype == tf.uint8:
         return _to_rgb(encoded)
-    # Only the BMP decoder refuses to convert grey or transparent images to three channels.
+    # The BMP decoder is the only one that cannot convert grey or transparent images to three channels.
     return tf.cond(
         tf.strings.substr(encoded, 0, 2) == b"BM",
         lambda: _to_rgb(tf.io.decode_bmp(encoded)),
@@ -44,17 +44,17 @@ def random_crop(
     aspect: tuple[float, float] = (0.75, 4 / 3),
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """Cuts out a random rectangle and resizes it to a square, for training.
+    """Returns a random rectangle of an image, resized to a square, for training.
 
-    Of a JPEG file only the rectangle is decoded. If no rectangle of the wanted shape fits in a hundred tries, the
-    whole image is taken (reference code).
+    Of a JPEG file, only the rectangle is decoded. If 100 tries find no rectangle that fits, the whole image is used
+    (reference code).
 
     Args:
-        image: what ``decode`` takes.
+        image: an encoded or decoded image, as for ``decode``.
         image_size: side of the result, pixels.
-        area: smallest and largest share of the image's area, in (0, 1].
-        aspect: smallest and largest width over height.
-        seed: int32 ``[2]``; the result is a function of it and the image.
+        area: smallest and largest fraction of the image's area, in (0, 1].
+        aspect: smallest and largest width / height.
+        seed: int32 ``[2]``; the result depends only on the seed and the image.
 
     Returns:
         The crop, resized bilinearly, uint8 ``[image_size, image_size, 3]``.
@@ -74,18 +74,18 @@ def random_rectangle(
     attempts: int = 100,
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """Draws a rectangle in an image.
+    """Returns a random rectangle in an image.
 
     Args:
-        shape: of the image, int32 ``[3]``.
-        area: smallest and largest share of the image's area, in (0, 1].
-        aspect: smallest and largest width over height.
-        covered: least share of the image that a rectangle must hold.
-        attempts: rectangles tried, before the whole image is taken.
+        shape: shape of the image, int32 ``[3]``.
+        area: smallest and largest fraction of the image's area, in (0, 1].
+        aspect: smallest and largest width / height.
+        covered: smallest fraction of the image that the rectangle must contain.
+        attempts: number of tries; if all fail, the rectangle is the whole image.
         seed: int32 ``[2]``.
 
     Returns:
-        Top, left, height and width, pixels, int32 ``[4]``.
+        Top, left, height and width of the rectangle, pixels, int32 ``[4]``.
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -101,14 +101,14 @@ def random_rectangle(
 
 
 def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None) -> tf.Tensor:
-    """Cuts out the central square and resizes it, for evaluation.
+    """Returns the central square of an image, resized, for evaluation.
 
     Args:
-        image: what ``decode`` takes.
+        image: an encoded or decoded image, as for ``decode``.
         image_size: side of the result, pixels.
-        crop: side of the square over the image's shorter side, in (0, 1]; None for
-            ``image_size / (image_size + 32)`` (reference code, which for sizes from 320 squeezes the whole image
-            into a square instead; here the aspect ratio is always kept).
+        crop: side of the square / shorter side of the image, in (0, 1]; None for ``image_size / (image_size + 32)``
+            (reference code). From a size of 320 the reference code squeezes the whole image into a square instead;
+            this function always keeps the aspect ratio.
 
     Returns:
         The crop, resized bilinearly, uint8 ``[image_size, image_size, 3]``.
@@ -134,19 +134,19 @@ def central_square(
     share = image_size / (image_size + EVAL_MARGIN) if crop is None else crop
     side = tf.cast(tf.reduce_min(shape[:2]), dtype) * share
     if dtype == tf.float64:
-        side += 1e-6  # a product such as 100 * 0.29 falls just short of the whole number that it is
+        side += 1e-6  # corrects rounding: in floating point, 100 * 0.29 is slightly less than 29
     side = tf.maximum(tf.cast(side, tf.int32), 1)
     return tf.concat([(shape[:2] - side + round_up) // 2, [side, side]], axis=0)
 
 
 def cut(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor], *, decode_whole: bool = False) -> tf.Tensor:
-    """Cuts the rectangle out that ``choose`` gives.
+    """Returns the rectangle of an image that ``choose`` selects.
 
     Args:
-        image: what ``decode`` takes.
-        choose: from the shape of the image, int32 ``[3]``, to the rectangle: top, left, height, width, int32 ``[4]``.
-        decode_whole: decode all of a JPEG file too, which is slower; near the edge of a rectangle decoded alone, colour
-            differs a little.
+        image: an encoded or decoded image, as for ``decode``.
+        choose: maps the shape of the image, int32 ``[3]``, to the rectangle: top, left, height, width, int32 ``[4]``.
+        decode_whole: whether to decode the whole of a JPEG file instead of the rectangle only. This is slower. If only
+            the rectangle is decoded, colours near its edge differ slightly.
 
     Returns:
         The rectangle, uint8 ``[h, w, 3]``.
@@ -173,19 +173,19 @@ def _checked(image: tf.Tensor) -> tf.Tensor:
     image = tf.convert_to_tensor(image)
     if (image.dtype, image.shape.rank) not in ((tf.string, 0), (tf.uint8, 3)):
         raise ValueError(
-            f"Cannot decode a tensor of type {image.dtype.name} and shape {image.shape}; pass the bytes of one image "
-            "file (a string scalar), or a uint8 image [height, width, channels]."
+            f"Cannot decode a tensor of type {image.dtype.name} and shape {image.shape}. Pass the bytes of one image "
+            "file (a string scalar) or a uint8 image [height, width, channels]."
         )
     return image
 
 
 def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes bilinearly to ``[size, size, 3]``, without antialiasing (reference code), rounded to uint8."""
+    """Resizes bilinearly without antialiasing (reference code) and rounds to uint8 ``[size, size, 3]``."""
     return tf.cast(tf.round(tf.image.resize(image, [size, size])), tf.uint8)
 
 
 def _to_rgb(image: tf.Tensor) -> tf.Tensor:
-    """Repeats the first of one or two channels, or keeps the first three of more."""
+    """Repeats the first channel if there are one or two; keeps the first three channels if there are more."""
     if image.shape[-1] == 3:
         return image
     has_colour = tf.cast(tf.shape(image)[-1] >= 3, tf.int32)

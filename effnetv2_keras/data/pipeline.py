@@ -1,9 +1,9 @@
-"""The input pipelines of training and evaluation: the only place where the ops of this package are chained.
+"""The input pipelines of training and evaluation: how sources, cropping, augmentation and mixing are chained.
 
-Every random choice is a function of (seed, epoch, image) or of (seed, step), so an interrupted run draws the same
-batches when it goes on, and nothing that comes after a random choice is ever cached. Up to the finished batch there is
-no Python function in the graph, so that a tf.data service can run it; what is wrong with an image travels along as its
-``problem``, and is reported when the batch arrives.
+Every random choice depends only on (seed, epoch, image) or on (seed, step), so a resumed run draws the same batches
+as an uninterrupted one. Nothing after a random choice is cached. Up to the finished batch the graph contains no
+Python function, so that a tf.data service can run it. A record that cannot be used is described by a string,
+``problem``, in its batch; the problem is reported when the batch arrives in the training process.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from effnetv2_keras.progressive import Stage
 Batch = dict[str, tf.Tensor]
 InputFn = Callable[[tf.distribute.InputContext], tf.data.Dataset]
 
-# The ops are graph ops already: without AutoGraph's rewriting, a stage's input is ready in a fraction of the time.
+# The functions use graph ops only. Skipping AutoGraph's conversion makes the input of a stage ready much sooner.
 _plain_graph = tf.autograph.experimental.do_not_convert
 
-# Which random stream a seed feeds: drawn apart so that no two uses share numbers.
+# Separate random streams, so that choices per image and choices per batch never share random numbers.
 _PER_IMAGE, _PER_BATCH = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class InputPlan:
-    """What training and evaluation input have in common.
+    """Settings shared by the training and the evaluation input.
 
     Attributes:
         data: the data settings.
-        batch_size: images per step over all replicas.
-        normalization: how pixels become network input, or None to leave 0..255 to the model.
-        unreadable: takes note of images that cannot be decoded.
+        batch_size: global batch size: images per step over all replicas.
+        normalization: how pixels become network input; None if the model normalises levels 0..255 itself.
+        unreadable: records images that cannot be decoded.
     """
 
     data: DataConfig
@@ -51,27 +51,27 @@ class InputPlan:
     unreadable: UnreadableImages
 
     def per_replica(self, context: tf.distribute.InputContext) -> int:
-        """Images per replica and step.
+        """Returns the number of images per replica and step.
 
         Raises:
-            UsageError: if the batch does not divide evenly.
+            UsageError: if the batch size is not a multiple of the number of replicas.
         """
         if self.batch_size % context.num_replicas_in_sync:
             raise UsageError(
-                f"The batch of {self.batch_size} images does not divide over {context.num_replicas_in_sync} replicas; "
-                "choose a multiple."
+                f"The batch of {self.batch_size} images cannot be split evenly over {context.num_replicas_in_sync} "
+                f"replicas. Choose a batch size that is a multiple of {context.num_replicas_in_sync}."
             )
         return self.batch_size // context.num_replicas_in_sync
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Applies the normalisation, if it belongs here and not in the model."""
+        """Normalises images, unless ``normalization`` is None."""
         if self.normalization is None:
             return images
         mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
         return (tf.cast(images, tf.float32) - tf.constant(mean)) / tf.constant(deviation)
 
     def pixels(self, images: tf.Tensor) -> tf.Tensor:
-        """Gives back, of what ``normalize`` gives, the levels 0..255."""
+        """Returns the levels 0..255 of images that ``normalize`` returned."""
         if self.normalization is None:
             return images
         mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
@@ -81,21 +81,24 @@ class InputPlan:
 def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, first_step: int) -> InputFn:
     """Builds the training input of one stage.
 
-    Args:
-        source: where the images come from.
-        plan: batch size, data settings.
-        stage: image size and strength of augmentation.
-        seed: of the run.
-        first_step: global step of the first batch; the last is the stage's last.
+    If ``data.service`` is set, the tf.data services named there make the batches. The batches are the same.
 
-    With ``data.service``, batches are made by the services there: the same ones.
+    Args:
+        source: the images and labels.
+        plan: batch size and data settings.
+        stage: image size and strength of augmentation.
+        seed: seed of the run.
+        first_step: global step of the first batch; the last batch is that of the stage's last step.
 
     Returns:
-        A function for ``strategy.distribute_datasets_from_function``. Its elements are one replica's share of a step:
-        ``image`` ``[b, S, S, 3]``, of the type of ``data.pipeline`` (float32 where images are mixed or normalised), and
-        ``label`` float32 ``[b, classes]`` whose rows sum to 1 (of a multi-label source: with a one for each label,
-        before mixing), and ``weight`` float32 ``[b]``: 1, or 0 for an unreadable image, whose labels are zeros. The
-        function raises ``UsageError`` if a service cannot be reached.
+        A function for ``strategy.distribute_datasets_from_function``. It raises ``UsageError`` if a service cannot be
+        reached. The elements of its dataset are one replica's part of a step:
+
+        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalised.
+        - ``label``: float32 ``[b, classes]``; rows sum to 1. For a multi-label source, rows are multi-hot before
+          mixing.
+        - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image. The label row of an unreadable image is zero
+          before mixing.
     """
     load = _load_for_training(source, plan, stage, seed)
     batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
@@ -127,7 +130,8 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         steps = range(first_step, stage.end_step)
         batches = from_services(make, steps, plan.data.service) if plan.data.service else make(steps)
         batches = plan.unreadable.report_problems(batches, source)
-        if local_replicas > 1:  # mixed as one batch, then dealt out: the images do not depend on the replicas
+        # Images are mixed over the whole local batch before it is split, so they do not depend on the local replicas.
+        if local_replicas > 1:
             batches = batches.map(_plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
         return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -135,7 +139,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
 
 def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int) -> Callable[[Record], Batch]:
-    """Makes the function from a record to ``image``, ``label``, ``weight`` and ``problem``: not yet mixed."""
+    """Returns the function from a record to ``image``, ``label``, ``weight`` and ``problem``, before mixing."""
     data, cropping = plan.data, CROPPINGS[plan.data.pipeline]
     change = augmentation.Augmentation(
         data.augment, data.augment_arithmetic, stage.randaug_magnitude, data.ra_num_layers
@@ -185,18 +189,20 @@ def _deal(batch: Batch, hands: int) -> Batch:
 def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
     """Builds the evaluation input: every image exactly once, on any number of workers and replicas.
 
-    It is made in this process, with ``data.service`` too.
+    The batches are made in this process, even if ``data.service`` is set.
 
     Args:
-        source: where the images come from.
-        plan: batch size, data settings.
+        source: the images and labels.
+        plan: batch size and data settings.
         image_size: side of the square images, pixels.
 
     Returns:
-        A function for ``strategy.distribute_datasets_from_function``. Elements hold ``image`` ``[b, S, S, 3]``, of the
-        type of ``data.pipeline`` (float32 if normalised), ``label`` int64 ``[b]`` (of a multi-label source: float32
-        ``[b, classes]``, a one for each label) and ``weight`` float32 ``[b]``: 1 for an image, 0 for padding that fills
-        the last batches and for an unreadable image. Every worker gets equally many batches.
+        A function for ``strategy.distribute_datasets_from_function``. Every worker gets the same number of batches.
+        The elements of its dataset are one replica's part of a step:
+
+        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are normalised.
+        - ``label``: int64 ``[b]``; for a multi-label source float32 ``[b, classes]``, multi-hot.
+        - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image and for padding that fills the last batches.
     """
     load_image = _evaluation_image(plan.data, image_size)
     num_classes = len(source.class_names)
@@ -232,16 +238,16 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
 
 
 def sample_images(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
-    """Draws images of a source as evaluation sees them, in an order that is always the same and not the source's own.
+    """Draws random images of a source, cropped as in evaluation; the same images in the same order in every call.
 
     Args:
-        source: where the images come from.
+        source: the images and labels.
         data: the data settings.
         image_size: side of the square images, pixels.
-        count: images, at most; there are no more than the source has, less those that cannot be decoded.
+        count: largest number of images. There are fewer if the source is smaller or images cannot be decoded.
 
     Returns:
-        A dataset of uint8 ``[S, S, 3]``; levels that are no whole numbers are rounded.
+        A dataset of uint8 ``[S, S, 3]``; fractional levels are rounded.
     """
     samples = _samples(source, data, image_size=image_size, count=count)
     readable = samples.filter(_plain_graph(lambda sample: is_sound(sample["image_problem"])))
@@ -249,10 +255,10 @@ def sample_images(source: Source, data: DataConfig, *, image_size: int, count: i
 
 
 def sample_records(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
-    """Draws the same images as ``sample_images``, with labels; those that stand for no class are left out.
+    """Draws the same images as ``sample_images`` with their labels; images with an invalid label are left out.
 
     Returns:
-        A dataset of ``image``, uint8 ``[S, S, 3]``, and ``label``, float32 ``[classes]``, a one for each label.
+        A dataset of ``image``, uint8 ``[S, S, 3]``, and ``label``, float32 ``[classes]``, one-hot or multi-hot.
     """
     samples = _samples(source, data, image_size=image_size, count=count)
     sound = samples.filter(_plain_graph(lambda sample: is_sound(sample["problem"])))
@@ -260,7 +266,7 @@ def sample_records(source: Source, data: DataConfig, *, image_size: int, count: 
 
 
 def _samples(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
-    """Images and labels, the problem of the image, and that of either."""
+    """Returns a dataset of ``image``, ``label``, ``image_problem`` (image only) and ``problem`` (image or label)."""
     count = min(count, source.num_examples)
     records = source.stream(seed=0, batch_size=count, steps=range(1), shard=Shard())
     load_image = _evaluation_image(data, image_size)
@@ -277,7 +283,7 @@ def _samples(source: Source, data: DataConfig, *, image_size: int, count: int) -
 
 
 def _evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
-    """Makes the function from a record to the square image that evaluation sees, and its problem."""
+    """Returns the function from a record to its square image, cropped as in evaluation, and its ``problem``."""
     cropping = CROPPINGS[data.pipeline]
 
     @_plain_graph
@@ -288,10 +294,10 @@ def _evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], t
 
 
 def num_eval_steps(num_examples: int, batch_size: int) -> int:
-    """Steps that show every image once: the last batch is filled up with padding."""
+    """Returns the number of steps that show every image once; padding fills the last batch."""
     return -(-num_examples // batch_size)
 
 
 def single_replica(input_fn: InputFn) -> Any:
-    """The dataset of one worker with one replica, for looking at the input without a strategy."""
+    """Returns the dataset of one worker with one replica, to inspect the input without a strategy."""
     return input_fn(tf.distribute.InputContext(1, 0, 1))

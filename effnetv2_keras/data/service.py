@@ -1,10 +1,12 @@
-"""Batches made in other processes, by tf.data services.
+"""Training batches made in other processes, by tf.data services.
 
-A service is a dispatcher with one worker. Of W services, the one in place k makes every W-th batch from the k-th on,
-and they are joined in turn: the same batches in the same order as without a service, wherever the run begins. Each
-service has to see the data under the same paths; a source that is read from front to back is read by all of them.
+A service is a dispatcher with one worker. Of W services, service k makes every W-th batch from the k-th on, and the
+batches are joined in turn. They are the same batches in the same order as without a service, at whatever step the run
+starts. Each service must find the data under the same paths. If the source is sequential, every service reads all of
+it.
 
-A service runs whatever graph it is sent: let only those reach its ports who may run programs there.
+A service executes any graph that is sent to it. Restrict access to its ports to users who may run programs on its
+machine.
 """
 
 from __future__ import annotations
@@ -25,21 +27,22 @@ from effnetv2_keras.data.sources.integrity import plain_message
 from effnetv2_keras.errors import UsageError
 
 _CONNECT_SECONDS = 5.0
-_LOOK_EVERY = 2.0  # seconds between two looks at services while a batch is awaited
-_GONE_AFTER = 10.0  # seconds during which a service cannot be reached
-_STALLED_AFTER = 600.0  # seconds that a batch may take
+_LOOK_EVERY = 2.0  # seconds between checks of the services while waiting for a batch
+_GONE_AFTER = 10.0  # seconds without a connection after which a service counts as lost
+_STALLED_AFTER = 600.0  # seconds without a batch after which a service counts as stalled
 
 
 def from_services(make: Callable[[range], tf.data.Dataset], steps: range, services: Sequence[str]) -> tf.data.Dataset:
-    """Lets services make the batches of a run of steps, and joins these in order.
+    """Returns the dataset of the batches for some steps, made by services and joined in order.
 
     Args:
-        make: from steps, of any stride, to their batches; without Python functions.
-        steps: that are wanted.
-        services: ``host:port`` of each.
+        make: maps a range of steps, of any stride, to a dataset of their batches. The dataset must not contain Python
+            functions.
+        steps: the steps to make batches for.
+        services: the address of each service, ``host:port``.
 
     Returns:
-        What ``make(steps)`` is. It fails rather than leave out or repeat a batch.
+        A dataset equal to ``make(steps)``. It raises an error instead of skipping or repeating a batch.
 
     Raises:
         UsageError: if a service cannot be reached.
@@ -47,8 +50,9 @@ def from_services(make: Callable[[range], tf.data.Dataset], steps: range, servic
     for service in services:
         if not _answers(service):
             raise UsageError(
-                f"data.service={'|'.join(services)}: nothing answers at {service}. Start it with --mode=data_service "
-                "and use the address that it prints, or make batches in this process: data.service=none"
+                f"data.service={'|'.join(services)}: no service answers at {service}. Start one with "
+                "--mode=data_service and use the address that it prints, or set data.service=none to make the batches "
+                "in this process."
             )
     services = services[: len(steps)]
     parts = []
@@ -60,7 +64,7 @@ def from_services(make: Callable[[range], tf.data.Dataset], steps: range, servic
                 tf.data.experimental.service.distribute(
                     processing_mode=tf.data.experimental.service.ShardingPolicy.OFF,
                     service=f"grpc://{service}",
-                    compression=None,  # batches hardly become smaller
+                    compression=None,  # images hardly compress
                 )
             )
         )
@@ -70,7 +74,7 @@ def from_services(make: Callable[[range], tf.data.Dataset], steps: range, servic
     @tf.autograph.experimental.do_not_convert
     def in_order(expected: tf.Tensor, numbered: tuple[tf.Tensor, Any]) -> Any:
         number, batch = numbered
-        tf.debugging.assert_equal(number, expected, "a batch came out of turn")
+        tf.debugging.assert_equal(number, expected, "a batch arrived out of order")
         return batch
 
     expected = tf.data.Dataset.range(steps.start, steps.stop, steps.step)
@@ -79,12 +83,16 @@ def from_services(make: Callable[[range], tf.data.Dataset], steps: range, servic
 
 
 def next_batch(batches: Iterator[Any], services: Sequence[str]) -> Any:
-    """``next(batches)``; where services make them, without waiting for ever for one that is gone.
+    """Returns ``next(batches)``, but does not wait forever for a service that is lost.
 
-    A service that is started again knows nothing of the run, which has to go on from its last checkpoint.
+    A restarted service does not know the run, so the run must be resumed from its last checkpoint.
+
+    Args:
+        batches: the iterator over the batches.
+        services: the services that make the batches; empty if they are made in this process.
 
     Raises:
-        DataError: if a service cannot be reached any more, or a batch takes more than ten minutes.
+        DataError: if a service can no longer be reached, or a batch takes more than ten minutes.
     """
     if not services:
         return next(batches)
@@ -96,7 +104,7 @@ def next_batch(batches: Iterator[Any], services: Sequence[str]) -> Any:
         except BaseException as error:
             result.put((None, error))
 
-    threading.Thread(target=fetch, daemon=True).start()  # TensorFlow itself waits for an hour, and cannot be stopped
+    threading.Thread(target=fetch, daemon=True).start()  # TensorFlow itself waits for an hour and cannot be interrupted
     begin = answered = time.monotonic()
     while True:
         try:
@@ -116,10 +124,11 @@ def next_batch(batches: Iterator[Any], services: Sequence[str]) -> Any:
 
 
 def _lost(services: Sequence[str], silent: Sequence[str], seconds: float) -> DataError:
-    where = f"at {', '.join(silent)} cannot be reached any more" if silent else f"at {', '.join(services)} stalls"
+    where = f"at {', '.join(silent)} can no longer be reached" if silent else f"at {', '.join(services)} has stalled"
     return DataError(
-        f"The tf.data service {where}: no batch came for {seconds:.0f} s. Start it again with --mode=data_service; the "
-        "same command then goes on from the last checkpoint. Its address may change: data.service."
+        f"The tf.data service {where}: no batch arrived for {seconds:.0f} s. Start it again with --mode=data_service, "
+        "then run the same command again to resume from the last checkpoint. If the service has a new address, set "
+        "data.service to it."
     )
 
 
@@ -133,23 +142,24 @@ def _answers(service: str) -> bool:
 
 
 class Services:
-    """Services in this process, each a dispatcher with a worker, that run until it ends.
+    """Starts tf.data services in this process, each a dispatcher with one worker; they run until the process ends.
 
     Args:
-        count: how many.
-        host: the name of this machine, by which those that train reach it.
-        port: the first of ``2 * count`` ports in a row, first those of dispatchers; 0 for any that are free.
+        count: number of services.
+        host: name under which the training machines reach this machine.
+        port: first of ``2 * count`` consecutive ports. The dispatchers use the first ``count``, the workers the others.
+            0 for any free ports.
 
     Attributes:
-        addresses: what ``data.service`` takes.
+        addresses: ``host:port`` of each service, for ``data.service``.
 
     Raises:
-        UsageError: if a port is taken.
+        UsageError: if a port is in use.
     """
 
     def __init__(self, count: int, *, host: str = "localhost", port: int = 0) -> None:
         service = tf.data.experimental.service
-        with contextlib.suppress(RuntimeError):  # too late where TensorFlow is in use already
+        with contextlib.suppress(RuntimeError):  # raised if TensorFlow has already initialised its devices
             tf.config.set_visible_devices([], "GPU")
         self.addresses: list[str] = []
         self._servers: list[Any] = []
@@ -167,6 +177,6 @@ class Services:
                 self.addresses.append(f"{host}:{local.rpartition(':')[2]}")
         except (tf.errors.OpError, RuntimeError) as error:
             raise UsageError(
-                f"Cannot start {count} services on the {2 * count} ports from {port} on: {plain_message(error)}. Name "
-                "other ports with --port, or --port=0 for any."
+                f"Cannot start {count} services on the {2 * count} ports from {port} on: {plain_message(error)}. "
+                "Choose other ports with --port, or --port=0 for any free ports."
             ) from error

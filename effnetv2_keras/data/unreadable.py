@@ -1,7 +1,7 @@
-"""What the input pipeline does with an image that cannot be decoded, or a label that stands for no class.
+"""How the input pipeline handles an image that cannot be decoded, and a label outside the range of the classes.
 
-Where images are loaded there are graph ops only, which may run in another process: ``guard`` and ``guard_label`` say
-what is wrong with a record as its ``problem``, a string. ``UnreadableImages`` reads it where the batches arrive.
+Images are loaded by graph ops only, possibly in another process. ``guard`` and ``guard_label`` describe what is wrong
+with a record by a string, ``problem``. ``UnreadableImages`` reads the problems in the process where the batches arrive.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from effnetv2_keras.data.sources.integrity import plain_message
 
 _plain_graph = tf.autograph.experimental.do_not_convert
 
-_IMAGE, _LABEL = "image", "label"  # how problems begin: "image NAME", "label NUMBER NAME"
+_IMAGE, _LABEL = "image", "label"  # first word of a problem: "image NAME" or "label NUMBER NAME"
 _OF_INPUT = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
@@ -30,12 +30,20 @@ _OF_INPUT = (
     tf.errors.PermissionDeniedError,
     tf.errors.UnknownError,
 )
-"""What TensorFlow raises for files that are damaged or gone."""
+"""The errors that TensorFlow raises for damaged or missing files."""
 
 
 def guard(load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tensor, tf.Tensor]:
-    """Loads one image, or black in its place: ``(image, problem)``, a string scalar that is empty if there is none."""
-    if record["image"].dtype != tf.string:  # already decoded: nothing can fail
+    """Loads one image; if that fails, a black image takes its place.
+
+    Args:
+        load: maps the record to the image.
+        record: the record of the image.
+
+    Returns:
+        ``(image, problem)``. The problem is a string scalar, empty if the image was loaded.
+    """
+    if record["image"].dtype != tf.string:  # an image that is already decoded cannot fail
         return load(record), tf.constant("")
 
     def black(spec: tf.TensorSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
@@ -48,12 +56,15 @@ def guard(load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tenso
 
 
 def guard_label(record: Record, num_classes: int, problem: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The label of a record, or its labels, less what stands for no class: ``(label, problem)``.
+    """Checks the label or labels of a record.
 
     Args:
-        record: that has the label.
-        num_classes: labels are in [0, num_classes).
-        problem: of the image, which gives way to a problem with the label.
+        record: the record.
+        num_classes: labels must be in [0, num_classes).
+        problem: the problem of the image. A problem with the label replaces it.
+
+    Returns:
+        ``(label, problem)``. Labels out of range are replaced by 0.
     """
     label = record["label"]
     wrong = (label < 0) | (label >= num_classes)
@@ -65,19 +76,19 @@ def guard_label(record: Record, num_classes: int, problem: tf.Tensor) -> tuple[t
 
 
 def is_sound(problem: tf.Tensor) -> tf.Tensor:
-    """Whether there is no problem."""
+    """Returns whether there is no problem."""
     return tf.equal(problem, "")
 
 
 class UnreadableImages:
-    """Keeps account of images that cannot be decoded, and stops the run or warns; stops it at a label of no class.
+    """Records images that cannot be decoded and stops the run or warns; always stops at a label out of range.
 
     Args:
-        policy: ``"error"`` to stop at the first, ``"skip"`` to warn once per image and leave it out.
+        policy: ``"error"`` to stop at the first unreadable image; ``"skip"`` to warn once per image and leave it out.
 
     Attributes:
-        names: the images met so far, in order.
-        error: what the run must stop with, if anything.
+        names: the unreadable images found so far, in order.
+        error: the error that the run must stop with, or None.
     """
 
     def __init__(self, policy: str) -> None:
@@ -86,16 +97,16 @@ class UnreadableImages:
         self.error: DataError | None = None
 
     def report(self, name: bytes) -> None:
-        """Notes one unreadable image.
+        """Records one unreadable image.
 
         Raises:
-            DataError: if the policy is to stop.
+            DataError: if the policy is ``"error"``.
         """
         text = name.decode(errors="replace")
         if self._policy == "error":
             self.error = DataError(
-                f"Cannot decode {text}: it is not a complete JPEG, PNG, GIF or BMP image. Repair or remove it, or "
-                "leave such images out with --hparam_str=data.unreadable=skip"
+                f"Cannot decode {text}: it is not a complete JPEG, PNG, GIF or BMP image. Repair or remove it, or set "
+                "--hparam_str=data.unreadable=skip to leave out unreadable images."
             )
             raise self.error
         if text not in self.names:
@@ -103,11 +114,11 @@ class UnreadableImages:
             logging.warning("Leaving out an image that cannot be decoded (%d so far): %s", len(self.names), text)
 
     def report_problems(self, batches: tf.data.Dataset, source: Source) -> tf.data.Dataset:
-        """Reports the problems of each batch when it arrives, and takes ``problem`` ``[b]`` out of it.
+        """Returns the batches without ``problem``; reports the problems of each batch when it arrives.
 
         Args:
-            batches: dicts with ``problem``.
-            source: where they come from.
+            batches: dicts with ``problem``, string ``[b]``.
+            source: the source of the batches.
         """
 
         def report_all(problems: npt.NDArray[np.object_]) -> np.bool_:
@@ -133,18 +144,18 @@ class UnreadableImages:
         return batches.map(reported)
 
     def _refuse_label(self, text: bytes, source: Source) -> None:
-        """Raises ``DataError``: a label that stands for no class stops the run, whatever the policy."""
+        """Raises ``DataError``: a label out of range stops the run with either policy."""
         label, _, name = text.decode(errors="replace").partition(" ")
         self.error = DataError(f"{name[0].upper()}{name[1:]} {source.describe_wrong_label(int(label))}")
         raise self.error
 
     @contextlib.contextmanager
     def explained(self, source: Source | None = None, services: Sequence[str] = ()) -> Iterator[None]:
-        """Raises ``DataError`` in place of what TensorFlow says; for code that takes batches from the pipeline.
+        """Replaces TensorFlow's input errors by ``DataError``; wrap it around code that takes batches.
 
         Args:
-            source: where the batches come from; its files are read again to find the one at fault.
-            services: those that make the batches.
+            source: the source of the batches. After an error its files are read again to find the damaged one.
+            services: the services that make the batches.
         """
         try:
             yield
@@ -155,9 +166,10 @@ class UnreadableImages:
                 damage = source.check_integrity()
                 if damage:
                     raise DataError(damage) from error
-            if services and not isinstance(error, tf.errors.ResourceExhaustedError):  # that is of the devices
+            # The devices raise ResourceExhaustedError, not the services.
+            if services and not isinstance(error, tf.errors.ResourceExhaustedError):
                 raise DataError(
-                    f"The tf.data service at {', '.join(services)} failed: {plain_message(error)}. If it was started "
-                    "again meanwhile, the same command goes on from the last checkpoint."
+                    f"The tf.data service at {', '.join(services)} failed: {plain_message(error)}. Make sure that it "
+                    "is running, then run the same command again to resume from the last checkpoint."
                 ) from error
             raise

@@ -1,1 +1,1 @@
-"""Optimisation: learning-rate schedules, optimizers, moving averages of the weights, and the loss."""
+"""Optimisation: learning-rate schedules, optimizers, gradient clipping, weight averages (EMA), and losses."""

@@ -1,4 +1,4 @@
-"""The optimizers that shrink the weights themselves, outside the gradient: AdamW and LAMB."""
+"""The optimizers with decoupled weight decay: AdamW and LAMB."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from effnetv2_keras.optim.tf1 import AdamTF1, LearningRate
 class AdamW(AdamTF1):
     """Adam with decoupled weight decay (arXiv 1711.05101) that may grow over the run.
 
-    Before Adam's step each variable loses ``learning_rate * weight_decay(step)`` of itself, ``step`` being the steps
-    taken so far.
+    Before Adam's update, each variable is multiplied by ``1 - learning_rate * weight_decay(step)``, where ``step`` is
+    the number of finished steps.
 
     Args:
         learning_rate: a number or a schedule.
-        weight_decay: over the steps.
+        weight_decay: weight decay as a function of the step.
         not_decayed: variables without weight decay.
     """
 
@@ -33,7 +33,7 @@ class AdamW(AdamTF1):
 
     @property
     def weight_decay(self) -> tf.Tensor:
-        """That of the next step, a float32 scalar."""
+        """Weight decay of the next step, a float32 scalar."""
         return self._weight_decay(self.iterations)
 
     @weight_decay.setter
@@ -42,12 +42,12 @@ class AdamW(AdamTF1):
 
 
 class LAMB(tf.keras.optimizers.Adam):
-    """TensorFlow Addons' LAMB (arXiv 1904.00962) where there are no Addons, as beyond TensorFlow 2.15.
+    """LAMB (arXiv 1904.00962) with the arithmetic of TensorFlow Addons, which does not exist beyond TensorFlow 2.15.
 
     Args:
         learning_rate: a number or a schedule.
-        weight_decay: over the steps.
-        not_decayed: variables without weight decay, which are not scaled either.
+        weight_decay: weight decay as a function of the step.
+        not_decayed: variables without weight decay; their updates are not scaled either.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class LAMB(tf.keras.optimizers.Adam):
 def make_lamb(
     learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[tf.Variable] = ()
 ) -> Any:
-    """Makes LAMB (arXiv 1904.00962), an optimizer for large batches: TensorFlow Addons', or ``LAMB`` without them.
+    """Builds LAMB (arXiv 1904.00962), an optimizer for large batches: from TensorFlow Addons if installed, or ``LAMB``.
 
-    A variable's step is Adam's plus ``weight_decay(step)`` times the variable, scaled to the norm of the variable
-    (``beta_1`` 0.9, ``beta_2`` 0.999, ``epsilon`` 1e-6: Addons' defaults). Variables without weight decay are not
-    scaled, as is Addons' default too.
+    The update of a variable is Adam's update plus ``weight_decay(step)`` times the variable, scaled to the norm of the
+    variable. ``beta_1`` is 0.9, ``beta_2`` 0.999 and ``epsilon`` 1e-6 (defaults of Addons). Updates of variables
+    without weight decay are not scaled (also the default of Addons).
 
     Args:
         learning_rate: a number or a schedule.
-        weight_decay: over the steps, as for ``AdamW``.
+        weight_decay: weight decay as a function of the step, as for ``AdamW``.
         not_decayed: variables without weight decay.
 
     Returns:
@@ -93,12 +93,12 @@ def make_lamb(
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that Addons is no longer developed
+            warnings.simplefilter("ignore", UserWarning)  # the warning that Addons is no longer developed
             from tensorflow_addons import optimizers as addons
-    except (ImportError, AttributeError):  # an AttributeError where it does not know this TensorFlow
+    except (ImportError, AttributeError):  # AttributeError: Addons does not support this TensorFlow
         return LAMB(learning_rate, weight_decay=weight_decay, not_decayed=not_decayed)
     names = "|".join(re.escape(variable.name.split(":")[0]) for variable in not_decayed)
-    # The name of the second replica's copy of a variable is "kernel/replica_1:0".
+    # The second replica's copy of the variable "kernel" is named "kernel/replica_1:0".
     excluded = [rf"^(?:{names})(?:/replica_\d+)?:\d+$"] if names else None
     optimizer = addons.LAMB(learning_rate, exclude_from_weight_decay=excluded)
     optimizer.weight_decay = lambda: weight_decay(optimizer.iterations)

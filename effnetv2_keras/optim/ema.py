@@ -1,7 +1,7 @@
-"""Exponential moving average of a model's weights, kept in the weights of a second model of the same architecture.
+"""Exponential moving average (EMA) of a model's weights, stored in a second model of the same architecture.
 
-The second model starts as a copy of the first and is never trained; evaluating or exporting the average means using
-that model. The average covers all weights, the moving statistics of BatchNorm included (reference code).
+The second model starts as a copy of the first and is never trained. To evaluate or export the average, use the second
+model. The average covers all weights, including the moving statistics of BatchNorm (reference code).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import tensorflow as tf
 
 
 def ema_decay_at(step: int | tf.Tensor | tf.Variable, decay: float) -> tf.Tensor:
-    """Decay after ``step`` steps: ``min(decay, (1 + step) / (10 + step))``, so that the first steps count more.
+    """Returns the decay after ``step`` steps, ``min(decay, (1 + step) / (10 + step))``; it is smaller at the start.
 
     Args:
-        step: finished steps, this one included: 1, and so a decay of 2/11, the first time.
-        decay: limit of the decay, in [0, 1).
+        step: finished steps including the current one. The first value is 1, with a decay of 2/11.
+        decay: upper limit of the decay, in [0, 1).
 
     Returns:
-        Scalar float64: in float32, ``1 - 0.9999`` is wrong in the fourth digit.
+        Scalar float64, because in float32 ``1 - 0.9999`` is wrong in the fourth digit.
     """
     step = tf.cast(step, tf.float64)
     return tf.minimum(tf.constant(decay, tf.float64), (1.0 + step) / (10.0 + step))
@@ -32,16 +32,16 @@ def update_ema(
     average: Sequence[tf.Variable],
     decay: tf.Tensor,
 ) -> None:
-    """Moves every average towards its source: ``average = decay * average + (1 - decay) * source``.
+    """Updates every average with its source: ``average = decay * average + (1 - decay) * source``.
 
-    Call it outside ``strategy.run``, right after it, in the same ``tf.function``. A copy of the average follows its
-    own replica's source; the train step keeps these alike.
+    Call it outside ``strategy.run``, right after it, in the same ``tf.function``. On each replica, the copy of the
+    average is updated with that replica's copy of the source. The train step keeps these copies equal.
 
     Args:
         strategy: the strategy in whose scope both models were built.
         source: weights of the model in training, float32.
-        average: weights of the other model, in the same order.
-        decay: scalar in [0, 1), see ``ema_decay_at``.
+        average: weights of the averaging model, float32, in the same order.
+        decay: scalar in [0, 1); see ``ema_decay_at``.
 
     Raises:
         ValueError: if the two lists are not the weights of the same architecture.
@@ -53,18 +53,17 @@ def update_ema(
 
 
 def _move(average: tf.Variable, value: tf.Variable, rate: tf.Tensor) -> None:
-    """``average -= rate * (average - value)``, in one pass over the average."""
+    """Computes ``average -= rate * (average - value)`` in one pass over the average."""
     tf.raw_ops.ResourceApplyGradientDescent(var=average.handle, alpha=rate, delta=average - value)
 
 
 def _check_same_architecture(source: Sequence[tf.Variable], average: Sequence[tf.Variable]) -> None:
-    advice = "build the averaging model exactly as the trained one and pass all weights of both, in order."
+    advice = "Build the averaging model exactly like the trained one and pass all weights of both, in order."
     if len(source) != len(average):
-        raise ValueError(f"The model has {len(source)} weights but its average has {len(average)}; {advice}")
+        raise ValueError(f"The model has {len(source)} weights, but its average has {len(average)}. {advice}")
     for new, old in zip(source, average):
         if (new.name, new.shape) != (old.name, old.shape) or new.dtype != tf.float32 or old.dtype != tf.float32:
             raise ValueError(
-                f"Cannot average {new.name} {tuple(new.shape)} {new.dtype.name} in "
-                f"{old.name} {tuple(old.shape)} {old.dtype.name}: names and shapes must be equal and the type float32; "
-                f"{advice}"
+                f"Cannot average {new.name} {tuple(new.shape)} {new.dtype.name} in {old.name} {tuple(old.shape)} "
+                f"{old.dtype.name}: names and shapes must be equal, and the dtype must be float32. {advice}"
             )

@@ -1,4 +1,4 @@
-"""The training loss: smoothed cross-entropy, over the classes or of each by itself, and L2."""
+"""The training losses: softmax and sigmoid cross-entropy with label smoothing, and the L2 penalty."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ import tensorflow as tf
 
 
 def softmax_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
-    """Computes the cross-entropy of each image with smoothed labels.
+    """Returns the softmax cross-entropy of each image with smoothed labels.
 
-    A label row ``y`` of ``C`` classes becomes ``y * (1 - label_smoothing) + sum(y) * label_smoothing / C``: its sum
-    stays what it was, and a row of zeros, which marks an image that could not be read, has neither loss nor gradient.
+    A label row ``y`` of ``C`` classes becomes ``y * (1 - label_smoothing) + sum(y) * label_smoothing / C``, which has
+    the same sum. A row of zeros marks an image that could not be read; it has no loss and no gradient.
 
     Args:
         labels: ``[batch, classes]`` floats of at least 0; each row sums to 1, or to 0 for an image to ignore.
         logits: ``[batch, classes]`` float32.
-        label_smoothing: share of the label spread evenly over the classes, in [0, 1).
+        label_smoothing: fraction of the label that is spread evenly over the classes, in [0, 1).
 
     Returns:
-        ``[batch]`` float32. Not averaged: divide the sum over all replicas by the global batch size.
+        ``[batch]`` float32, not averaged. Divide the sum over all replicas by the global batch size.
     """
     labels = tf.cast(labels, logits.dtype)
     spread = tf.reduce_mean(labels, axis=-1, keepdims=True)
     smoothed = labels * (1.0 - label_smoothing) + spread * label_smoothing
-    # The fused op takes the gradient for labels that sum to 1: softmax - labels, which is not zero for a row of zeros.
+    # TensorFlow's fused op assumes labels that sum to 1: its gradient softmax - labels is not 0 for a row of zeros.
     return -tf.reduce_sum(smoothed * tf.nn.log_softmax(logits), axis=-1)
 
 
 def sigmoid_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
-    """Computes the mean over the classes of each one's own cross-entropy: whether the image has that label.
+    """Returns the binary cross-entropy of each image, averaged over the classes.
 
     A label ``y`` becomes ``y * (1 - label_smoothing) + label_smoothing / 2`` (reference code, ``loss_type`` sigmoid).
-    Arguments and result as for ``softmax_cross_entropy``, but labels lie in [0, 1] and need not sum to anything.
+    Arguments and result are those of ``softmax_cross_entropy``, but labels are in [0, 1] with any sum.
     """
     smoothed = tf.cast(labels, logits.dtype) * (1.0 - label_smoothing) + label_smoothing / 2.0
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits), axis=-1)
 
 
 def summed_sigmoid_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
-    """As ``sigmoid_cross_entropy``, but the sum over the classes, and labels stay as they are.
+    """Returns the binary cross-entropy of each image, summed over the classes, without label smoothing.
 
-    Reference code, ``loss_type`` custom. ``label_smoothing`` must be 0.
+    Source: reference code, ``loss_type`` custom. Arguments and result are those of ``sigmoid_cross_entropy``, but
+    ``label_smoothing`` must be 0.
     """
-    del label_smoothing  # refused by the configuration
+    del label_smoothing  # the configuration allows only 0
     return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits), axis=-1)
 
 
@@ -53,17 +54,17 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
     "sigmoid": sigmoid_cross_entropy,
     "custom": summed_sigmoid_cross_entropy,
 }
-"""Loss of each image by the name in ``train.loss_type``: ``(labels, logits, *, label_smoothing) -> [batch]``."""
+"""The loss for each ``train.loss_type``: ``(labels, logits, *, label_smoothing) -> [batch]``."""
 
 
 def loss_of_each(loss_type: str, labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float = 0.0) -> tf.Tensor:
-    """Computes the loss of each image by the name of its kind; softmax takes the labels of an image in equal shares.
+    """Returns the loss of each image; for softmax, several labels of an image get equal weights that sum to 1.
 
     Args:
         loss_type: a key of ``LOSSES``.
-        labels: ``[batch, classes]`` floats in [0, 1]; an image may have several, or none.
+        labels: ``[batch, classes]`` floats in [0, 1]; an image may have several labels, or none.
         logits: ``[batch, classes]`` float32.
-        label_smoothing: see the loss.
+        label_smoothing: as for the function in ``LOSSES``.
 
     Returns:
         ``[batch]`` float32.
@@ -73,11 +74,12 @@ def loss_of_each(loss_type: str, labels: tf.Tensor, logits: tf.Tensor, *, label_
 
 
 def score(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
-    """Gives the logit of each class' probability, by which the images of a class are ranked.
+    """Returns a score for each image and class that ranks the images of a class: the logit of the class probability.
 
-    A network trained with a sigmoid gives it as it is. Of one trained with softmax, logits are only determined up to
-    a constant for each image, so they say nothing across images: it is ``log(p / (1 - p))`` of the softmax, in which
-    all probabilities from 1 - 1e-7 on are the same. (The reference code ranks by the logits for every loss.)
+    For a network trained with a sigmoid loss, these are its logits. Softmax logits are determined only up to a constant
+    for each image and cannot be compared between images. For softmax, the score is therefore ``log(p / (1 - p))`` of
+    the softmax probability ``p``; probabilities above 1 - 1e-7 have the same score. (The reference code ranks by the
+    logits for every loss.)
 
     Args:
         loss_type: a key of ``LOSSES``.
@@ -93,7 +95,7 @@ def score(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
 
 
 def sharing(labels: tf.Tensor) -> tf.Tensor:
-    """Divides the labels of an image by their sum, so that it has one in all; an image without any stays without.
+    """Returns the labels divided by their sum for each image; a row of zeros stays zero.
 
     Args:
         labels: floats of at least 0, ``[batch, classes]``.
@@ -102,8 +104,8 @@ def sharing(labels: tf.Tensor) -> tf.Tensor:
 
 
 def l2_penalty(variables: Iterable[tf.Variable]) -> tf.Tensor:
-    """Adds up ``0.5 * ||v||^2`` over the variables, a float32 scalar whose gradient is the variable itself.
+    """Returns the sum of ``0.5 * ||v||^2`` over the variables, a float32 scalar; the gradient for ``v`` is ``v``.
 
-    Each replica has all the weights: divide by the number of replicas where the gradients are summed.
+    Every replica has all weights. If gradients are summed over replicas, divide the penalty by their number.
     """
     return tf.add_n([tf.constant(0.0), *(tf.nn.l2_loss(variable) for variable in variables)])

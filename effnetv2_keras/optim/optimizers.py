@@ -1,4 +1,4 @@
-"""Optimizers by name, with the settings of the reference code."""
+"""Builds the optimizer that ``train.optimizer`` names, with the settings of the reference code."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ COUPLED: dict[str, Callable[..., tf.keras.optimizers.Optimizer]] = {
     "sgd": tf.keras.optimizers.SGD,
     "adam": functools.partial(AdamTF1, epsilon=1e-8),
 }
-"""Those of the reference code, as TensorFlow 1 had them; their weight decay is L2 in the loss."""
+"""Optimizers with coupled weight decay: L2 in the loss. They are those of the reference code, as in TensorFlow 1."""
 
 DECOUPLED: dict[str, Callable[..., Any]] = {"adamw": AdamW, "lamb": make_lamb}
-"""Those that shrink the weights themselves."""
+"""Optimizers with decoupled weight decay."""
 
 OPTIMIZERS = {**COUPLED, **DECOUPLED}
-"""All optimizers by the name of ``TrainConfig.optimizer``."""
+"""The optimizer for each ``TrainConfig.optimizer``."""
 
 
 def uses_decoupled_weight_decay(name: str) -> bool:
-    """Whether the optimizer shrinks the weights itself; for all others weight decay is L2 in the loss."""
+    """Returns whether the optimizer decays the weights itself; for all others weight decay is L2 in the loss."""
     return name in DECOUPLED
 
 
@@ -39,21 +39,21 @@ def make_optimizer(
     weight_decay: WeightDecay | None = None,
     not_decayed: Sequence[tf.Variable] = (),
 ) -> Any:
-    """Makes an optimizer; call it in the scope of the strategy, and ``build`` it there.
+    """Returns an optimizer; call this and ``build`` in the scope of the strategy.
 
     Args:
         name: a key of ``OPTIMIZERS``.
-        schedule: learning rate over the steps.
-        weight_decay: decoupled weight decay over the steps, which each step multiplies by the learning rate; None for
-            none. Only for optimizers with ``uses_decoupled_weight_decay``; the others take no notice of it.
-        not_decayed: variables that it does not apply to.
+        schedule: learning-rate schedule.
+        weight_decay: decoupled weight decay as a function of the step; it is multiplied by the learning rate. None for
+            no weight decay. Optimizers without ``uses_decoupled_weight_decay`` ignore it.
+        not_decayed: variables without weight decay.
 
     Returns:
-        A ``tf.keras.optimizers.Optimizer``; for "lamb", where TensorFlow Addons has it, a
+        A ``tf.keras.optimizers.Optimizer``; for "lamb", if TensorFlow Addons is installed, a
         ``tf.keras.optimizers.legacy.Optimizer``. Both have ``apply_gradients`` and ``iterations``.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: if the name is unknown.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"Unknown optimizer {name!r}; use one of: {', '.join(OPTIMIZERS)}.")
@@ -66,10 +66,10 @@ def build(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
     """Creates the slots of ``variables``, so that a checkpoint can be restored before the first step.
 
     Args:
-        optimizer: what ``make_optimizer`` gave, or a ``LossScaleOptimizer`` of it.
-        variables: those that will be passed to ``apply_gradients``, in the same order.
+        optimizer: an optimizer of ``make_optimizer``, or a ``LossScaleOptimizer`` around one.
+        variables: the variables that are passed to ``apply_gradients``, in the same order.
     """
     if isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
-        optimizer._create_all_weights(variables)  # legacy optimizers have no public way
+        optimizer._create_all_weights(variables)  # legacy optimizers have no public function for this
     else:
         optimizer.build(variables)

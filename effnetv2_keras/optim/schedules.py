@@ -1,4 +1,4 @@
-"""Schedules of the reference code: learning rate (a decay from step 0, under a linear warm-up) and weight decay."""
+"""Learning-rate schedules (a decay with a linear warm-up) and the weight-decay schedule of the reference code."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import tensorflow as tf
 class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate as a function of the global step, continuous across the stages of a run.
 
-    Below ``warmup_steps`` it is ``peak * step / warmup_steps``, whatever the floor. From there on it is
-    ``peak * SCHEDULES[name]``, at least ``floor``. The decay counts from step 0, not from the end of the warm-up,
+    During the warm-up the rate is ``peak * step / warmup_steps``, regardless of ``floor``. After the warm-up it is
+    ``peak * SCHEDULES[name]``, but at least ``floor``. The decay counts from step 0, not from the end of the warm-up,
     so the exponential schedule may drop where the warm-up ends (reference code, ``WarmupLearningRateSchedule``).
 
     Attributes:
         name: a key of ``SCHEDULES``.
-        peak: learning rate at the end of the warm-up, for the whole batch, above 0.
-        total_steps: length of the run, at least 1; the rate stays put after it. It is in whole steps, so that cosine
-            and linear end at 0. (One of the reference code's two programs divides by the length before rounding: its
-            rates are higher by at most ``pi / 2 / total_steps`` of the peak.)
-        warmup_steps: length of the warm-up, at least 0.
-        decay_steps: exponential: steps between two decays, above 0, may be a fraction.
-        decay_factor: exponential: factor of one decay.
-        floor: smallest learning rate after the warm-up, for the whole batch; 0 for none.
+        peak: learning rate at the end of the warm-up, for the global batch, above 0.
+        total_steps: length of the run in whole steps, at least 1. The rate is constant after it; cosine and linear end
+            at exactly 0. (One of the two programs of the reference code uses the unrounded length: its rates are higher
+            by at most ``pi / 2 / total_steps`` of the peak.)
+        warmup_steps: length of the warm-up, steps, at least 0.
+        decay_steps: for exponential: steps between two decays, above 0, may be a fraction.
+        decay_factor: for exponential: factor of one decay.
+        floor: smallest learning rate after the warm-up, for the global batch; 0 for no limit.
+
+    Raises:
+        ValueError: if the name is unknown.
     """
 
     def __init__(
@@ -50,14 +53,14 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         self.floor = floor
 
     def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
-        """Learning rate of the step that follows ``step`` finished steps.
+        """Returns the learning rate of the step that follows ``step`` finished steps.
 
         Args:
-            step: finished steps, a whole number of at least 0: an int, or a scalar of any integer type.
+            step: number of finished steps, at least 0: an int, or a scalar of any integer dtype.
 
         Returns:
-            Scalar float32. It is computed in float64: in float32 the ratio of a late step to ``decay_steps`` can
-            fall on the wrong side of a whole number and decay one step early or late.
+            Scalar float32, computed in float64. In float32, ``step / decay_steps`` of a late step can be rounded past
+            a whole number, so that the decay happens one step early or late.
         """
         step = tf.cast(step, tf.float64)
         rate = self.peak * SCHEDULES[self.name](step, self)
@@ -68,7 +71,7 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         return tf.cast(rate, tf.float32)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, plain numbers and one string."""
+        """Returns the constructor's arguments: numbers and one string."""
         return {
             "name": self.name,
             "peak": self.peak,
@@ -81,7 +84,7 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
 
 
 class ScaledSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule times a number that may change during the run.
+    """A schedule multiplied by a variable, which may change during the run.
 
     Args:
         schedule: any schedule.
@@ -92,31 +95,31 @@ class ScaledSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         self._schedule, self._scale = schedule, scale
 
     def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
-        """Learning rate of the step that follows ``step`` finished steps, scalar float32."""
+        """Returns the learning rate of the step that follows ``step`` finished steps, scalar float32."""
         return self._schedule(step) * self._scale
 
 
 def _exponential(step: tf.Tensor, schedule: WarmupSchedule) -> tf.Tensor:
-    """Staircase: one factor for every whole ``decay_steps``.
+    """Returns ``decay_factor ** floor(step / decay_steps)``.
 
-    The factor is rounded to float32, as in the reference code: after a hundred decays that shows in the sixth digit.
+    The factor is rounded to float32 as in the reference code. After a hundred decays this changes the sixth digit.
     """
     factor = tf.cast(tf.constant(schedule.decay_factor, tf.float32), tf.float64)
     return factor ** tf.floor(step / schedule.decay_steps)
 
 
 def _cosine(step: tf.Tensor, schedule: WarmupSchedule) -> tf.Tensor:
-    """Half a cosine, from 1 to 0."""
+    """Returns half a cosine, from 1 to 0."""
     return 0.5 * (1.0 + tf.cos(math.pi * _progress(step, schedule)))
 
 
 def _linear(step: tf.Tensor, schedule: WarmupSchedule) -> tf.Tensor:
-    """A straight line from 1 to 0."""
+    """Returns a straight line from 1 to 0."""
     return 1.0 - _progress(step, schedule)
 
 
 def _constant(step: tf.Tensor, schedule: WarmupSchedule) -> tf.Tensor:
-    """Always 1."""
+    """Returns 1."""
     return tf.ones_like(step)
 
 
@@ -130,17 +133,17 @@ SCHEDULES: dict[str, Callable[[tf.Tensor, WarmupSchedule], tf.Tensor]] = {
     "linear": _linear,
     "constant": _constant,
 }
-"""Share of the peak learning rate, by name: ``(step, schedule) -> share``, scalar float64 in and out."""
+"""Fraction of the peak learning rate for each schedule: ``(step, schedule) -> fraction``, scalar float64."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightDecay:
-    """Weight decay that grows in proportion to the finished steps (reference code, ``train.weight_decay_inc``).
+    """Weight decay that grows linearly with the steps (reference code, ``train.weight_decay_inc``).
 
     Attributes:
         start: weight decay of the first step, at least 0.
-        increase: by which share of ``start`` it grows over the whole run, at least -1; 0 keeps it as it is.
-        total_steps: length of the run, at least 1.
+        increase: growth over the whole run, as a fraction of ``start``, at least -1; 0 for constant weight decay.
+        total_steps: length of the run, steps, at least 1.
     """
 
     start: float
@@ -148,7 +151,7 @@ class WeightDecay:
     total_steps: int = 1
 
     def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
-        """``start * (1 + increase * step / total_steps)`` after ``step`` finished steps, a float32 scalar."""
+        """Returns ``start * (1 + increase * step / total_steps)`` after ``step`` finished steps, float32 scalar."""
         progress = tf.cast(step, tf.float64) / self.total_steps
         return tf.cast(self.start * (1.0 + self.increase * progress), tf.float32)
 
@@ -164,25 +167,25 @@ def make_schedule(
     decay_factor: float,
     floor: float,
 ) -> WarmupSchedule:
-    """Makes a schedule from settings in epochs.
+    """Returns a schedule from settings in epochs.
 
     Args:
         name: a key of ``SCHEDULES``.
-        peak: learning rate at the end of the warm-up, for the whole batch (``lr_base * batch_size / 256``).
-        total_steps: length of the run.
-        steps_per_epoch: training images over batch size, not rounded.
+        peak: learning rate at the end of the warm-up, for the global batch (``lr_base * batch_size / 256``).
+        total_steps: length of the run, steps.
+        steps_per_epoch: training images / batch size, not rounded.
         warmup_epochs: length of the warm-up, epochs; rounded down to whole steps.
-        decay_epochs: exponential: epochs between two decays.
-        decay_factor: exponential: factor of one decay.
-        floor: smallest learning rate after the warm-up, for the whole batch; 0 for none.
+        decay_epochs: for exponential: epochs between two decays.
+        decay_factor: for exponential: factor of one decay.
+        floor: smallest learning rate after the warm-up, for the global batch; 0 for no limit.
 
     Raises:
-        ValueError: for an unknown name, or a run or an epoch of no steps.
+        ValueError: if the name is unknown, or the run or an epoch has no steps.
     """
     if total_steps < 1 or steps_per_epoch <= 0:
         raise ValueError(
-            f"total_steps is {total_steps} and steps_per_epoch is {steps_per_epoch}; "
-            "both must be positive: train on more images or for more epochs."
+            f"total_steps is {total_steps} and steps_per_epoch is {steps_per_epoch}, but both must be positive. "
+            "Train on more images or for more epochs."
         )
     return WarmupSchedule(
         name,

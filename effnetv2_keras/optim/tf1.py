@@ -1,4 +1,4 @@
-"""The optimizers of TensorFlow 1 as Keras optimizers: each updates a variable with the kernel that it used."""
+"""The optimizers of TensorFlow 1 as Keras optimizers: each updates a variable with TensorFlow 1's kernel."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RMSpropTF1(tf.keras.optimizers.Optimizer):
         momentum = momentum_rate * momentum + learning_rate * g / sqrt(mean_square + epsilon)
         weight = weight - momentum
 
-    It differs from ``tf.keras.optimizers.RMSprop`` in where ``mean_square`` starts (at one, not at zero, which makes
-    the first steps far smaller) and in the defaults, which are those of the reference code.
+    In contrast to ``tf.keras.optimizers.RMSprop``, ``mean_square`` starts at one instead of zero, which makes the first
+    updates much smaller, and the defaults are those of the reference code.
 
     Args:
         learning_rate: a number or a schedule.
@@ -61,7 +61,7 @@ class RMSpropTF1(tf.keras.optimizers.Optimizer):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Updates one variable and its slots."""
-        # Under a strategy `variable` is one replica's copy; these two, as in Keras' own optimizers, find its position.
+        # Under a strategy, `variable` is one replica's copy. Keras' optimizers find its slots in the same way.
         index = self._index_dict[self._var_key(variable)]
         dtype = variable.dtype
         tf.raw_ops.ResourceApplyRMSProp(
@@ -76,7 +76,7 @@ class RMSpropTF1(tf.keras.optimizers.Optimizer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, serialised."""
+        """Returns the constructor's arguments, serialised."""
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter(self._learning_rate),
@@ -95,8 +95,8 @@ class MomentumTF1(tf.keras.optimizers.Optimizer):
         accumulator = momentum * accumulator + g
         weight = weight - learning_rate * accumulator
 
-    ``tf.keras.optimizers.SGD`` has the learning rate inside the accumulator, so that there a new rate acts only on
-    the gradients to come; the two are the same while the rate stands still.
+    ``tf.keras.optimizers.SGD`` multiplies by the learning rate inside the accumulator, so a new rate affects future
+    gradients only. With a constant learning rate the two are the same.
 
     Args:
         learning_rate: a number or a schedule.
@@ -132,7 +132,7 @@ class MomentumTF1(tf.keras.optimizers.Optimizer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, serialised."""
+        """Returns the constructor's arguments, serialised."""
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter(self._learning_rate),
@@ -142,9 +142,9 @@ class MomentumTF1(tf.keras.optimizers.Optimizer):
 
 @tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
 class AdamTF1(tf.keras.optimizers.Adam):
-    """Keras' Adam, rounded as in TensorFlow 1 (``tf.compat.v1.train.AdamOptimizer``): one kernel, one pass.
+    """Keras' Adam with the rounding of TensorFlow 1 (``tf.compat.v1.train.AdamOptimizer``): one kernel, one pass.
 
-    The rule is the same; only ``amsgrad`` is not to be had. Set ``epsilon=1e-8``, which is TensorFlow 1's.
+    The update rule is that of Keras; ``amsgrad`` is not supported. Set ``epsilon=1e-8``, the default of TensorFlow 1.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:

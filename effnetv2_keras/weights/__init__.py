@@ -1,4 +1,4 @@
-"""Weights from elsewhere: one reader per format, one way into a model, one report."""
+"""Loads published weights and weights from other code: one reader per format, one assignment step, one report."""
 
 import importlib
 import typing
@@ -10,7 +10,7 @@ if typing.TYPE_CHECKING:
 __all__ = ["Mismatch", "WeightReport", "WeightsError", "load_weights"]
 
 
-def __getattr__(name: str) -> typing.Any:  # loaded when first used: recipes read ``published`` without TensorFlow
+def __getattr__(name: str) -> typing.Any:  # lazy imports, because recipes import ``published`` without TensorFlow
     if name in __all__:
         module = "loading" if name == "load_weights" else "report"
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)

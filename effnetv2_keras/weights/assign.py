@@ -1,4 +1,4 @@
-"""From canonical names to a model: all weights, or none."""
+"""Assigns weights with canonical names to a model: either all weights fit, or the model is unchanged."""
 
 from __future__ import annotations
 
@@ -14,34 +14,38 @@ from effnetv2_keras.weights.layout import Array, WeightsFile
 from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError, shortened
 
 ENOUGH = 0.5
-"""Share of the body's weights that must fit for a file to count as one of this variant."""
+"""Fraction of the body's weights that must fit for the error message to treat a file as one of this variant."""
 
 
 def weight_names(model: tf.keras.Model) -> list[str]:
-    """Gives the canonical names of ``model.weights``, in that order.
+    """Returns the canonical names of ``model.weights``, in that order.
 
     Raises:
-        WeightsError: if ``build_model`` did not make the model.
+        WeightsError: if the model is not from ``build_model``.
     """
     try:
         names = variable_names(layers_by_role(model))
         return [names[id(variable)] for variable in model.weights]
     except (ValueError, LookupError) as error:
-        raise WeightsError(f"Weights are loaded into models that build_model made: {error}") from error
+        raise WeightsError(f"Weights can be loaded only into models of build_model: {error}") from error
 
 
 def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightReport:
-    """Gives a model the weights of a file, or leaves it as it is and raises.
+    """Assigns the weights of a file to a model; if they do not fit, raises an error and leaves the model unchanged.
 
-    The classifier is loaded whole or, where the file has none or one of another width, not at all.
+    The classifier is loaded completely, or not at all if the file has none or one of another width.
 
     Args:
-        model: one of ``build_model``'s.
-        file: what a reader found.
-        source: the file's name, for messages.
+        model: a model of ``build_model``.
+        file: the contents of the file.
+        source: name of the file, for messages.
+
+    Returns:
+        Which weights were loaded, skipped, missing, of another shape, or adapted.
 
     Raises:
-        WeightsError: if a weight of the body is missing, of another shape, or foreign to the model.
+        WeightsError: if a weight of the body is missing or of another shape, or the file has body weights that the
+            model does not have.
     """
     names, values = weight_names(model), model.get_weights()
     weights, adapted = _fit_channels(file.weights, dict(zip(names, values)))
@@ -71,10 +75,10 @@ def _in_body(name: str) -> bool:
 def _fit_channels(
     weights: Mapping[str, Array], values: Mapping[str, Array]
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """Makes a stem for RGB fit images of another number of channels; ``load_weights`` states the rule.
+    """Adapts a stem kernel for RGB to images with another number of channels, by the rule in ``load_weights``.
 
     Returns:
-        All weights, and the names of those that were changed.
+        All weights, and the names of the adapted ones.
     """
     name = layout.STEM_KERNEL
     if name not in weights or name not in values or weights[name].ndim != 4:
@@ -87,14 +91,14 @@ def _fit_channels(
 
 
 def _check(report: WeightReport, *, foreign: tuple[str, ...], file: WeightsFile) -> None:
-    """Raises if the body of the network would not come from the file whole."""
+    """Raises ``WeightsError`` unless all body weights of the model, and no others, are in the file."""
     missing = tuple(filter(_in_body, report.missing))
     mismatched = tuple(str(mismatch) for mismatch in report.mismatched if _in_body(mismatch.name))
     if not (missing or mismatched or foreign):
         return
     fitting = sum(map(_in_body, report.loaded))
     total = fitting + len(missing) + len(mismatched)
-    fewest = 0 if fitting >= ENOUGH * total else 3  # naming hundreds of weights would help nobody
+    fewest = 0 if fitting >= ENOUGH * total else 3  # a list of hundreds of weights would not help
     listed = "; ".join(
         f"{what}: {shortened(names, fewest or len(names))}"
         for what, names in (
@@ -107,8 +111,8 @@ def _check(report: WeightReport, *, foreign: tuple[str, ...], file: WeightsFile)
     variant = layout.variant_of({name: value.shape for name, value in file.weights.items()})
     raise WeightsError(
         f"{report.source} does not fit the model: "
-        + (f"{fitting} of {total} weights fit, it is not a file of this variant. " if fewest else "")
-        + (f"It holds the weights of {variant!r}; build that model. " if variant else "")
+        + (f"{fitting} of {total} weights fit, so it is not a file of this variant. " if fewest else "")
+        + (f"It contains the weights of {variant!r}; build that model. " if variant else "")
         + f"The model is unchanged. Weights {listed}.",
         report,
     )

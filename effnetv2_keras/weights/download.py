@@ -1,4 +1,4 @@
-"""A file from the web: whole and with the right checksum under its name, or not at all (no TensorFlow)."""
+"""Downloads a file and checks it; the file appears under its name only if it is complete. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from absl import logging
 from effnetv2_keras.weights.report import WeightsError
 
 CONNECT_SECONDS = 1.5
-"""How long the first byte may take, the name's look-up included."""
+"""Time limit for the first byte, including the DNS look-up, seconds."""
 
 READ_SECONDS = 30.0
-"""How long any later byte may take."""
+"""Time limit for any later byte, seconds."""
 
 _CHUNK = 1 << 20
 
@@ -30,14 +30,15 @@ def download(url: str, path: pathlib.Path, *, md5: str | None) -> None:
     """Downloads a file under a temporary name in the same folder, checks it, and renames it.
 
     Args:
-        url: its address.
-        path: where to put it; the folder is created if missing.
-        md5: its checksum; None if none is published, which is said.
+        url: address of the file.
+        path: where to put the file; its folder is created if missing.
+        md5: MD5 checksum, hexadecimal; None if none is published. In that case a warning says so.
 
     Raises:
-        WeightsError: if it cannot be had. The message tells how to put it there by hand; nothing is left behind.
+        WeightsError: if the download fails or the checksum is wrong. The temporary file is removed, and the message
+            explains how to download the file by hand.
     """
-    by_hand = f"Download {url} yourself and put it, named {path.name}, into the folder {path.parent}."
+    by_hand = f"Download {url} yourself and save it as {path.name} in the folder {path.parent}."
     try:
         response = _open(url)
     except (OSError, http.client.HTTPException) as error:
@@ -49,18 +50,20 @@ def download(url: str, path: pathlib.Path, *, md5: str | None) -> None:
             file.close()
             found = md5_of(file.name)
             if md5 not in (None, found):
-                raise WeightsError(f"{url} arrived damaged: its MD5 is {found}, it should be {md5}. {by_hand}")
+                raise WeightsError(
+                    f"The download of {url} is damaged: its MD5 is {found}, but should be {md5}. {by_hand}"
+                )
             os.replace(file.name, path)
         except (OSError, http.client.HTTPException) as error:
-            raise WeightsError(f"The download of {url} broke off: {error}. {by_hand}") from error
+            raise WeightsError(f"The download of {url} was interrupted: {error}. {by_hand}") from error
         finally:
             pathlib.Path(file.name).unlink(missing_ok=True)
     if md5 is None:
-        logging.warning("No checksum of %s is published; it was taken as it came. Its MD5 is %s.", url, found)
+        logging.warning("%s has no published checksum, so the download was not checked. Its MD5 is %s.", url, found)
 
 
 def md5_of(path: str | os.PathLike[str]) -> str:
-    """The MD5 of a file, hexadecimal."""
+    """Returns the MD5 of a file, hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
@@ -69,7 +72,10 @@ def md5_of(path: str | os.PathLike[str]) -> str:
 
 
 def _open(url: str) -> Any:
-    """Opens an address, or gives up after ``CONNECT_SECONDS``, which a socket's timeout does not hold a look-up to."""
+    """Opens an address; raises ``TimeoutError`` after ``CONNECT_SECONDS``, also if the DNS look-up hangs.
+
+    A socket's timeout does not include the DNS look-up.
+    """
     outcome: list[Any] = []
 
     def connect() -> None:
@@ -89,7 +95,7 @@ def _open(url: str) -> Any:
 
 
 def _copy(response: Any, file: BinaryIO | Any, name: str) -> None:
-    """Copies a response to a file, showing how far it is; one that is shorter than it was to be is an error."""
+    """Copies a response to a file with a progress bar; raises ``OSError`` if the response is too short."""
     total = int(response.headers.get("Content-Length") or 0) or None
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.DownloadColumn())
     with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as progress:

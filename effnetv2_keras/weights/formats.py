@@ -1,4 +1,4 @@
-"""Recognises a file by its content and hands it to the reader of its format."""
+"""Recognises the format of a file of weights by its content and reads it with the reader of that format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMATS = (
     "HDF5 (.h5) or a Keras archive (.keras) of tf.keras.applications or of this package, a TensorFlow checkpoint (its "
     "prefix, its folder or a .tgz of it), the folder of a run, or timm's .safetensors or .pth"
 )
-"""What can be read, in words."""
+"""The formats that can be read, for error messages."""
 
 _UNREADABLE = (
     OSError,
@@ -38,19 +38,19 @@ _UNREADABLE = (
     safetensors.SafetensorError,
     tf.errors.OpError,
 )
-"""What the readers' libraries raise for damaged files."""
+"""The errors that the readers' libraries raise for damaged files."""
 
 
 def read(path: pathlib.Path, *, names: Sequence[str], prefer_ema: bool) -> WeightsFile:
-    """Reads the weights in a file or folder of any known format.
+    """Returns the weights in a file or folder of any known format.
 
     Args:
         path: the file or folder, or the prefix of a checkpoint.
-        names: canonical ones of the model that the weights are for.
-        prefer_ema: take the moving averages of the weights where the file has them.
+        names: canonical names of the weights of the model that they are for.
+        prefer_ema: whether to read the moving averages of the weights if the file has them.
 
     Raises:
-        WeightsError: if there is nothing, its format is unknown, or it cannot be read.
+        WeightsError: if there is no such file, its format is unknown, or it cannot be read.
     """
     try:
         file = _read(path, names, prefer_ema)
@@ -59,7 +59,7 @@ def read(path: pathlib.Path, *, names: Sequence[str], prefer_ema: bool) -> Weigh
     except _UNREADABLE as error:
         raise WeightsError(f"{path} cannot be read; it may be damaged or incomplete: {error}") from error
     if not file.weights:
-        raise WeightsError(f"{path} holds no weights whose names are known; what can be read is {FORMATS}.")
+        raise WeightsError(f"{path} contains no weights with known names. Supported formats are {FORMATS}.")
     return file
 
 
@@ -78,16 +78,20 @@ def _read(path: pathlib.Path, names: Sequence[str], prefer_ema: bool) -> Weights
         return timm.read_safetensors(path)
     if start.startswith(b"\x80") and path.suffix in (".pth", ".pt", ".bin"):  # PyTorch's format before version 1.6
         return timm.read_pickle(path, prefer_ema=prefer_ema)
-    raise WeightsError(f"The format of {path} is unknown; what can be read is {FORMATS}.")
+    raise WeightsError(f"The format of {path} is unknown. Supported formats are {FORMATS}.")
 
 
 def _read_checkpoint(path: pathlib.Path, prefer_ema: bool) -> WeightsFile:
     if prefix := tf_checkpoint.checkpoint_prefix(path):
         return tf_checkpoint.read_checkpoint(prefix, prefer_ema=prefer_ema)
     if path.is_dir():
-        raise WeightsError(f"The folder {path} holds no checkpoint, or several and no word on which is the latest.")
+        raise WeightsError(
+            f"The folder {path} contains no checkpoint, or several without a file 'checkpoint' that names the latest. "
+            "Give the prefix of the checkpoint."
+        )
     raise WeightsError(
-        f"There is no file, folder or checkpoint {path}; names of published weights are {', '.join(registry.NAMES)}."
+        f"There is no file, folder or checkpoint {path}. The names of published weights are "
+        f"{', '.join(registry.NAMES)}."
     )
 
 

@@ -1,8 +1,9 @@
-"""HDF5 files: of ``tf.keras.applications``, and of this package's models.
+"""Reads HDF5 files of ``tf.keras.applications`` and of this package's models.
 
-``model.save_weights("x.h5")`` and ``model.save("x.h5")`` write ``<layer>/<variable>:0``, in a nested model behind the
-model's own name; Keras 3 only does the latter, and without ``:0``. The layer names of ``tf.keras.applications`` are
-those of keras-team/keras, ``keras/src/applications/efficientnet.py`` and ``efficientnet_v2.py``.
+``model.save_weights("x.h5")`` and ``model.save("x.h5")`` name weights ``<layer>/<variable>:0``; in a nested model the
+name of that model comes first. Keras 3 supports only ``model.save("x.h5")``, and writes no ``:0``. The layer names of
+``tf.keras.applications`` are those of keras-team/keras, ``keras/src/applications/efficientnet.py`` and
+``efficientnet_v2.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from effnetv2_keras.weights import positions
 from effnetv2_keras.weights.layout import WeightsFile
 
 KERAS_MEMBER = "model.weights.h5"
-"""Where a ``.keras`` archive keeps the weights. The rest of it, which can describe code to run, is never read."""
+"""Member of a ``.keras`` archive with the weights. The other members, which can describe code to run, are not read."""
 
 _LAYERS = {
     "stem_conv": "stem/conv",
@@ -50,15 +51,15 @@ _OPTIMIZER = ("optimizer_weights/", "optimizer/")
 
 
 def read_hdf5(path: pathlib.Path, names: Sequence[str]) -> WeightsFile:
-    """Reads an HDF5 file; ``names`` as for ``positions.hdf5_table``."""
+    """Reads the weights in an HDF5 file; for ``names`` see ``positions.hdf5_table``."""
     with h5py.File(path, "r") as file:
         return _read(file, names)
 
 
 def read_keras_archive(path: pathlib.Path, names: Sequence[str]) -> WeightsFile:
-    """Reads the weights in a ``.keras`` archive; ``names`` as for ``positions.hdf5_table``."""
+    """Reads the weights in a ``.keras`` archive; for ``names`` see ``positions.hdf5_table``."""
     with zipfile.ZipFile(path) as archive:
-        member = io.BytesIO(archive.read(KERAS_MEMBER))  # HDF5 jumps about, for which zipfile reads from the start
+        member = io.BytesIO(archive.read(KERAS_MEMBER))  # in memory: HDF5 seeks a lot, which is slow in a zip archive
     with h5py.File(member, "r") as file:
         return _read(file, names)
 
@@ -79,7 +80,10 @@ def _read(file: h5py.File, names: Sequence[str]) -> WeightsFile:
 
 
 def _applications_table(paths: Iterable[str]) -> dict[str, str]:
-    """Names the weights of ``tf.keras.applications``: ``.../<layer>/<variable>:0``, without ``:0`` in Keras 3."""
+    """Returns the canonical name for each path ``.../<layer>/<variable>:0`` of ``tf.keras.applications``.
+
+    Paths that Keras 3 writes have no ``:0``.
+    """
     split = {path: path.removesuffix(":0").split("/")[-2:] for path in paths if "/" in path}
     blocks = {match[0]: match for layer, _ in split.values() if (match := _BLOCK.fullmatch(layer))}
     order = sorted({(int(match[1]), match[2]) for match in blocks.values()})
@@ -92,6 +96,6 @@ def _applications_table(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _our_table(paths: Iterable[str]) -> dict[str, str]:
-    """Names the weights of a model of ``build_model``: they bear canonical names behind the model's own."""
+    """Returns the canonical name for each path of a ``build_model`` model: it is the path after the model's name."""
     matches = ((path, _OURS.fullmatch(path)) for path in paths)
     return {path: as_in_keras_2(f"{match[1]}/{match[2]}") for path, match in matches if match}

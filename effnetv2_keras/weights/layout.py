@@ -1,9 +1,9 @@
-"""What a network's weights are called and how large they are, whatever file they come from (no TensorFlow).
+"""Canonical names and shapes of a network's weights, independent of the file format. Needs no TensorFlow.
 
-A canonical name is the role of a layer, its part, and the kind of number: ``"stem/conv/kernel"``,
+A canonical name consists of the role of a layer, its part, and the kind of weight: ``"stem/conv/kernel"``,
 ``"block_5/expand/norm/gamma"``, ``"block_5/squeeze_excite/reduce/bias"``, ``"classifier/kernel"``. It is the name of
-the variable in a model that ``build_model`` made without a name. Every reader of a format speaks it, and nothing else
-of this package knows a format.
+the variable in a model of ``build_model`` without a ``name``. Every reader returns canonical names; no other code in
+this package depends on a file format.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
 
 CLASSIFIER = "classifier/"
-"""What the names of the classifier's weights begin with; all others are the body's."""
+"""Prefix of the names of the classifier's weights; all other weights belong to the body."""
 
 STEM_KERNEL = "stem/conv/kernel"
-"""The only weight whose shape depends on the channels of the images."""
+"""The only weight whose shape depends on the number of image channels."""
 
 NORM_KINDS = ("gamma", "beta", "moving_mean", "moving_variance")
-"""BatchNorm's weights, in Keras' order."""
+"""The weights of BatchNorm, in Keras' order."""
 
 _CONVS = {
     (1, False): ("project",),
@@ -39,27 +39,27 @@ _CONVS = {
 
 
 def conv_parts(count: int, *, depthwise: bool) -> tuple[str, ...]:
-    """Names a block's convolutions, squeeze-and-excite aside, in the order in which they are applied.
+    """Returns the names of a block's convolutions, without squeeze-and-excite, in the order of application.
 
     Args:
-        count: how many there are.
+        count: number of convolutions.
         depthwise: whether one of them is depthwise.
 
     Returns:
-        The parts' names; none if no block is made like that.
+        The names of the parts; empty if there is no block with these convolutions.
     """
     return _CONVS.get((count, depthwise), ())
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightsFile:
-    """What a reader found in a file.
+    """The contents of a file of weights.
 
     Attributes:
-        format: the file's, in words.
-        weights: by canonical name, in TensorFlow's layout: kernels ``[height, width, in, out]``, depthwise
-            ``[height, width, channels, 1]``, dense ``[in, out]``.
-        skipped: the file's own names of everything else in it, such as optimizer slots.
+        format: description of the file format.
+        weights: weights by canonical name, in TensorFlow's layout: kernels ``[height, width, in, out]``, depthwise
+            kernels ``[height, width, channels, 1]``, dense kernels ``[in, out]``.
+        skipped: names, as in the file, of everything else in it, such as optimizer slots.
     """
 
     format: str
@@ -68,7 +68,7 @@ class WeightsFile:
 
 
 def body_shapes(spec: ModelSpec) -> dict[str, Shape]:
-    """Gives the shapes of all weights but the classifier's, by canonical name, for images of 3 channels."""
+    """Returns the shapes of all weights except the classifier's, by canonical name, for images with 3 channels."""
     expanded = specs.expand(spec)
     shapes = _conv_norm("stem", (3, 3, 3, expanded.stem_filters))
     for index, block in enumerate(expanded.blocks):
@@ -78,7 +78,7 @@ def body_shapes(spec: ModelSpec) -> dict[str, Shape]:
 
 
 def variant_of(shapes: Mapping[str, Shape]) -> str | None:
-    """Finds the named variant with exactly these shapes; the classifier and the images' channels do not count."""
+    """Returns the variant with these weight shapes, or None; ignores the classifier and the number of channels."""
     return _variants().get(_fingerprint(shapes))
 
 

@@ -1,4 +1,4 @@
-"""``load_weights``: from a file or a name to a model."""
+"""``load_weights`` loads a file of weights, or published weights by name, into a model."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ def load_weights(
     cache_dir: str | os.PathLike[str] | None = None,
     prefer_ema: bool = True,
 ) -> WeightReport:
-    """Loads weights into a model of ``build_model``, all of them or, with an error, none.
+    """Loads weights into a model of ``build_model``; if they do not fit, raises an error and changes nothing.
 
-    A classifier of another width than the model's, or none at all, is no error: the model's keeps its values, and the
-    report says so. Anything else must fit.
+    If the file has no classifier, or one of another width, the model's classifier keeps its values, and the report says
+    so. All other weights must fit.
 
-    Files made for RGB also fit a model of images with another number of channels C: for C = 1 the stem's kernel is
-    the sum over R, G and B, which answers a grey image as it would the same image in RGB; otherwise its channels are
-    repeated in turn (R, G, B, R, ...) and scaled by 3 / C, which keeps the size of its answers. The report says so.
+    Weights for RGB images also fit a model for images with another number of channels C. For C = 1, the stem kernel is
+    the sum over R, G and B, so that a grey image gives the same output as its RGB version. Otherwise the channels of
+    the kernel are repeated in turn (R, G, B, R, ...) and scaled by 3 / C, which keeps the scale of the output. The
+    report lists adapted weights.
 
     Args:
         model: the model; its weights are float32.
-        weights: a file, a folder, or the prefix of a checkpoint, recognised by its content: HDF5 of
-            ``tf.keras.applications`` (V2 and V1, with or without top), TensorFlow checkpoints of the reference code,
-            also as the published ``.tgz``, timm's ``.safetensors`` and ``.pth``, and this package's runs, checkpoints,
-            ``.keras``, ``.weights.h5`` and ``.h5``. Or a name: ``"imagenet"``, ``"imagenet21k"`` (21843 classes) or
-            ``"imagenet21k-ft1k"``, which is downloaded unless it is in the cache folder.
-        cache_dir: folder of files that go by a name; None takes the environment variable ``EFFNETV2_KERAS_CACHE``, or
-            else ``~/.cache/effnetv2_keras``.
-        prefer_ema: take the moving averages of the weights where the file has them beside the weights.
+        weights: a file, a folder, or the prefix of a checkpoint; or the name of published weights. Files are recognised
+            by their content: HDF5 of ``tf.keras.applications`` (V2 and V1, with or without top); TensorFlow checkpoints
+            of the reference code, also as the published ``.tgz``; timm's ``.safetensors`` and ``.pth``; and this
+            package's runs, checkpoints, ``.keras``, ``.weights.h5`` and ``.h5``. Names are ``"imagenet"``,
+            ``"imagenet21k"`` (21843 classes), ``"imagenet21k-ft1k"`` and ``"noisy-student"``; their files are
+            downloaded unless they are in the cache folder.
+        cache_dir: folder of downloaded files; None for the environment variable ``EFFNETV2_KERAS_CACHE``, or
+            ``~/.cache/effnetv2_keras`` if it is not set.
+        prefer_ema: whether to load the moving averages of the weights if the file has them.
 
     Returns:
-        What became of every weight.
+        Which weights were loaded, skipped, missing, of another shape, or adapted.
 
     Raises:
-        WeightsError: if the file cannot be had, read, or fitted; the model is then as it was.
+        WeightsError: if the file cannot be downloaded or read, or does not fit. The model is then unchanged.
     """
     names = weight_names(model)
     shapes = dict(zip(names, (tuple(weight.shape) for weight in model.weights)))

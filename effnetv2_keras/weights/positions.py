@@ -1,7 +1,8 @@
-"""Models in files that say where a weight stands in the network, not what it is called.
+"""Canonical names for files that identify a weight by its position in the network instead of its name.
 
-``model.save_weights("x.weights.h5")`` and ``.keras`` archives count layers by class; object-based checkpoints number
-the layers that have weights, and the members of every list. Tables map a file's names to canonical ones.
+``model.save_weights("x.weights.h5")`` and ``.keras`` archives number the layers of each class. Object-based checkpoints
+number the layers that have weights, and the elements of every list. The functions return tables from the names in the
+file to canonical names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _CLASSES: dict[str, BlockKind] = {"fused_mb_conv": "fused_mbconv", "mb_conv": "m
 _HDF5 = re.compile(r"(.*/)?layers/(conv_norm|fused_mb_conv|mb_conv|dense)(?:_(\d+))?/(?:(.+)/)?vars/(\d+)")
 _APPLICATION = re.compile(r"(.*/)?layers/(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d+)")
 _PARTS = ("expand/", "depthwise/", "squeeze_excite/reduce", "squeeze_excite/expand", "project/")
-"""A block's, in the order in which they are applied."""
+"""The parts of a block, in the order of application."""
 _CLASS_OF_END = {"norm": "batch_normalization", "depthwise/conv": "depthwise_conv2d", "classifier": "dense"}
 _HDF5_CONV = re.compile(r"branch/conv_norm(?:_(\d+))?/(conv|norm)")
 _GRAPH = re.compile(
@@ -29,13 +30,13 @@ _GRAPH_CONV = re.compile(r"branch/(\d+)/((?:conv|norm)/\w+)")
 
 
 def hdf5_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, str]:
-    """Names the datasets of one of this package's models in an HDF5 file that counts layers by class.
+    """Returns the canonical names of the datasets of one of this package's models in an HDF5 file with numbered layers.
 
     Args:
-        paths: of all datasets, of which ``_largest_model`` are taken.
-        names: canonical ones of the model that the weights are for. How blocks of different kinds alternate is not in
-            the file: where it has as many of each kind as the model, it is as in the model; otherwise, as in all
-            named variants, fused blocks come first.
+        paths: paths of all datasets in the file. Those of ``_largest_model`` are used.
+        names: canonical names of the weights of the model that they are for. The file does not contain the order of
+            fused and other blocks. If it has as many blocks of each kind as the model, the order is that of the model.
+            Otherwise fused blocks come first, as in all named variants.
     """
     blocks = sorted({int(name[6:].split("/")[0]) for name in names if name.startswith("block_")})
     kinds: list[BlockKind] = [
@@ -69,15 +70,15 @@ def _hdf5_roles(layers: set[tuple[str, int]], kinds: Sequence[BlockKind]) -> dic
 
 
 def applications_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, str]:
-    """Names the datasets of ``tf.keras.applications`` in an HDF5 file that counts layers by class.
+    """Returns the canonical names of the datasets of ``tf.keras.applications`` in an HDF5 file with numbered layers.
 
-    The classes are Keras' own, so that the file does not tell where a block begins: the layers of each class are taken
-    in the order in which the model applies its own. Layers of a class after the model's last, such as a BatchNorm that
-    somebody put on top, get no name.
+    The layer classes are Keras' own, so the file does not contain where a block starts. The layers of each class are
+    assigned in the order in which the model applies its layers of that class. Surplus layers of a class, such as a
+    BatchNorm that a user added on top, get no name.
 
     Args:
-        paths: of all datasets, of which ``_largest_model`` are taken.
-        names: canonical ones of the model that the weights are for.
+        paths: paths of all datasets in the file. Those of ``_largest_model`` are used.
+        names: canonical names of the weights of the model that they are for.
     """
     layers = _layers_by_class(names)
     table = {}
@@ -89,12 +90,15 @@ def applications_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, 
 
 
 def _largest_model(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, re.Match[str]]:
-    """Picks the datasets of a model's layers.
+    """Returns the matching datasets of the model with the most of them; other models in the file are ignored.
+
+    A Dense layer is taken for the classifier if it is the only one. If there are several, none of them is returned,
+    because the classifier is not known.
 
     Args:
-        pattern: matches them; its groups begin with where the model is, the layer's class and its number.
-        paths: of all datasets. Where models are inside one another, the one with most that match is meant. A Dense
-            layer is the classifier if it is the only one; of several, it is not known which, and none is taken.
+        pattern: regular expression of a path. Its first groups are the path of the model, the class of the layer and
+            the number of the layer.
+        paths: paths of all datasets in the file.
     """
     found = {path: match for path in paths if (match := pattern.fullmatch(path))}
     sizes = collections.Counter(match[1] for match in found.values())
@@ -105,7 +109,7 @@ def _largest_model(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, 
 
 
 def _layers_by_class(names: Sequence[str]) -> dict[str, list[str]]:
-    """Gives the canonical names of Keras' layers, such as ``"block_0/expand/conv"``, in the order of application."""
+    """Returns the names of Keras' layers, such as ``"block_0/expand/conv"``, by class, in the order of application."""
     roles = list(dict.fromkeys(name.split("/")[0] for name in names))
 
     def place(layer: str) -> tuple[int, int]:
@@ -119,18 +123,18 @@ def _layers_by_class(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _variable(layer: str, index: int) -> str:
-    """Names a layer's variable by its place in the layer."""
+    """Returns the name of a layer's variable from its index in the layer."""
     if layer.endswith("norm"):
         return NORM_KINDS[index]
     return "depthwise_kernel" if layer.endswith("depthwise/conv") else ("kernel", "bias")[index]
 
 
 def checkpoint_table(keys: Iterable[str], *, prefer_ema: bool) -> dict[str, str]:
-    """Names the variables of an object-based checkpoint of a model, or of a run of this package.
+    """Returns the canonical names of the variables in an object-based checkpoint of a model, or of a run.
 
     Args:
-        keys: of all variables.
-        prefer_ema: take the averaged model of a run that has one.
+        keys: keys of all variables in the checkpoint.
+        prefer_ema: whether to use the averaged model of a run if there is one.
     """
     found = [(key, match) for key in keys if (match := _GRAPH.fullmatch(key))]
     roots = {match[1] for _, match in found}
@@ -151,7 +155,7 @@ def checkpoint_table(keys: Iterable[str], *, prefer_ema: bool) -> dict[str, str]
 
 
 def _named_branch(parts: dict[str, str]) -> dict[str, str]:
-    """Puts the names of a block's parts, as in ``depthwise/conv/depthwise_kernel``, for their numbers."""
+    """Replaces the numbers of a block's parts by their names, as in ``depthwise/conv/depthwise_kernel``."""
     numbers = sorted({int(match[1]) for part in parts if (match := _GRAPH_CONV.fullmatch(part))})
     names = conv_parts(len(numbers), depthwise=any(part.endswith("/depthwise_kernel") for part in parts))
     named = {}

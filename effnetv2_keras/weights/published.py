@@ -1,11 +1,13 @@
-"""Published weights by name: where they are, and how to know that they arrived whole (no TensorFlow).
+"""Addresses and checksums of published weights by name. Needs no TensorFlow.
 
-``"imagenet"`` are the files of ``tf.keras.applications`` (keras-team/keras, ``keras/src/applications/efficientnet.py``
-and ``efficientnet_v2.py``, ``WEIGHTS_HASHES``). No checksum is published for the others. Those of V2 are checkpoints of
-the reference code (google/automl, ``efficientnetv2/README.md``): ``"imagenet21k"`` has 21843 classes,
-``"imagenet21k-ft1k"`` is that, tuned on the 1000 of ImageNet. ``"noisy-student"`` (arXiv 1911.04252; ImageNet, and
-JFT-300M without labels) are checkpoints of V1's first code (tensorflow/tpu,
-``models/official/efficientnet/README.md``).
+``"imagenet"``: the files of ``tf.keras.applications`` (keras-team/keras, ``keras/src/applications/efficientnet.py`` and
+``efficientnet_v2.py``, ``WEIGHTS_HASHES``). The other files have no published checksum.
+
+``"imagenet21k"`` and ``"imagenet21k-ft1k"``: V2 checkpoints of the reference code (google/automl,
+``efficientnetv2/README.md``), with 21843 classes, and fine-tuned on the 1000 classes of ImageNet.
+
+``"noisy-student"``: V1 checkpoints of tensorflow/tpu (``models/official/efficientnet/README.md``), trained on ImageNet
+and on JFT-300M without labels (arXiv 1911.04252).
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ from __future__ import annotations
 import dataclasses
 
 NAMES = {"imagenet": 1000, "imagenet21k": 21843, "imagenet21k-ft1k": 1000, "noisy-student": 1000}
-"""Names of published weights, and how many classes they know."""
+"""Names of published weights with their numbers of classes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A file on the web.
+    """A published file.
 
     Attributes:
-        url: its address.
-        md5: its checksum, hexadecimal; None if none is published.
+        url: address of the file.
+        md5: MD5 checksum, hexadecimal; None if none is published.
     """
 
     url: str
@@ -30,7 +32,7 @@ class Published:
 
     @property
     def file_name(self) -> str:
-        """Its name, there and in the cache folder."""
+        """Name of the file in its address and in the cache folder."""
         return self.url.rpartition("/")[2]
 
 
@@ -39,7 +41,7 @@ _KERAS_V1 = "https://storage.googleapis.com/keras-applications/"
 _REFERENCE_V2 = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/v2/"
 _NOISY_STUDENT = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/noisystudent/noisy_student_"
 
-# Variant, and the MD5 of the file with the classifier and of the one without.
+# Variant, MD5 of the file with the classifier, MD5 of the file without it.
 _KERAS_MD5 = (
     ("efficientnetv2-b0", "21ecbf6da12460d5c40bb2f29ceb2188", "893217f2bb855e2983157299931e43ff"),
     ("efficientnetv2-b1", "069f0534ff22adf035c89e2d9547a9dc", "0e80663031ca32d657f9caa404b6ec37"),
@@ -66,12 +68,12 @@ def _keras_files(variant: str, *md5: str) -> tuple[Published, Published]:
 
 
 def _v1_name(variant: str) -> str:
-    """What a variant of V1 is called where only one B3 is known."""
+    """Returns the name of a V1 variant in code that has only one B3, which is 'efficientnet-b3-keras' here."""
     return variant.removesuffix("-keras")
 
 
 def _checkpoint(address: str) -> tuple[Published, Published]:
-    """A file that serves with and without the classifier."""
+    """Returns the same file twice, for use with and without the classifier."""
     return (Published(address),) * 2
 
 
@@ -89,4 +91,4 @@ PUBLISHED: dict[tuple[str, str], tuple[Published, Published]] = {
         for size in ("b0", "b1", "b2", "b3-keras", "b4", "b5", "b6", "b7", "l2")
     },
 }
-"""For every variant and name, the file with the classifier and the one to take where it is not wanted."""
+"""For each (variant, name): the file to use with the classifier, and the file to use without it."""

@@ -1,4 +1,4 @@
-"""Fetches published weights by name: from the cache folder, or from the web into it (no TensorFlow)."""
+"""Finds published weights by name in the cache folder, and downloads them if necessary. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from effnetv2_keras.weights.report import WeightsError
 __all__ = ["CACHE_VARIABLE", "NAMES", "PUBLISHED", "Published", "fetch"]
 
 CACHE_VARIABLE = "EFFNETV2_KERAS_CACHE"
-"""Environment variable that names the folder of downloaded files."""
+"""Environment variable with the folder of downloaded files."""
 
 _ADVICE = {
-    "efficientnet-b3": "all published ones are of 'efficientnet-b3-keras', whose first stage is wider; build that.",
-    "efficientnet-b8": "download those with AdvProp, which expect pixels of -1 to 1, and pass the path.",
+    "efficientnet-b3": "All published ones are for 'efficientnet-b3-keras', whose first stage is wider; build that.",
+    "efficientnet-b8": "Download those with AdvProp, which expect pixels from -1 to 1, and pass the path.",
 }
-"""What to do for variants of which nothing is published under a name."""
+"""Advice for variants without published weights of any name."""
 
 
 def fetch(name: str, variant: str | None, *, with_top: bool, cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Finds published weights in the cache folder, or downloads them there.
+    """Returns the path of published weights in the cache folder; downloads them if they are not there.
 
     Args:
-        name: one of ``NAMES``.
-        variant: the model's name in ``variants.MODELS``; None if it is none of them.
-        with_top: whether the classifier is wanted.
-        cache_dir: the folder; None takes the environment variable ``EFFNETV2_KERAS_CACHE``, or else
-            ``~/.cache/effnetv2_keras``.
+        name: a key of ``NAMES``.
+        variant: the model's name in ``variants.MODELS``; None for any other model.
+        with_top: whether the classifier is needed.
+        cache_dir: the cache folder; None for the environment variable ``EFFNETV2_KERAS_CACHE``, or
+            ``~/.cache/effnetv2_keras`` if it is not set.
 
     Raises:
-        WeightsError: if nothing is published under that name for the variant, or the file cannot be had.
+        WeightsError: if there are no published weights of that name for the variant, or the file is damaged or cannot
+            be downloaded.
     """
     if (variant, name) not in PUBLISHED:
         known = [known for of, known in PUBLISHED if of == variant]
         raise WeightsError(
-            f"No weights {name!r} are published for {variant or 'a network that is none of the named variants'}; "
-            + (f"there are {', '.join(known)}." if known else _ADVICE.get(variant or "", "pass the path of a file."))
+            f"There are no published weights {name!r} for {variant or 'a network that is not a named variant'}. "
+            + (f"Use one of {', '.join(known)}." if known else _ADVICE.get(variant or "", "Pass the path of a file."))
         )
     published = PUBLISHED[variant or "", name][not with_top]
     folder = pathlib.Path(cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/effnetv2_keras").expanduser()
@@ -47,7 +48,7 @@ def fetch(name: str, variant: str | None, *, with_top: bool, cache_dir: str | os
         download.download(published.url, path, md5=published.md5)
     elif published.md5 and download.md5_of(path) != published.md5:
         raise WeightsError(
-            f"{path} is damaged: its MD5 is {download.md5_of(path)}, that of {published.url} is {published.md5}. "
-            "Delete it and try again."
+            f"{path} is damaged: its MD5 is {download.md5_of(path)}, but that of {published.url} is {published.md5}. "
+            "Delete the file and try again."
         )
     return path

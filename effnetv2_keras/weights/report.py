@@ -1,4 +1,4 @@
-"""What became of every weight, and the error if that is not what it should be."""
+"""The report on which weights were loaded, and the error if weights do not fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from effnetv2_keras.weights.layout import Shape
 
 
 class Mismatch(NamedTuple):
-    """A weight that has one shape in the file and another in the model."""
+    """A weight whose shape in the file differs from its shape in the model."""
 
     name: str
     in_file: Shape
@@ -22,15 +22,15 @@ class Mismatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WeightReport:
-    """What ``load_weights`` did.
+    """The result of ``load_weights``.
 
     Attributes:
-        source: the file, and its format in words.
-        loaded: canonical names of the weights that the model now has from the file.
-        skipped: names of what else is in the file, such as optimizer slots, or weights before averaging.
-        missing: names of weights of the model that the file lacks; they keep their values.
-        mismatched: weights of another shape in the file; they keep their values in the model.
-        adapted: names of loaded kernels that were made to fit another number of image channels.
+        source: the file and its format.
+        loaded: canonical names of the weights that were loaded from the file.
+        skipped: names of everything else in the file, such as optimizer slots, or weights whose average was loaded.
+        missing: names of weights of the model that are not in the file; they keep their values.
+        mismatched: weights with another shape in the file; they keep their values in the model.
+        adapted: names of loaded kernels that were adapted to another number of image channels.
     """
 
     source: str
@@ -41,23 +41,23 @@ class WeightReport:
     adapted: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """The report in one paragraph."""
+        """Returns the report as one paragraph."""
         kept = [*(f"{name} is not in the file" for name in self.missing), *map(str, self.mismatched)]
         parts = [f"Loaded {len(self.loaded)} of {len(self.loaded) + len(kept)} weights from {self.source}."]
         if kept:
             parts.append(f"Left at their initial values: {'; '.join(kept)}.")
         if self.adapted:
-            parts.append(f"Made to fit the images' channels: {', '.join(self.adapted)}.")
+            parts.append(f"Adapted to the number of image channels: {', '.join(self.adapted)}.")
         if self.skipped:
-            parts.append(f"Not used of the file: {shortened(self.skipped)}.")
+            parts.append(f"Not used from the file: {shortened(self.skipped)}.")
         return " ".join(parts)
 
 
 class WeightsError(UsageError):
-    """Weights that cannot be had or do not fit; the model is as it was.
+    """Weights that cannot be found, downloaded or read, or do not fit; the model is unchanged.
 
     Attributes:
-        report: what would have become of every weight, where the file could be read.
+        report: which weights fit and which do not, if the file could be read; otherwise None.
     """
 
     def __init__(self, message: str, report: WeightReport | None = None) -> None:
@@ -66,6 +66,6 @@ class WeightsError(UsageError):
 
 
 def shortened(names: tuple[str, ...], limit: int = 5) -> str:
-    """The first few names, and how many there are beyond them."""
+    """Returns the first few names, and the number of the others."""
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,10 +1,11 @@
-"""TensorFlow checkpoints: name-based ones of the reference code, object-based ones of this package.
+"""Reads TensorFlow checkpoints: name-based ones of the reference code, object-based ones of this package.
 
-The reference code (google/automl, ``efficientnetv2/effnetv2_model.py`` and ``utils.py``; V1 as in tensorflow/tpu,
-``models/official/efficientnet``) numbers all blocks in one row and names layers as Keras does when they are not given
-a name: in ``efficientnetv2-b0/blocks_5``, ``conv2d`` is the first convolution, ``conv2d_1`` the second, and
-``tpu_batch_normalization_1`` the second BatchNorm, whatever they do there. Beside ``<name>`` stand its moving average
-``<name>/ExponentialMovingAverage`` and the optimizer's slots ``<name>/RMSProp`` and ``<name>/RMSProp_1``.
+The reference code (google/automl, ``efficientnetv2/effnetv2_model.py`` and ``utils.py``; for V1 tensorflow/tpu,
+``models/official/efficientnet``) numbers the blocks of all stages consecutively. Its layers have Keras' default names:
+in ``efficientnetv2-b0/blocks_5``, ``conv2d`` is the first convolution, ``conv2d_1`` the second, and
+``tpu_batch_normalization_1`` the second BatchNorm, regardless of their function. In addition to ``<name>`` there are
+its moving average ``<name>/ExponentialMovingAverage`` and the optimizer slots ``<name>/RMSProp`` and
+``<name>/RMSProp_1``.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ _MEMBERS = ("*.index", "*.data-?????-of-?????", "checkpoint")
 
 
 def checkpoint_prefix(path: pathlib.Path) -> str | None:
-    """Finds the checkpoint that a path means: a prefix, or a folder, whose latest is taken.
+    """Returns the prefix of the checkpoint at a path, or None if there is none.
 
-    In the folder of a run the best checkpoint is taken, or without any evaluation so far the latest.
+    The path is a prefix or a folder. Of a folder with checkpoints the latest one is used; of the folder of a run the
+    best one, or the latest one if the run has not been evaluated yet.
     """
     if path.with_name(f"{path.name}.index").is_file():
         return str(path)
@@ -48,7 +50,7 @@ def checkpoint_prefix(path: pathlib.Path) -> str | None:
 
 
 def read_checkpoint(prefix: str, *, prefer_ema: bool) -> WeightsFile:
-    """Reads a checkpoint, of averages where it has them and ``prefer_ema`` asks for them."""
+    """Reads a checkpoint; with ``prefer_ema``, reads the moving averages of the weights if it has them."""
     reader = tf.train.load_checkpoint(prefix)
     names = sorted(reader.get_variable_to_shape_map())
     if _OBJECT_GRAPH in names:
@@ -61,7 +63,7 @@ def read_checkpoint(prefix: str, *, prefer_ema: bool) -> WeightsFile:
 
 
 def read_archive(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
-    """Reads the checkpoint in a ``.tgz``. Its files are written under their bare names, wherever they claim to lie."""
+    """Reads the checkpoint in a ``.tgz``; the paths of its members are ignored, only their file names are used."""
     with tempfile.TemporaryDirectory() as folder, tarfile.open(path, "r:gz") as archive:
         for member in archive:
             target = pathlib.Path(folder, pathlib.PurePosixPath(member.name).name)
@@ -69,17 +71,21 @@ def read_archive(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
             if source is None or not any(target.match(pattern) for pattern in _MEMBERS):
                 continue
             if target.exists():
-                raise WeightsError(f"{path} holds several files {target.name}; extract it and pass the one you mean.")
+                raise WeightsError(
+                    f"{path} contains several files {target.name}. Extract it and pass the path of one checkpoint."
+                )
             with target.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
         prefix = checkpoint_prefix(pathlib.Path(folder))
         if prefix is None:
-            raise WeightsError(f"{path} holds no TensorFlow checkpoint.")
+            raise WeightsError(
+                f"{path} contains no TensorFlow checkpoint, or several. Extract it and pass the path of a checkpoint."
+            )
         return read_checkpoint(prefix, prefer_ema=prefer_ema)
 
 
 def _reference_table(names: Iterable[str], *, prefer_ema: bool) -> dict[str, str]:
-    """Names the variables of the reference code."""
+    """Returns the canonical names of the variables in a checkpoint of the reference code."""
     names = set(names)
     found = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
     blocks: dict[str, set[str]] = {}
@@ -94,7 +100,7 @@ def _reference_table(names: Iterable[str], *, prefer_ema: bool) -> dict[str, str
 
 
 def _part(match: re.Match[str], layers: set[str]) -> str:
-    """Says what a layer does, from its class, its number, and the layers beside it in its block."""
+    """Returns the part that a layer is, from its class, its number, and the other layers in its block."""
     layer, number = match[3], int(match[4] or 0)
     if layer == "dense":
         return "classifier"

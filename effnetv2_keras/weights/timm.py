@@ -1,8 +1,8 @@
-"""PyTorch weights of timm's ``tf_efficientnet_*`` and ``tf_efficientnetv2_*`` models.
+"""Reads PyTorch weights of timm's ``tf_efficientnet_*`` and ``tf_efficientnetv2_*`` models.
 
-Those have TensorFlow's padding and BatchNorm epsilon; names are those of huggingface/pytorch-image-models,
-``timm/models/efficientnet.py`` and ``_efficientnet_blocks.py``. Kernels are ``[out, in, height, width]`` there,
-depthwise ``[channels, 1, height, width]``, dense ``[out, in]``.
+These models have TensorFlow's padding and BatchNorm epsilon. The names are those of huggingface/pytorch-image-models,
+``timm/models/efficientnet.py`` and ``_efficientnet_blocks.py``. In timm, kernels are ``[out, in, height, width]``,
+depthwise kernels ``[channels, 1, height, width]``, and dense kernels ``[out, in]``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ENDS = {
     "classifier": "classifier",
 }
 _CONV_ORDER = ("conv", "conv_exp", "conv_dw", "conv_pw", "conv_pwl")
-"""A block's convolutions as they follow each other, but for ``conv_pw``, which comes first where ``conv_pwl`` is."""
+"""A block's convolutions in order of application. If there is a ``conv_pwl``, ``conv_pw`` comes first instead."""
 _SQUEEZE = {"se.conv_reduce": "squeeze_excite/reduce", "se.conv_expand": "squeeze_excite/expand"}
 _KINDS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.(.+)")
 _WRAPPERS = ("state_dict", "model")
 _PREFIX = "module."
-"""What PyTorch's data-parallel wrapper puts in front of every name."""
+"""Prefix that PyTorch's data-parallel wrapper adds to every name."""
 
 
 def read_safetensors(path: pathlib.Path) -> WeightsFile:
@@ -41,23 +41,24 @@ def read_safetensors(path: pathlib.Path) -> WeightsFile:
 
 
 def read_pickle(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
-    """Reads a ``.pth`` file with PyTorch, which refuses to run code that is in it.
+    """Reads a ``.pth`` file with PyTorch, without running code that the file may contain.
 
     Raises:
-        WeightsError: if PyTorch is not installed, or refuses.
+        WeightsError: if PyTorch is not installed, or the file contains more than plain weights.
     """
     try:
         import torch
     except ImportError as error:
         raise WeightsError(
-            f"{path} is a PyTorch file, and reading one takes PyTorch: pip install torch. A .safetensors file of the "
-            "same model needs nothing more."
+            f"{path} is a PyTorch file, but PyTorch is not installed. Run: pip install torch. Or use a .safetensors "
+            "file of the same model, which needs no PyTorch."
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a pickle can do wrong
+    except Exception as error:  # a damaged pickle can raise anything
         raise WeightsError(
-            f"{path} is not a file of plain PyTorch weights, and anything else could run code."
+            f"{path} is not a file of plain PyTorch weights. Other contents could run code and are not loaded. Save "
+            "the model's state_dict, or use a .safetensors file."
         ) from error
     state = _state(content, prefer_ema=prefer_ema)
     return _translate(
@@ -67,7 +68,7 @@ def read_pickle(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
 
 
 def _state(content: Any, *, prefer_ema: bool) -> Mapping[str, Any]:
-    """Unwraps what a training script may have put around the weights."""
+    """Returns the weights without the dictionary that a training script may have put around them."""
     for key in (("state_dict_ema",) if prefer_ema else ()) + _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             return content[key]
@@ -94,7 +95,7 @@ def _translate(state: Mapping[str, Array], kind: str) -> WeightsFile:
 
 
 def _block_names(layers: set[str]) -> dict[str, str]:
-    """Names the layers of all blocks; these are numbered within their stage."""
+    """Returns the canonical names of the layers of all blocks; timm numbers blocks within their stage."""
     blocks: dict[tuple[int, int], set[str]] = {}
     for layer in layers:
         if match := _BLOCK.fullmatch(layer):

@@ -72,7 +72,7 @@ def test_anything_else_is_refused(value):
         lambda image: decode.central_crop(image, image_size=4),
         lambda image: decode.random_crop(image, image_size=4, seed=[0, 0]),
     ):
-        with pytest.raises(ValueError, match=r"pass the bytes of one image file .* or a uint8 image"):
+        with pytest.raises(ValueError, match=r"Pass the bytes of one image file .* or a uint8 image"):
             function(value)
 
 

@@ -196,7 +196,7 @@ def test_replicas_get_the_parts_of_one_batch():
 
 def test_batch_must_divide_over_the_replicas():
     input_fn = train_input(array_source(), make_plan(5), stage=make_stage(), seed=0, first_step=0)
-    with pytest.raises(UsageError, match="batch of 5 images does not divide over 2 replicas"):
+    with pytest.raises(UsageError, match="batch of 5 images cannot be split evenly over 2 replicas"):
         input_fn(tf.distribute.InputContext(1, 0, 2))
 
 

@@ -162,11 +162,11 @@ def test_what_is_wrong_with_records_is_named(tmp_path, three_services):
     bad = example(image__encoded=image, image__class__label=9)
     write_shards(tmp_path, "train", [*[example(image__encoded=image, image__class__label=1)] * 9, bad], 1)
     source = open_splits(DataConfig(source="tfrecord", data_dir=str(root), num_classes=3)).train
-    with pytest.raises(DataError, match=r"^Record 9 of .*train-00000-of-00001 has the label 9, but 3 classes"):
+    with pytest.raises(DataError, match=r"^Record 9 of .*train-00000-of-00001 has the label 9, but with 3 classes"):
         take_all(source, three_services[:2], UnreadableImages("skip"), steps=20)
     path = pathlib.Path(source.extents()[0][0])
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(DataError, match=rf"^{path} is damaged at record \d+: .*data.unreadable=skip is for images"):
+    with pytest.raises(DataError, match=rf"^{path} is damaged at record \d+: .*data.unreadable=skip applies to images"):
         take_all(source, three_services[:2], UnreadableImages("skip"), steps=20)
 
 
@@ -174,7 +174,9 @@ def test_no_service_is_said_at_once(tmp_path, three_services):
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
     source = open_splits(DataConfig(source="digits")).train
-    with pytest.raises(UsageError, match=rf"nothing answers at localhost:{port}. Start it with --mode=data_service"):
+    with pytest.raises(
+        UsageError, match=rf"no service answers at localhost:{port}. Start one with --mode=data_service"
+    ):
         dataset(source, (three_services[0], f"localhost:{port}"))
 
 
@@ -218,8 +220,8 @@ def test_a_service_that_dies_ends_the_run_in_words(monkeypatch, restart):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda batches: batches.flat_map(lambda *item: tf.data.Dataset.from_tensors(item).repeat(2)), "out of turn"),
-        (lambda batches: batches.skip(1), "out of turn"),
+        (lambda batches: batches.flat_map(lambda *item: tf.data.Dataset.from_tensors(item).repeat(2)), "out of order"),
+        (lambda batches: batches.skip(1), "out of order"),
         (lambda batches: batches.take(2), "was expected to contain 4 elements but contained only 2"),
     ],
 )
@@ -238,7 +240,9 @@ def test_a_stalled_service_ends_the_run_in_words(monkeypatch):
     stop = threading.Event()
     with socket.create_server(("localhost", 0)) as listening:  # something answers, and says nothing
         address = f"localhost:{listening.getsockname()[1]}"
-        with pytest.raises(DataError, match=f"service at {address} stalls: no batch came for 0 s. Start it again"):
+        with pytest.raises(
+            DataError, match=f"service at {address} has stalled: no batch arrived for 0 s. Start it again"
+        ):
             next_batch(iter(stop.wait, True), (address,))
     stop.set()
 

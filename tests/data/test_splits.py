@@ -73,15 +73,15 @@ def make_empty_class(root: pathlib.Path):
     [
         (lambda root: root.rmdir(), "there is no such folder"),
         (lambda root: None, "has no sub-folders. Put the images of each class into a sub-folder"),
-        (make_empty_class, r"No images \(.jpg, .*\) for 'green' in .*Add images or remove the empty folder"),
-        (lambda root: write_classes(root, {"red": 5}), r"There is one class only, \('red',\)"),
-        (lambda root: write_classes(root, {"red": 5, "blue": 1}), "Class 'blue' has one image only"),
+        (make_empty_class, r"There are no images \(.jpg, .*\) of 'green' in .*Add images or remove the empty folder"),
+        (lambda root: write_classes(root, {"red": 5}), r"fewer than two classes: \('red',\)"),
+        (lambda root: write_classes(root, {"red": 5, "blue": 1}), "Class 'blue' has only one image"),
         (
             lambda root: (
                 write_classes(root / "train", {"red": 2, "blue": 2}),
                 write_classes(root / "val", {"green": 1}),
             ),
-            "Evaluation has images of 'green', which training does not know; it knows blue, red",
+            "Evaluation has images of 'green', which training does not have. The classes of training are blue, red",
         ),
     ],
 )
@@ -99,9 +99,9 @@ def test_folder_needs_a_folder():
 
 
 def test_tfds_needs_a_known_name(tmp_path):
-    with pytest.raises(DataError, match="needs a name: --hparam_str=data.tfds_name=cifar10"):
+    with pytest.raises(DataError, match="needs the name of a data set: --hparam_str=data.tfds_name=cifar10"):
         open_splits(DataConfig(source="tfds"))
-    with pytest.raises(DataError, match="knows no 'cifar_ten'"):
+    with pytest.raises(DataError, match="has no data set 'cifar_ten'"):
         open_splits(DataConfig(source="tfds", tfds_name="cifar_ten", data_dir=str(tmp_path)))
 
 

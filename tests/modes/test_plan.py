@@ -138,9 +138,9 @@ def test_plan_downloads_nothing(tmp_path, monkeypatch):
     config = hparams.load("tfds", "efficientnetv2-b0").override(
         {"data.tfds_name": "kmnist", "data.data_dir": str(tmp_path)}
     )
-    with pytest.raises(DataError, match=r"'kmnist' is not prepared in .*Prepare it: tfds.load\('kmnist'\)"):
+    with pytest.raises(DataError, match=r"'kmnist' is not prepared in .*Prepare it with tfds.load\('kmnist'\)"):
         shown(config)
     lines, *_ = shown(config.override({"data.tfds_name": "cifar10"}))
     assert lines[0] == "50,000 images to train on, 10,000 to evaluate on, 10 classes"
-    with pytest.raises(DataError, match="There is no split 'valid'; there are train, test"):
+    with pytest.raises(DataError, match="There is no split 'valid'. Use one of train, test"):
         shown(config.override({"data.tfds_name": "cifar10", "data.eval_split": "valid"}))

@@ -170,14 +170,14 @@ def test_decay_grows_to_its_limit(step, decay):
 @pytest.mark.parametrize(
     ("source", "average", "message"),
     [
-        ([("kernel", 2, "float32"), ("bias", 3, "float32")], [("kernel", 2, "float32")], "has 2 weights but .* has 1"),
+        ([("kernel", 2, "float32"), ("bias", 3, "float32")], [("kernel", 2, "float32")], "has 2 weights, but .* has 1"),
         (
             [("kernel", 2, "float32")],
             [("kernel", 3, "float32")],
             r"Cannot average kernel:0 \(2,\) .* in kernel:0 \(3,\)",
         ),
         ([("kernel", 2, "float32")], [("bias", 2, "float32")], "Cannot average kernel:0 .* in bias:0"),
-        ([("kernel", 2, "int32")], [("kernel", 2, "int32")], "int32.* the type float32"),
+        ([("kernel", 2, "int32")], [("kernel", 2, "int32")], "int32.* dtype must be float32"),
     ],
 )
 def test_two_architectures(source, average, message):

@@ -113,8 +113,8 @@ def test_a_wrong_label_far_into_a_shard_ends_the_run_with_a_message(tmp_path, wr
     data, path = long_shard(tmp_path / "data", wrong=wrong, several=several)
     config = tiny_config("progressive.stages=1,train.epochs=1", **data)  # 40 steps
     message = (
-        f"Record 299 of {path} has the label {wrong}, but 1000 classes that begin at data.first_label=1 end at 1000. "
-        r"Set data.first_label \(0 or 1\) and data.num_classes, or repair the records."
+        f"Record 299 of {path} has the label {wrong}, but with 1000 classes and data.first_label=1 labels are 1 to "
+        r"1000. Set data.first_label \(0 or 1\) and data.num_classes, or repair the records."
     )
     with pytest.raises(DataError, match=f"^{message}\\nSaved .*$"):
         train_tiny(config, tmp_path / "run")
@@ -123,7 +123,7 @@ def test_a_wrong_label_far_into_a_shard_ends_the_run_with_a_message(tmp_path, wr
 
 def test_a_wrong_label_in_evaluation_ends_the_run_with_a_message(tmp_path):
     data, path = long_shard(tmp_path / "data", wrong=0, split="validation")
-    message = f"Record 299 of {path} has the label 0, but 1000 classes"
+    message = f"Record 299 of {path} has the label 0, but with 1000 classes"
     config = tiny_config("progressive.stages=1,train.epochs=2,runtime.checkpoint_every=1", **data)  # two steps
     with pytest.raises(DataError, match=message):
         train_tiny(config, tmp_path / "run")
@@ -143,6 +143,6 @@ def test_tfds_images_without_a_label_are_refused(tmp_path):
         "progressive.stages=1,train.epochs=1", source="tfds", tfds_name="secret", data_dir=str(tmp_path)
     )
     with pytest.raises(
-        DataError, match="^Secret test, record 0 has the label -1, but 3 classes have labels from 0 to 2"
+        DataError, match="^Secret test, record 0 has the label -1, but the labels of 3 classes are 0 to 2"
     ):
         train_tiny(config, tmp_path / "run")

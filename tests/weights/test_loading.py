@@ -63,7 +63,7 @@ def test_weights_reach_every_replica(two_replicas):
 
 
 def test_another_model_is_refused():
-    with pytest.raises(WeightsError, match="models that build_model made: Model 'sequential.*' has no layer 'stem'"):
+    with pytest.raises(WeightsError, match="models of build_model: Model 'sequential.*' has no layer 'stem'"):
         load_weights(tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,))]), "imagenet")
 
 
@@ -100,7 +100,7 @@ def test_a_weight_too_many_in_the_body_is_an_error_but_not_one_of_another_top(ch
 
 def test_a_file_of_another_variant_says_which():
     weights = {name: np.zeros(shape) for name, shape in layout.body_shapes(variants.MODELS["efficientnetv2-s"]).items()}
-    with pytest.raises(WeightsError, match="it is not a file of this variant. It holds the weights of "
+    with pytest.raises(WeightsError, match="so it is not a file of this variant. It contains the weights of "
                        "'efficientnetv2-s'; build that model. The model is unchanged") as caught:  # fmt: skip
         assign(tiny(), file_of(weights), "file")
     assert len(str(caught.value)) < 1000
@@ -142,7 +142,7 @@ def test_a_stem_for_rgb_is_made_to_fit_other_images(channels):
     model = build_model(spec, input_shape=(None, None, channels), **settings)
     report = assign(model, file_of(named_weights(saved)), "file")
     assert report.adapted == ("stem/conv/kernel",)
-    assert "Made to fit the images' channels: stem/conv/kernel" in report.describe()
+    assert "Adapted to the number of image channels: stem/conv/kernel" in report.describe()
     rgb, ours = named_weights(saved)["stem/conv/kernel"], named_weights(model)["stem/conv/kernel"]
     grey = tf.tile(pixels(32, 32, 1) / 255, [1, 1, 1, channels])
     if channels == 1:
@@ -178,12 +178,14 @@ def test_blocks_of_kinds_that_alternate(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"plain text, and quite a lot of it", b"\x80\x04."])
 def test_an_unknown_format_is_refused(content, tmp_path):
     (tmp_path / "file.bin.txt").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"The format of .*file\.bin\.txt is unknown; what can be read is HDF5"):
+    with pytest.raises(WeightsError, match=r"The format of .*file\.bin\.txt is unknown. Supported formats are HDF5"):
         load_weights(tiny(), tmp_path / "file.bin.txt")
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="no file, folder or checkpoint .*nothing; names of published.*imagenet21k"):
+    with pytest.raises(
+        WeightsError, match="no file, folder or checkpoint .*nothing. The names of published.*imagenet21k"
+    ):
         load_weights(tiny(), tmp_path / "nothing")
 
 

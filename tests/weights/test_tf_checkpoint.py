@@ -130,7 +130,7 @@ def test_a_folder_means_its_latest_checkpoint(tmp_path, raw, averaged):
     load_weights(model, tmp_path)
     assert_same_weights(model, raw)
     write_reference(tmp_path / "model.ckpt-2", TINY, named_weights(averaged))
-    with pytest.raises(WeightsError, match="holds no checkpoint, or several"):
+    with pytest.raises(WeightsError, match="contains no checkpoint, or several"):
         load_weights(model, tmp_path)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-2"\n')
     load_weights(model, tmp_path)
@@ -174,7 +174,7 @@ def test_an_archive_with_two_files_of_one_name_is_refused(tmp_path):
     with tarfile.open(tmp_path / "two.tgz", "w:gz") as archive:
         add(archive, "a/model.index", b"1")
         add(archive, "b/model.index", b"2")
-    with pytest.raises(WeightsError, match=r"holds several files model\.index"):
+    with pytest.raises(WeightsError, match=r"contains several files model\.index"):
         load_weights(tiny(), tmp_path / "two.tgz")
 
 

@@ -86,7 +86,9 @@ def test_damaged_safetensors_are_refused(content, tmp_path):
 def test_a_pth_file_without_pytorch_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "model.pth").write_bytes(b"\x80\x02}q\x00.")
-    with pytest.raises(WeightsError, match=r"takes PyTorch: pip install torch\. A \.safetensors file"):
+    with pytest.raises(
+        WeightsError, match=r"PyTorch is not installed\. Run: pip install torch\. Or use a \.safetensors"
+    ):
         load_weights(tiny(), tmp_path / "model.pth")
 
 
@@ -122,7 +124,7 @@ def test_a_pickle_that_pytorch_refuses_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
     (tmp_path / "model.pth").write_bytes(b"\x80\x02}q\x00.")
-    with pytest.raises(WeightsError, match="not a file of plain PyTorch weights, and anything else could run code"):
+    with pytest.raises(WeightsError, match="not a file of plain PyTorch weights. Other contents could run code"):
         load_weights(tiny(), tmp_path / "model.pth")
 
 

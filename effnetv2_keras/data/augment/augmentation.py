@@ -1,4 +1,4 @@
-"""The augmentations of single images by name, in clean arithmetic or in that of the reference code."""
+"""The augmentations that ``data.augment`` names, in clean arithmetic or in that of the reference code."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ AUTOAUGMENT_OPS: dict[str, dict[str, Op]] = {"clean": autoaugment.OPS, "original
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """A random change of one image.
+    """A random augmentation of one image.
 
     Args:
-        name: one of ``AUGMENTATIONS``: ``"randaug"`` (RandAugment), ``"autoaug"`` (AutoAugment), ``"ra_aa"`` (one of
-            the two, each for half of the images), or ``"none"``.
-        arithmetic: ``"clean"``, or ``"original"`` for the reference code's.
-        magnitude: of RandAugment, 0 to 30; 0 turns it off.
-        num_layers: operations of RandAugment per image.
+        name: a key of ``AUGMENTATIONS``: ``"randaug"`` (RandAugment), ``"autoaug"`` (AutoAugment), ``"ra_aa"`` (for
+            each image, one of the two with equal probability), or ``"none"``.
+        arithmetic: ``"clean"``, or ``"original"`` for the arithmetic of the reference code.
+        magnitude: RandAugment magnitude, 0 to 30; 0 turns RandAugment off.
+        num_layers: number of RandAugment operations per image, at least 1.
 
     Raises:
-        ValueError: for an unknown name or arithmetic; when called, for a magnitude or number of layers out of range.
+        ValueError: if the name or the arithmetic is unknown. Calling the augmentation raises it if the magnitude or
+            the number of layers is out of range.
     """
 
     name: str
@@ -44,19 +45,20 @@ class Augmentation:
                 raise ValueError(f"Unknown {what} {value!r}; use one of: {', '.join(known)}.")
 
     def __call__(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-        """Changes an image.
+        """Returns the augmented image.
 
         Args:
-            image: ``[H, W, 3]``, levels 0..255, uint8, or float32, which is then clipped and its fractions dropped.
-            seed: int32 ``[2]``; the result is a function of it and the image.
+            image: ``[H, W, 3]``, uint8 or float32, levels 0..255. Except with ``"none"``, float levels are clipped to
+                0..255 and their fractions dropped.
+            seed: int32 ``[2]``; the result depends only on the seed and the image.
 
         Returns:
-            The image, ``[H, W, 3]``, of the type given.
+            The augmented image, ``[H, W, 3]``, of the dtype of ``image``.
         """
         return AUGMENTATIONS[self.name](self, image, seed)
 
     def randaugment(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Applies RandAugment: see ``randaugment.randaugment``."""
+        """Applies RandAugment; see ``randaugment.randaugment``."""
         augmented = randaugment.randaugment(
             tf.saturate_cast(image, tf.uint8),
             magnitude=self.magnitude,
@@ -67,14 +69,14 @@ class Augmentation:
         return tf.cast(augmented, image.dtype)
 
     def autoaugment(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Applies AutoAugment: see ``autoaugment.autoaugment``."""
+        """Applies AutoAugment; see ``autoaugment.autoaugment``."""
         augmented = autoaugment.autoaugment(
             tf.saturate_cast(image, tf.uint8), seed=seed, ops=AUTOAUGMENT_OPS[self.arithmetic]
         )
         return tf.cast(augmented, image.dtype)
 
     def either(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Applies one of the two, each with a probability of one half."""
+        """Applies RandAugment or AutoAugment, each with probability one half."""
         coin_seed, own_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         return tf.cond(
             tf.random.stateless_uniform([], coin_seed) < 0.5,
@@ -89,24 +91,25 @@ AUGMENTATIONS: dict[str, Callable[[Augmentation, tf.Tensor, tf.Tensor], tf.Tenso
     "ra_aa": Augmentation.either,
     "none": lambda augmentation, image, seed: image,
 }
-"""What each ``data.augment`` does to an image, given its seed."""
+"""The method for each value of ``data.augment``: ``(augmentation, image, seed) -> image``."""
 
 _DARKEST_NOISE = {"clean": 0.0, "original": 127.5}
 
 
 def noise_cutout(image: tf.Tensor, *, arithmetic: str, seed: tf.Tensor) -> tf.Tensor:
-    """Covers a square of half the side of the image, clipped at the border, with noise (reference code, fine-tuning).
+    """Returns the image with a square of half its shorter side covered by noise (reference code, fine-tuning).
 
-    The square is ``2 * (min(H, W) // 4)`` pixels wide, around a centre drawn over all pixels. The noise is uniform.
+    The square has a side of ``2 * (min(H, W) // 4)`` pixels. Its centre is drawn uniformly over all pixels, and the
+    square is clipped at the border. The noise is uniform.
 
     Args:
-        image: ``[H, W, 3]``, levels 0..255, uint8 or float32.
-        arithmetic: ``"clean"`` for noise over all levels, ``"original"`` for noise from 127.5 up: the reference code
-            drew from 0 to 1 for images from -1 to 1.
-        seed: int32 ``[2]``; the result is a function of it and the image.
+        image: ``[H, W, 3]``, uint8 or float32, levels 0..255.
+        arithmetic: ``"clean"`` for noise over all levels; ``"original"`` for noise from 127.5 to 255, because the
+            reference code draws noise from 0 to 1 for images whose range is -1 to 1.
+        seed: int32 ``[2]``; the result depends only on the seed and the image.
 
     Returns:
-        The image, ``[H, W, 3]``, of the type given.
+        The image, ``[H, W, 3]``, of the dtype of ``image``.
     """
     place_seed, noise_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
 

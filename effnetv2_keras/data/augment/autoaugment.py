@@ -1,9 +1,9 @@
-"""AutoAugment's policy for ImageNet (Cubuk et al. 2019), the "v0" of the reference code.
+"""AutoAugment with its policy for ImageNet (Cubuk et al. 2019), called "v0" in the reference code.
 
-One of 25 sub-policies is drawn for an image; each of its two operations is applied with its own probability, at its
-own level, 0 to 10.
+For each image, one of 25 sub-policies is drawn. A sub-policy has two operations; each is applied with its own
+probability, at its own level from 0 to 10.
 
-The clean operations are those of ``randaugment``, and here a level means:
+The clean operations are those of ``randaugment``, with these strengths:
 
 ========================  ================================  ===============
 operation                 strength at level l               drawn at random
@@ -19,9 +19,9 @@ AutoContrast, Equalize,   always the same                   nothing
 Invert
 ========================  ================================  ===============
 
-So everything grows with the level, as in the paper's ranges (its translation of 150 pixels of 331 is 0.45 of the
-side). The reference code, ``original.AUTOAUGMENT_OPS``, weakens Posterize and Solarize as the level grows, gives Color
-the factor 0.1 + 0.18 l, and translates by 25 l pixels whatever the size of the image.
+Every operation grows stronger with the level, as in the paper's ranges (its translation of 150 of 331 pixels is 0.45
+of the side). In the reference code (``reference.AUTOAUGMENT_OPS``), Posterize and Solarize become weaker as the level
+grows, Color has the factor 0.1 + 0.18 l, and a translation is 25 l pixels regardless of the image size.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ OPS: dict[str, Op] = {
     "SolarizeAdd": _at_level("SolarizeAdd", lambda level: 11.0 * level),
     "Color": _at_level("Color", lambda level: 0.09 * level),
 }
-"""The operations that the policy names, at a level in [0, 10]."""
+"""The operations of ``POLICY`` by name. Their strength is a function of a level in [0, 10]."""
 
 
 def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, ops: Mapping[str, Op] = OPS) -> tf.Tensor:
@@ -92,13 +92,13 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, ops: Mapping[str, Op] = OP
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        seed: int32 ``[2]``; the result is a function of it and the image.
-        ops: what the names in the policy mean.
+        seed: int32 ``[2]``; the result depends only on the seed and the image.
+        ops: the operation for each name in the policy.
 
     Returns:
-        The image, uint8 ``[H, W, 3]``.
+        The augmented image, uint8 ``[H, W, 3]``.
     """
-    # Each operation and level once, however many sub-policies have it; the last choice leaves the image as it is.
+    # One branch per distinct (operation, level), shared by the sub-policies; the last branch is the identity.
     levels = sorted({_choice(step, ops) for pair in POLICY for step in pair})
     choices = [*((ops[name], level) for name, level in levels), (Op(tf.identity), 0.0)]
     numbers = tf.constant([[levels.index(_choice(step, ops)) for step in pair] for pair in POLICY])
@@ -111,6 +111,6 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, ops: Mapping[str, Op] = OP
 
 
 def _choice(step: Step, ops: Mapping[str, Op]) -> tuple[str, float]:
-    """The name of a step's operation and its level, 0 for one that has no degrees."""
+    """Returns the operation's name and its level; the level is 0 if the operation has no strength."""
     name, _, level = step
     return name, 0.0 if ops[name].strength is None else level

@@ -1,7 +1,7 @@
 """Image operations that move or cover pixels: rotate, shear, translate, cutout.
 
-Images are uint8 ``[H, W, 3]`` and keep their size; pixels that come from outside are grey (128). Amounts are degrees
-or shares of the image, never pixels, so that a strength means the same at every image size.
+Images are uint8 ``[H, W, 3]`` and keep their size. Pixels from outside the image are grey (128). Amounts are degrees
+or fractions of the image size, not pixels, so that a strength has the same effect at every image size.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def translate_y(image: tf.Tensor, share: tf.Tensor | float) -> tf.Tensor:
 
 
 def cutout(image: tf.Tensor, share: float, place: tf.Tensor) -> tf.Tensor:
-    """Covers a square, whose side is ``share`` of the shorter side of the image, with grey.
+    """Returns the image with a square covered in grey.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        share: side of the square over the shorter side of the image.
-        place: see ``cover``.
+        share: side of the square, as a fraction of the shorter side of the image.
+        place: centre of the square, float32 ``[2]`` in [0, 1); see ``cover``.
 
     Returns:
         The image, uint8 ``[H, W, 3]``.
@@ -62,18 +62,17 @@ def cover(
     place: tf.Tensor,
     make_patch: Callable[[tf.Tensor], tf.Tensor] = lambda shape: tf.fill(shape, tf.constant(FILL, tf.uint8)),
 ) -> tf.Tensor:
-    """Covers a square.
+    """Returns the image with a square replaced by a patch, clipped at the border.
 
     Args:
         image: ``[H, W, 3]``.
-        side: of the square, pixels.
-        place: float32 ``[2]`` in [0, 1): the centre, as shares of height and width. Near the border the square
-            is clipped.
-        make_patch: from the shape of what is covered, int32 ``[3]``, to what is put there, of the image's type; grey
-            without it.
+        side: side of the square, pixels.
+        place: centre of the square, float32 ``[2]`` in [0, 1), as fractions of height and width.
+        make_patch: maps the shape of the covered part, int32 ``[3]``, to the patch, which has that shape and the
+            image's dtype. The default patch is grey.
 
     Returns:
-        The image, ``[H, W, 3]``, of the type given.
+        The image, ``[H, W, 3]``, of the dtype of ``image``.
     """
     size = tf.shape(image)[:2]
     centre = tf.cast(place * tf.cast(size, tf.float32), tf.int32)
@@ -85,10 +84,10 @@ def cover(
 
 
 def centred_span(centre: tf.Tensor, length: tf.Tensor, limit: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gives the part of ``length`` pixels around ``centre`` that lies in ``[0, limit)``, all int32.
+    """Returns the part of a span of ``length`` pixels around ``centre`` that lies in ``[0, limit)``; all are int32.
 
     Returns:
-        Its first pixel and the pixel after its last.
+        The first pixel of the part, and the pixel after its last one.
     """
     start = centre - length // 2
     return tf.maximum(start, 0), tf.minimum(start + length, limit)
@@ -99,7 +98,10 @@ def _pixels(share: tf.Tensor | float, side: tf.Tensor) -> tf.Tensor:
 
 
 def _translate(image: tf.Tensor, *, rows: tf.Tensor | int, columns: tf.Tensor | int) -> tf.Tensor:
-    """Makes pixel ``(y, x)`` what was at ``(y + rows, x + columns)``. Padding and slicing: far cheaper than a warp."""
+    """Returns the image whose pixel ``(y, x)`` comes from ``(y + rows, x + columns)``.
+
+    Padding and slicing are far cheaper than a warp.
+    """
     flat = tf.reshape(image, [tf.shape(image)[0], -1])  # padding [H, 3 W] is cheaper than [H, W, 3]
     shift = tf.stack([rows, 3 * columns])
     before, after = tf.maximum(-shift, 0), tf.maximum(shift, 0)
@@ -108,15 +110,16 @@ def _translate(image: tf.Tensor, *, rows: tf.Tensor | int, columns: tf.Tensor | 
 
 
 def _warp(image: tf.Tensor, xx: tf.Tensor, xy: tf.Tensor, yx: tf.Tensor, yy: tf.Tensor) -> tf.Tensor:
-    """Makes the pixel at ``(x, y)`` what was nearest to ``(xx * x + xy * y, yx * x + yy * y)``, from the centre.
+    """Returns the image whose pixel ``(x, y)`` is the input pixel nearest to ``(xx * x + xy * y, yx * x + yy * y)``.
 
-    A gather of whole pixels, which runs in a third of the time of ``ImageProjectiveTransformV3``. A frame of one grey
-    pixel stands for everything outside the image: coordinates are clipped into it.
+    Coordinates count from the centre. The warp gathers whole pixels, which takes a third of the time of
+    ``ImageProjectiveTransformV3``. The image is framed by one grey pixel, and coordinates outside the image are
+    clipped to that frame.
     """
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     x_centre, y_centre = (width - 1.0) / 2.0, (height - 1.0) / 2.0
     x, y = tf.range(width) - x_centre, tf.range(height) - y_centre
-    # One for the frame, one half to round; the casts truncate.
+    # The offset 1.5 is 1 for the frame and 0.5 to round, because the casts truncate.
     x_source = (xx * x + (x_centre + 1.5))[tf.newaxis, :] + (xy * y)[:, tf.newaxis]
     y_source = (yx * x + (y_centre + 1.5))[tf.newaxis, :] + (yy * y)[:, tf.newaxis]
     column = tf.cast(tf.clip_by_value(x_source, 0.0, width + 1.0), tf.int32)

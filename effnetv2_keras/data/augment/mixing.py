@@ -1,11 +1,11 @@
-"""MixUp and CutMix: every image of a batch is blended with, or patched from, another.
+"""MixUp and CutMix: every image of a batch is blended with, or patched from, another image of the batch.
 
-The partner of an image is the one at its mirrored place in the batch. Labels are mixed with the weights of their
-images, so a row of zeros (an image that could not be read) takes its share of the label away and rows of ones keep
-their sum.
+The partner of an image is the image at the mirrored position in the batch. Labels are mixed with the weights of their
+images. Label rows that sum to 1 therefore give rows that sum to 1. A label row of zeros (an image that could not be
+read) lowers the sum by that image's weight.
 
-The reference code's rules, but for one fault: it weighed all labels of a CutMix batch by the batch's mean area; here
-each label has the weight of its own image.
+The rules are those of the reference code, with one fault corrected: the reference code weights all labels of a CutMix
+batch by the mean area over the batch; here each label has the weight of its own image.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def mix(
     even_boxes: bool = False,
     seed: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Applies MixUp, or CutMix, or MixUp to the first half of the batch and CutMix to the second.
+    """Applies MixUp, CutMix, or MixUp to the first half of the batch and CutMix to the second half.
 
     Args:
-        images: ``[B, H, W, 3]``, levels 0..255, uint8 or float32.
+        images: ``[B, H, W, 3]``, uint8 or float32, levels 0..255.
         labels: float32 ``[B, classes]``.
         mixup_alpha: parameter of MixUp's Beta distribution; 0 turns MixUp off.
-        cutmix_alpha: parameter of CutMix' Beta distribution; 0 turns CutMix off.
-        even_boxes: give CutMix' rectangles an even number of rows and columns, one less where it was odd (reference
-            code, which steps half the side, rounded down, to both sides of the centre).
-        seed: int32 ``[2]``; the result is a function of it and the batch.
+        cutmix_alpha: parameter of CutMix's Beta distribution; 0 turns CutMix off.
+        even_boxes: whether to round the height and width of CutMix's rectangles down to even numbers. The reference
+            code does so: its rectangle extends half the side, rounded down, to both sides of the centre.
+        seed: int32 ``[2]``; the result depends only on the seed and the batch.
 
     Returns:
-        Mixed float32 images and labels. With both parameters 0, the very tensors that were given.
+        Mixed images and labels, float32. If both parameters are 0, ``images`` and ``labels`` themselves.
 
     Raises:
         ValueError: if a parameter is negative.
@@ -55,8 +55,8 @@ def mix(
 def mixup(images: tf.Tensor, labels: tf.Tensor, *, alpha: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Blends each image with its partner.
 
-    The weight of the image is the larger of ``w`` and ``1 - w``, ``w`` drawn from Beta(alpha, alpha) for each image.
-    Arguments, results and errors as for ``mix``.
+    The weight of the image is ``max(w, 1 - w)``, where ``w`` is drawn from Beta(alpha, alpha) for each image.
+    Arguments, results and errors are those of ``mix``.
     """
     if not _is_on(alpha, "mixup"):
         return images, labels
@@ -69,11 +69,12 @@ def mixup(images: tf.Tensor, labels: tf.Tensor, *, alpha: float, seed: tf.Tensor
 def cutmix(
     images: tf.Tensor, labels: tf.Tensor, *, alpha: float, even_boxes: bool = False, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pastes a rectangle of its partner, from the same place, into each image.
+    """Replaces a rectangle of each image by the same rectangle of its partner.
 
-    The rectangle has the proportions of the image and the area ``1 - w``, ``w`` drawn from Beta(alpha, alpha) for
-    each image, around a centre drawn over all pixels; what passes the border is cut off. The weight of a label is the
-    area that is left of its image. Arguments, results and errors as for ``mix``.
+    The rectangle has the aspect ratio of the image and the fraction ``1 - w`` of its area, where ``w`` is drawn from
+    Beta(alpha, alpha) for each image. Its centre is drawn uniformly over all pixels, and it is clipped at the border.
+    The weight of a label is the fraction of its image that remains. Arguments, results and errors are those of
+    ``mix``.
     """
     if not _is_on(alpha, "cutmix"):
         return images, labels
@@ -87,7 +88,7 @@ def cutmix(
     start, end = geometry.centred_span(tf.cast(centre * extent, tf.int32), box, size)
     remaining = 1.0 - tf.reduce_prod(tf.cast(end - start, tf.float32), axis=1, keepdims=True) / tf.reduce_prod(extent)
     rows, columns = (_inside(start[:, axis], end[:, axis], size[axis]) for axis in (0, 1))
-    # On [B, H, 3 W]: spreading a mask [B, H, W, 1] over three channels would take half as long again.
+    # The mask is applied to [B, H, 3 W], because broadcasting [B, H, W, 1] over three channels takes 1.5 times as long.
     keep = 1.0 - rows[:, :, tf.newaxis] * tf.repeat(columns, 3, axis=1)[:, tf.newaxis, :]
     flat = tf.reshape(tf.cast(images, tf.float32), tf.shape(keep))
     return tf.reshape(_blend(flat, keep), tf.shape(images)), _blend(labels, remaining)
@@ -96,9 +97,9 @@ def cutmix(
 def sample_beta(alpha: float, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draws from Beta(alpha, alpha): float32 of shape ``shape``, in [0, 1]; ``seed`` is int32 ``[2]``.
 
-    The ratio ``x / (x + y)`` of two Gamma(alpha) draws, taken by their logarithms: for a small alpha both draws are
-    too small for a float, and the ratio would be 0 / 0. A Gamma(alpha) draw is one of Gamma(alpha + 1) times
-    ``u ** (1 / alpha)``, ``u`` uniform (Marsaglia and Tsang 2000, section 6).
+    The result is the ratio ``x / (x + y)`` of two Gamma(alpha) draws, computed from their logarithms. For a small
+    alpha both draws underflow, and the plain ratio would be 0 / 0. A Gamma(alpha) draw is a Gamma(alpha + 1) draw times
+    ``u ** (1 / alpha)`` with uniform ``u`` (Marsaglia and Tsang 2000, section 6).
     """
     gamma_seed, uniform_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     pair = tf.concat([[2], shape], axis=0)
@@ -110,17 +111,17 @@ def sample_beta(alpha: float, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def _is_on(alpha: float, name: str) -> bool:
     if alpha < 0:
-        raise ValueError(f"{name}_alpha is {alpha!r}; it must be positive, or 0 to turn {name} off.")
+        raise ValueError(f"{name}_alpha is {alpha!r}, but must be positive, or 0 to turn {name} off.")
     return alpha > 0
 
 
 def _blend(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Adds ``weight`` of each row of a batch and the rest of the row at the mirrored place."""
+    """Returns ``weight * row + (1 - weight) * partner``; the partner is the row at the mirrored position."""
     partner = tf.reverse(values, axis=[0])
     return partner + weight * (values - partner)
 
 
 def _inside(start: tf.Tensor, end: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
-    """Marks ``[start, end)`` of ``range(limit)`` by ones: float32 ``[B, limit]``."""
+    """Returns a mask, float32 ``[B, limit]``: 1 for positions in ``[start, end)``, 0 elsewhere."""
     place = tf.range(limit)[tf.newaxis]
     return tf.cast((place >= start[:, tf.newaxis]) & (place < end[:, tf.newaxis]), tf.float32)

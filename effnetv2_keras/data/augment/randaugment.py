@@ -1,8 +1,8 @@
-"""RandAugment on one magnitude scale, 0 to 30, in which every operation grows stronger and no pixel count appears.
+"""RandAugment with one magnitude scale, 0 to 30, on which every operation grows stronger at every image size.
 
-The paper (arXiv 2104.00298, Table 6) gives magnitudes but not what they do to an operation. In the reference code
-some operations weaken as the magnitude grows, and distances are pixels whatever the image size; progressive
-learning ramps magnitude and size together, so both matter. Here ``M`` in [0, 30] means:
+The paper (arXiv 2104.00298, Table 6) gives magnitudes but does not say how strong they make each operation. In the
+reference code some operations weaken as the magnitude grows, and distances are in pixels regardless of the image
+size. Progressive learning increases magnitude and image size together, so both matter. Here ``M`` in [0, 30] means:
 
 ======================================  ==========================================  =========================
 operation                               strength at magnitude M                     drawn at random
@@ -18,9 +18,9 @@ Color, Contrast, Brightness, Sharpness  factor 1 +- 0.9 M / 30                  
 Cutout                                  square of 0.02 M of the shorter side        centre, over all pixels
 ======================================  ==========================================  =========================
 
-Every operation takes and gives uint8 ``[H, W, 3]``. What comes from outside the image, and the square of Cutout, is
-grey (128). The operations keep to arithmetic on whole images: per-element ``tf.where`` and table look-ups cost five
-to ten times as much (``benchmarks/randaugment_ops.py``).
+Every operation takes and returns uint8 ``[H, W, 3]``. Pixels from outside the image and the square of Cutout are grey
+(128). The operations use arithmetic on whole images, because per-element ``tf.where`` and table look-ups take five to
+ten times as long (``benchmarks/randaugment_ops.py``).
 """
 
 from __future__ import annotations
@@ -41,17 +41,18 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL's "L"
 
 
 def autocontrast(image: tf.Tensor) -> tf.Tensor:
-    """Stretches each channel to the full range 0..255; a channel of one level stays as it is."""
+    """Stretches each channel to the full range 0..255; a channel with a single level is unchanged."""
     rows = tf.cast(_rows(image), tf.float32)
     low, high = _over_pixels(tf.reduce_min, rows), _over_pixels(tf.reduce_max, rows)
     scale = tf.where(low < high, 255.0 / (high - low), 1.0)
-    # Whole results may come out a hair too small, and the fraction is dropped; other results lie 1/255 away from them.
+    # Fractions are dropped. Rounding errors may put a whole result just below its value; adding 0.5 / 255 corrects that
+    # and changes no other result, because all others are at least 1 / 255 away from the next whole number.
     offset = tf.where(low < high, low * scale - 0.5 / 255.0, 0.0)
     return _image(rows * _tile(scale, image) - _tile(offset, image), image)
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
-    """Flattens the histogram of each channel, by the rule of PIL's ``ImageOps.equalize``."""
+    """Equalizes the histogram of each channel by the rule of PIL's ``ImageOps.equalize``."""
     bins = tf.reshape(tf.cast(_rows(image), tf.int32) + _tile(tf.constant([0, 256, 512]), image), [-1])
     counts = tf.reshape(tf.math.bincount(bins, minlength=768, maxlength=768), [3, 256])
     brightest = tf.reduce_max(tf.range(256) * tf.cast(counts > 0, tf.int32), axis=1)
@@ -73,13 +74,13 @@ def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 def solarize(image: tf.Tensor, levels: float) -> tf.Tensor:
-    """Inverts the brightest ``levels`` of the 256 levels; a fraction of a level counts for none."""
+    """Inverts the brightest ``levels`` of the 256 levels; ``levels`` is rounded down."""
     inverted = tf.cast(tf.cast(image, tf.int16) >= 256 - math.floor(levels), tf.uint8)
     return tf.bitwise.bitwise_xor(image, inverted * 255)
 
 
 def solarize_add(image: tf.Tensor, levels: float) -> tf.Tensor:
-    """Adds ``levels`` (at most 128, rounded) to the levels below 128; so nothing can pass 255."""
+    """Adds ``levels`` (at most 128, rounded) to the levels below 128, so no result exceeds 255."""
     return image + tf.cast(image < 128, tf.uint8) * round(levels)
 
 
@@ -91,7 +92,7 @@ def color(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
 
 
 def contrast(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
-    """Scales the difference from the mean luminance, a whole level as in PIL, by ``1 + change``."""
+    """Scales the difference from the mean luminance, rounded to a whole level as in PIL, by ``1 + change``."""
     rows = tf.cast(_rows(image), tf.float32)
     mean = tf.round(tf.reduce_sum(_over_pixels(tf.reduce_mean, rows) * _LUMINANCE))
     return _image(rows + change * (rows - mean), image)
@@ -103,11 +104,11 @@ def brightness(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
 
 
 def sharpness(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
-    """Scales the difference from the smoothed image by ``1 + change``; the outermost pixels stay.
+    """Scales the difference from the smoothed image by ``1 + change``; the outermost pixels are unchanged.
 
-    Smoothing weighs the pixel itself by 5/13 and its eight neighbours by 1/13 (PIL's ``SMOOTH``). Sums of shifted
-    images; the convolution kernels of TensorFlow are many times slower on three channels. The sides of the image
-    must be at least 3 pixels.
+    Smoothing weights the pixel itself by 5/13 and its eight neighbours by 1/13 (PIL's ``SMOOTH``). It adds shifted
+    images, because TensorFlow's convolution kernels are many times slower on three channels. Each side of the image
+    must have at least 3 pixels.
     """
     rows = tf.cast(_rows(image), tf.float32)
     upright = tf.add_n([rows[:-2], rows[1:-1], rows[2:]])
@@ -117,7 +118,7 @@ def sharpness(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
     return _image(rows + change * tf.pad(detail, [[1, 1], [3, 3]]), image)
 
 
-# Adding a [3] to an [H, W, 3] is slow: the inner loop is three long. The ops below work on [H, 3 W] instead.
+# Adding a [3] to an [H, W, 3] is slow, because the inner loop has 3 iterations. The helpers below use [H, 3 W] instead.
 
 
 def _rows(image: tf.Tensor) -> tf.Tensor:
@@ -136,7 +137,7 @@ def _over_pixels(reduce: Callable[..., tf.Tensor], rows: tf.Tensor) -> tf.Tensor
 
 
 def _image(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Clips to 0..255, drops fractions as PIL does, and gives the shape of an image back."""
+    """Clips to 0..255, drops fractions as PIL does, and reshapes to the shape of ``like``, uint8."""
     return tf.reshape(tf.saturate_cast(values, tf.uint8), tf.shape(like))
 
 
@@ -145,10 +146,11 @@ class Op:
     """One row of the operation table.
 
     Attributes:
-        function: takes an image, its strength if there is one, its place if there is one, and gives an image.
-        strength: strength at a magnitude in [0, 30]; None for an operation that has no degrees.
-        unit: what the strength counts.
-        drawn: what is random about it: the sign of its strength, its place in the image, or nothing.
+        function: maps the image, the strength (if there is one) and the place (if ``drawn`` is ``"place"``) to the
+            changed image.
+        strength: maps a magnitude in [0, 30] to the strength; None for an operation without strength.
+        unit: unit of the strength.
+        drawn: what is random: the sign of the strength, the place in the image, or nothing.
     """
 
     function: Callable[..., tf.Tensor]
@@ -157,7 +159,7 @@ class Op:
     drawn: Literal["nothing", "sign", "place"] = "nothing"
 
     def apply(self, image: tf.Tensor, magnitude: float, *, sign: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        """Applies the operation at ``magnitude``; ``sign`` is 1 or -1, ``place`` float32 ``[2]`` in [0, 1)."""
+        """Applies the operation at ``magnitude``; ``sign`` is 1 or -1, ``place`` is float32 ``[2]`` in [0, 1)."""
         if self.strength is None:
             return self.function(image)
         strength = self.strength(magnitude)
@@ -192,31 +194,34 @@ OPS: dict[str, Op] = {
     "Cutout": Op(geometry.cutout, _linear(0.6), "share of the shorter side", "place"),
     "SolarizeAdd": Op(solarize_add, _linear(128.0), "levels added"),
 }
-"""Every operation, in the order of the reference code."""
+"""The sixteen operations, in the order of the reference code."""
 
 
 def randaugment(
     image: tf.Tensor, *, magnitude: float, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
 ) -> tf.Tensor:
-    """Applies ``num_layers`` operations in a row, each drawn uniformly, with replacement.
+    """Applies ``num_layers`` operations in sequence, each drawn uniformly with replacement.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        magnitude: strength of every operation, 0 (the image stays as it is) to 30.
+        magnitude: strength of every operation, 0 to 30; 0 leaves the image unchanged.
         num_layers: number of operations, at least 1 (reference code: 2).
-        seed: int32 ``[2]``; the result is a function of it and the image.
+        seed: int32 ``[2]``; the result depends only on the seed and the image.
         ops: the operations to draw from.
 
     Returns:
-        The image, uint8 ``[H, W, 3]``.
+        The augmented image, uint8 ``[H, W, 3]``.
 
     Raises:
         ValueError: if the magnitude or the number of layers is out of range.
     """
     if not 0.0 <= magnitude <= MAX_MAGNITUDE:
-        raise ValueError(f"The RandAugment magnitude is {magnitude!r}; it must lie in [0, 30], 0 to turn it off.")
+        raise ValueError(f"The RandAugment magnitude is {magnitude!r}, but must be in [0, 30]; 0 turns it off.")
     if num_layers < 1:
-        raise ValueError(f"RandAugment was asked for {num_layers!r} layers; it needs at least 1, or magnitude 0.")
+        raise ValueError(
+            f"The number of RandAugment layers is {num_layers!r}, but must be at least 1. To turn RandAugment off, set "
+            "the magnitude to 0."
+        )
     if magnitude == 0.0:
         return image
     draws = tf.random.stateless_uniform([num_layers, 4], seed)
@@ -227,17 +232,17 @@ def randaugment(
 def apply_in_turn(
     image: tf.Tensor, choices: Sequence[tuple[Op, float]], chosen: tf.Tensor, draws: tf.Tensor
 ) -> tf.Tensor:
-    """Applies operations one after the other.
+    """Applies ``n`` operations in sequence.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        choices: operations, each with its magnitude.
-        chosen: int32 ``[n]``, places in ``choices``.
-        draws: float32 ``[n, 3]``, random numbers in [0, 1) that decide the sign of each strength (its first is
-            negative below one half), and its place.
+        choices: the operations to choose from, each with its magnitude.
+        chosen: int32 ``[n]``, indices into ``choices``.
+        draws: float32 ``[n, 3]``, random numbers in [0, 1). The first of a row makes the strength negative if it is
+            below 0.5; the other two are the place.
 
     Returns:
-        The image, uint8 ``[H, W, 3]``.
+        The augmented image, uint8 ``[H, W, 3]``.
     """
 
     def layer(augmented: tf.Tensor, step: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -248,5 +253,5 @@ def apply_in_turn(
         ]
         return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
 
-    # A fold, not a Python loop: the branches are traced and optimised once, however many steps there are.
+    # A fold instead of a Python loop traces and optimises the branches only once, for any number of operations.
     return tf.foldl(layer, (chosen, draws), initializer=image)

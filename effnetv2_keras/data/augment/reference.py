@@ -1,17 +1,20 @@
-"""The operations of RandAugment and AutoAugment in the arithmetic of the reference code, its faults included.
+"""The operations of RandAugment and AutoAugment in the arithmetic of the reference code, including its faults.
 
-For results that must match those of the original (google/automl, ``efficientnetv2/autoaugment.py``). What it does and
-the clean operations of ``randaugment`` do not, on its scale of levels, 10 at the magnitude 10 and not clipped:
+Use them for results that must match the reference code (google/automl, ``efficientnetv2/autoaugment.py``). The level
+equals the magnitude and is not clipped: magnitude 10 is level 10, and magnitude 20 is level 20. The differences from
+the clean operations of ``randaugment`` are:
 
-- Posterize keeps ``4 level / 10`` bits, so it weakens as the level grows;
-- Solarize inverts from ``256 level / 10`` up, so it weakens up to level 10, where the threshold wraps to 0;
-- Contrast turns about a level that depends on the size of the image and not on what it shows;
-- Color, Contrast, Brightness and Sharpness have the factor ``0.1 + 1.8 level / 10``, which never falls from 1;
-- TranslateX, TranslateY and Cutout count pixels, whatever the size of the image;
-- ShearX and ShearY keep the first row or column in place, not the centre.
+- Posterize keeps ``4 level / 10`` bits, so it becomes weaker as the level grows.
+- Solarize inverts levels from ``256 level / 10`` up, so it becomes weaker up to level 10, where the threshold wraps to
+  0.
+- Contrast scales about a level that depends on the size of the image instead of its content.
+- Color, Contrast, Brightness and Sharpness have the factor ``0.1 + 1.8 level / 10`` without a random sign. It is below
+  1 for levels below 5 and above 1 for levels above 5, so level 5 changes nothing and level 0 changes much.
+- TranslateX, TranslateY and Cutout use pixels, regardless of the size of the image.
+- ShearX and ShearY keep the first row or column in place instead of the centre.
 
-Every operation takes and gives uint8 ``[H, W, 3]``; what comes from outside is grey (128). Equalize and Invert are
-those of ``randaugment``.
+Every operation takes and returns uint8 ``[H, W, 3]``. Pixels from outside the image are grey (128). Equalize and
+Invert are those of ``randaugment``.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ from effnetv2_keras.data.augment import geometry, randaugment
 from effnetv2_keras.data.augment.randaugment import Op
 
 MAX_LEVEL = 10.0
-"""The level at which an operation has the strength that its table names (reference code, ``_MAX_LEVEL``)."""
+"""The level at which an operation has the strength given in ``ops`` (reference code, ``_MAX_LEVEL``)."""
 
 
 def autocontrast(image: tf.Tensor) -> tf.Tensor:
-    """Stretches each channel to 0..255 in float32, fractions dropped, so the highest level may end at 254."""
+    """Stretches each channel to 0..255 in float32; fractions are dropped, so the highest level may become 254."""
     rows = _float_rows(image)
     channels = tf.reshape(image, [-1, 3])
     low, high = (tf.cast(reduce(channels, axis=0), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
@@ -42,8 +45,8 @@ def autocontrast(image: tf.Tensor) -> tf.Tensor:
 def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
     """Keeps the highest ``bits`` bits of each level.
 
-    Fault kept: bits below 1 or above 8 keep one bit, because the number of bits to shift by wraps and is then clamped
-    to 7; so magnitudes below 2.5, and from 22.5, posterize the most.
+    Fault kept from the reference code: ``bits`` below 1 or above 8 keeps one bit, because the shift wraps and is then
+    clamped to 7. Magnitudes below 2.5 and from 22.5 up therefore posterize the most.
     """
     return randaugment.posterize(image, 8 - (bits if 1 <= bits <= 8 else 1))
 
@@ -51,28 +54,30 @@ def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
 def solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
     """Inverts the levels from ``threshold`` up.
 
-    Fault kept: the threshold is an 8-bit number and wraps, so 256 inverts the whole image and 384 acts as 128.
+    Fault kept from the reference code: the threshold is an 8-bit number and wraps, so 256 inverts the whole image and
+    384 acts as 128.
     """
     return randaugment.solarize(image, 256.0 - threshold % 256)
 
 
 def solarize_add(image: tf.Tensor, levels: int) -> tf.Tensor:
-    """Adds ``levels``, at least 0, to the levels below 128; 255 at most results."""
+    """Adds ``levels``, at least 0, to the levels below 128; the sum is clipped to 255."""
     added = tf.minimum(tf.bitwise.invert(image), tf.constant(min(levels, 255), tf.uint8))
     return image + tf.cast(image < 128, tf.uint8) * added
 
 
 def color(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Scales the difference from the grey image by ``factor``; grey is ``tf.image.rgb_to_grayscale``."""
+    """Scales the difference from the grey image, ``tf.image.rgb_to_grayscale``, by ``factor``."""
     gray = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
     return _blend(_float_rows(gray), image, factor)
 
 
 def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Scales the difference from one level by ``factor``.
+    """Scales the difference from one fixed level by ``factor``.
 
-    Fault kept: the level is not the mean luminance but the number of pixels over 256 (the sum of the histogram's
-    counts over its bins), at most 255: 114 at 171 px, 196 at 224 px and 255 from 256 px.
+    Fault kept from the reference code: the level is the number of pixels divided by 256 (the sum of the histogram's
+    counts divided by the number of bins) instead of the mean luminance, and at most 255. It is 114 for an image of
+    171 x 171 pixels, 196 for 224 x 224, and 255 from 256 x 256.
     """
     pixels = tf.size(image) // 3
     return _blend(tf.cast(tf.minimum(pixels // 256, 255), tf.float32), image, factor)
@@ -84,10 +89,11 @@ def brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Scales the difference from the smoothed image by ``factor``; the outermost pixels stay.
+    """Scales the difference from the smoothed image by ``factor``; the outermost pixels are unchanged.
 
-    Weights as in ``randaugment.sharpness``. A convolution, although it is slow: sums of shifted images round
-    differently, and the smoothed image drops its fractions. The sides must be at least 3 pixels.
+    The weights are those of ``randaugment.sharpness``. The smoothing is a convolution, although that is slow: the sum
+    of shifted images rounds differently, which matters because the smoothed image drops its fractions. Each side of
+    the image must have at least 3 pixels.
     """
     weights = tf.constant([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]]) / 13.0
     kernel = tf.tile(weights[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
@@ -111,35 +117,38 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor | float) -> tf.Tensor:
 
 
 def shear_x(image: tf.Tensor, slope: tf.Tensor | float) -> tf.Tensor:
-    """Slides each row left by ``slope`` times its number, nearest neighbour; the first row stays (fault kept)."""
+    """Slides each row left by ``slope`` times its index, nearest neighbour; the first row stays (fault kept)."""
     return _transform(image, [1.0, slope, 0.0, 0.0, 1.0, 0.0])
 
 
 def shear_y(image: tf.Tensor, slope: tf.Tensor | float) -> tf.Tensor:
-    """Slides each column up by ``slope`` times its number, nearest neighbour; the first one stays (fault kept)."""
+    """Slides each column up by ``slope`` times its index, nearest neighbour; the first column stays (fault kept)."""
     return _transform(image, [1.0, 0.0, 0.0, slope, 1.0, 0.0])
 
 
 def translate_x(image: tf.Tensor, pixels: tf.Tensor | float) -> tf.Tensor:
-    """Moves the image left by ``pixels``, whatever its width (fault kept), nearest neighbour."""
+    """Moves the image left by ``pixels``, regardless of its width (fault kept), nearest neighbour."""
     return _transform(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
 
 
 def translate_y(image: tf.Tensor, pixels: tf.Tensor | float) -> tf.Tensor:
-    """Moves the image up by ``pixels``, whatever its height (fault kept), nearest neighbour."""
+    """Moves the image up by ``pixels``, regardless of its height (fault kept), nearest neighbour."""
     return _transform(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
 
 
 def cutout(image: tf.Tensor, pad: int, place: tf.Tensor) -> tf.Tensor:
-    """Covers a square of ``2 pad`` pixels, whatever the size of the image (fault kept); ``place`` is its centre."""
+    """Covers a square with a side of ``2 pad`` pixels, regardless of the image size (fault kept).
+
+    ``place``, float32 ``[2]`` in [0, 1), is the centre of the square; see ``geometry.cover``.
+    """
     return geometry.cover(image, 2 * pad, place)
 
 
 def ops(*, translate: float, cutout_pad: float) -> dict[str, Op]:
-    """Makes the table of the sixteen operations, in the order of the reference code.
+    """Returns the table of the sixteen operations, in the order of the reference code.
 
     Args:
-        translate: pixels of a translation at level 10.
+        translate: length of a translation at level 10, pixels.
         cutout_pad: half the side of Cutout's square at level 10, pixels.
     """
     factor = "factor"
@@ -176,32 +185,33 @@ def _factor(level: float) -> float:
 
 
 RANDAUGMENT_OPS = ops(translate=100.0, cutout_pad=40.0)
-"""What RandAugment draws from; the level is its magnitude."""
+"""The operations that RandAugment draws from; their level is its magnitude."""
 
 AUTOAUGMENT_OPS = ops(translate=250.0, cutout_pad=100.0)
-"""What the sub-policies of AutoAugment name."""
+"""The operations of AutoAugment's sub-policies."""
 
 
 def _float_rows(image: tf.Tensor) -> tf.Tensor:
-    """Gives float32 ``[H, 3 W]``, on which arithmetic is cheaper than on ``[H, W, 3]``."""
+    """Returns the image as float32 ``[H, 3 W]``, on which arithmetic is faster than on ``[H, W, 3]``."""
     return tf.cast(tf.reshape(image, [tf.shape(image)[0], -1]), tf.float32)
 
 
 def _image(rows: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Clips to 0..255, drops fractions, and gives the shape of an image back."""
+    """Clips to 0..255, drops fractions, and reshapes to the shape of ``like``, uint8."""
     return tf.reshape(tf.saturate_cast(rows, tf.uint8), tf.shape(like))
 
 
 def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Goes from ``degenerate``, ``[H, 3 W]`` or a scalar, ``factor`` of the way to the image and beyond."""
+    """Interpolates from ``degenerate``, ``[H, 3 W]`` or a scalar, to the image; extrapolates for ``factor > 1``."""
     return _image(degenerate + factor * (_float_rows(image) - degenerate), image)
 
 
 def _transform(image: tf.Tensor, affine: list[tf.Tensor | float]) -> tf.Tensor:
-    """Makes the pixel at ``(x, y)`` what was nearest to ``(a x + b y + c, d x + e y + f)``, ``affine`` being a to f.
+    """Returns the image whose pixel ``(x, y)`` is the input pixel nearest to ``(a x + b y + c, d x + e y + f)``.
 
-    The kernel that TensorFlow Addons calls. The reference code transforms a fourth channel of ones along and makes
-    grey where that is 0: outside the image, which is what ``fill_value`` fills.
+    ``affine`` holds a to f. This is the kernel that TensorFlow Addons calls. The reference code also transforms a
+    fourth channel of ones and fills pixels with grey where it becomes 0, that is, outside the image. ``fill_value``
+    does the same.
     """
     transform = tf.stack([tf.cast(value, tf.float32) for value in (*affine, 0.0, 0.0)])
     moved = tf.raw_ops.ImageProjectiveTransformV3(

@@ -1,1 +1,1 @@
-"""Where images and labels come from: one module per kind of source."""
+"""Sources of images and labels: one module per kind of source."""

@@ -1,4 +1,4 @@
-"""Sources: encoded (or uint8) images with labels, in an order that a seed fixes."""
+"""Base classes of sources: encoded (or uint8) images with labels, in an order that depends only on a seed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import tensorflow as tf
 from effnetv2_keras.errors import UsageError
 
 Record = dict[str, tf.Tensor]
-"""``image``: encoded bytes (scalar string) or uint8 ``[H, W, C]``; ``label``: int64 scalar in [0, classes), or, of a
-multi-label source, int64 ``[n]``, the classes that apply, possibly none (the pipeline refuses others); ``name``: scalar
-string that leads a person to the image; training adds ``index`` and ``epoch``, int64 scalars."""
+"""One image with its label. ``image``: encoded bytes (scalar string) or uint8 ``[H, W, C]``. ``label``: int64 scalar in
+[0, classes); for a multi-label source int64 ``[n]``, the classes that apply, possibly none. The pipeline rejects labels
+out of range. ``name``: scalar string by which the user can find the image. Training adds ``index`` and ``epoch``, int64
+scalars."""
 
 
 class DataError(UsageError):
@@ -25,7 +26,7 @@ class DataError(UsageError):
 
 
 class DataAbsentError(DataError):
-    """Data that is not there yet; the message says what to put where."""
+    """Data that is not there yet; the message says which files to put where."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Shard:
 
     Attributes:
         count: number of workers.
-        index: this worker, in [0, count).
+        index: index of this worker, in [0, count).
     """
 
     count: int = 1
@@ -42,15 +43,15 @@ class Shard:
 
 
 Extent = tuple[str, range]
-"""Records of a file: its path, and their numbers in it."""
+"""Records of a file: its path, and the range of record numbers in it."""
 
 
 class Source(abc.ABC):
     """One split of a data set.
 
     Attributes:
-        class_names: in label order.
-        num_examples: images.
+        class_names: names of the classes, in label order.
+        num_examples: number of images.
         multi_label: whether an image may have several labels, or none.
     """
 
@@ -59,44 +60,49 @@ class Source(abc.ABC):
     multi_label: bool = False
 
     def extents(self) -> Sequence[Extent]:
-        """Says which records of which files these are, for sources that read files."""
+        """Returns which records of which files this split contains; empty for sources that do not read files."""
         return ()
 
     def describe_wrong_label(self, label: int) -> str:
-        """Goes on from "Record 3 of FILE": with its label, which is not in [0, classes), and what to do."""
+        """Returns an error message without its subject, such as "Record 3 of FILE", for a label out of range."""
         count = len(self.class_names)
         return (
-            f"has the label {label}, but {count} classes have labels from 0 to {count - 1}. Repair or remove it, or "
-            "name other data."
+            f"has the label {label}, but the labels of {count} classes are 0 to {count - 1}. Repair or remove it, or "
+            "choose other data."
         )
 
     def check_integrity(self) -> str | None:
-        """Reads the files again, after input has failed: says which one is at fault and what to do, if one is."""
+        """Reads the files again after the input failed; returns which file is damaged and what to do, or None."""
         return None
 
     @abc.abstractmethod
     def stream(self, *, seed: int, batch_size: int, steps: range, shard: Shard) -> tf.data.Dataset:
-        """Records for these training steps; their stride may be any.
+        """Returns this worker's records for some training steps.
 
-        Epochs follow each other without a gap, each in an order of its own that depends only on ``seed`` and the
-        epoch; where a run is resumed changes nothing. ``batch_size`` counts images per step over all workers, of
-        which this worker takes its share.
+        Epochs follow each other without a gap. The order of each epoch depends only on ``seed`` and the epoch, so it
+        is the same in a resumed run.
+
+        Args:
+            seed: seed of the run.
+            batch_size: images per step over all workers.
+            steps: the training steps, with any stride.
+            shard: this worker. It gets ``batch_size / shard.count`` images per step.
         """
 
     @abc.abstractmethod
     def ordered(self, shard: Shard) -> tf.data.Dataset:
-        """Every record of this worker's part exactly once, in the data's own order; all workers' parts join up."""
+        """Returns every record of this worker's part once, in data order; the parts of all workers are all records."""
 
 
 class RandomAccessSource(Source):
-    """A source that can fetch any record by its number: the order of an epoch is a computed permutation."""
+    """A source that can fetch any record by its index; the order of an epoch is a computed permutation."""
 
     @abc.abstractmethod
     def lookup(self, index: tf.Tensor) -> Record:
-        """The record with this number, an int64 scalar in [0, num_examples)."""
+        """Returns the record with this index, an int64 scalar in [0, num_examples)."""
 
     def stream(self, *, seed: int, batch_size: int, steps: range, shard: Shard) -> tf.data.Dataset:
-        """See ``Source.stream``; every step of the run takes the same records for any number of workers."""
+        """See ``Source.stream``; a step of the run has the same records for any number of workers."""
         local_batch = batch_size // shard.count
 
         def fetch(counter: tf.Tensor) -> Record:
@@ -121,12 +127,12 @@ class ArraySource(RandomAccessSource):
     """Images held in memory.
 
     Args:
-        images: uint8 ``[N, H, W, C]`` with C of 1, 3 or 4, values 0..255.
-        labels: integers ``[N]`` in [0, classes); or, for several labels an image, booleans ``[N, classes]``.
-        class_names: one per class, in label order.
+        images: uint8 ``[N, H, W, C]`` with C = 1, 3 or 4, values 0..255.
+        labels: integers ``[N]`` in [0, classes); for several labels per image, booleans ``[N, classes]``.
+        class_names: names of the classes, in label order.
 
     Raises:
-        DataError: for other shapes, types or label values.
+        DataError: if a shape, a dtype or a label is not as above.
     """
 
     def __init__(
@@ -138,15 +144,15 @@ class ArraySource(RandomAccessSource):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or images.dtype != np.uint8:
             raise DataError(
-                f"Images must be uint8 [N, H, W, C] with 1, 3 or 4 channels and values 0..255, got {images.dtype} "
-                f"{images.shape}. Floats in [0, 1] become (255 * images).round().astype('uint8')."
+                f"The images are {images.dtype} {images.shape}, but must be uint8 [N, H, W, C] with 1, 3 or 4 channels "
+                "and values 0..255. Convert floats in [0, 1] with (255 * images).round().astype('uint8')."
             )
         self.multi_label = labels.dtype == np.bool_
         shape = (len(images), len(class_names)) if self.multi_label else (len(images),)
         if labels.shape != shape or not (self.multi_label or np.issubdtype(labels.dtype, np.integer)):
             raise DataError(
-                f"Labels must be {len(images)} integers, got {labels.dtype} {labels.shape}. Several labels an image "
-                f"are booleans {(len(images), len(class_names))}."
+                f"The labels are {labels.dtype} {labels.shape}, but must be {len(images)} integers. For several labels "
+                f"per image, pass booleans {(len(images), len(class_names))}."
             )
         check_labels(np.arange(labels.shape[-1])[labels.any(0)] if self.multi_label else labels, class_names)
         self.class_names = tuple(class_names)
@@ -170,10 +176,10 @@ class FileSource(RandomAccessSource):
     Args:
         paths: one file per image.
         labels: integers in [0, classes): one per image, or a sequence per image for a multi-label source.
-        class_names: one per class, in label order.
+        class_names: names of the classes, in label order.
 
     Raises:
-        DataError: without images, or for other label values.
+        DataError: if there are no images, or a label is out of range.
     """
 
     def __init__(
@@ -195,11 +201,11 @@ class FileSource(RandomAccessSource):
         return [(path, range(1)) for path in self._files]
 
     def check_integrity(self) -> str | None:
-        """See ``Source.check_integrity``; the first file that cannot be opened any more."""
+        """See ``Source.check_integrity``; finds the first file that can no longer be opened."""
         gone = next((path for path in self._files if not os.access(path, os.R_OK)), None)
         if gone is None:
             return None
-        return f"The image {gone} cannot be opened any more. Put it back, and the same command goes on."
+        return f"The image {gone} can no longer be opened. Put it back, then run the same command again to resume."
 
     def lookup(self, index: tf.Tensor) -> Record:
         """See ``RandomAccessSource.lookup``; the image is the file's bytes."""
@@ -213,33 +219,34 @@ class FileSource(RandomAccessSource):
 
 
 class StreamSource(Source):
-    """A source that is read from front to back: the order of an epoch is a shuffle of limited reach.
+    """A source that is read sequentially; an epoch is shuffled with a buffer of limited size.
 
     Attributes:
-        shuffle_buffer: records held for shuffling, still encoded.
+        shuffle_buffer: number of records in the shuffle buffer; they are still encoded.
     """
 
     shuffle_buffer: int
 
     @abc.abstractmethod
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
-        """Every record once, as ``(number, raw)``.
+        """Returns every record once, as ``(number, raw)``.
 
         Args:
-            seed: int64 scalar that may decide in which order files are read; None for the data's own order.
+            seed: int64 scalar that may determine the order in which files are read; None for the data's own order.
 
         Returns:
-            The record's number in the data's own order, an int64 scalar, and what ``parse`` takes.
+            A dataset of ``(number, raw)``: the position of the record in the data's own order, an int64 scalar, and
+            the arguments for ``parse``.
         """
 
     @abc.abstractmethod
     def parse(self, number: tf.Tensor, raw: Any) -> Record:
-        """What ``read`` gave, as a record."""
+        """Returns the record for a ``(number, raw)`` of ``read``."""
 
     def stream(self, *, seed: int, batch_size: int, steps: range, shard: Shard) -> tf.data.Dataset:
-        """See ``Source.stream``; the shuffle reaches ``shuffle_buffer`` records far.
+        """See ``Source.stream``; records are shuffled with a buffer of ``shuffle_buffer`` records.
 
-        Where steps are left out, their records are read all the same, but neither parsed nor decoded.
+        If ``steps`` has a stride, the records of skipped steps are read, but neither parsed nor decoded.
         """
         local_batch = batch_size // shard.count
         local_examples = len(range(shard.index, self.num_examples, shard.count))
@@ -247,7 +254,7 @@ class StreamSource(Source):
 
         @tf.autograph.experimental.do_not_convert
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            tf.random.set_seed(1)  # of this function's graph: a global seed of 0 would clash with a computed one
+            tf.random.set_seed(1)  # sets this graph's seed; a global seed of 0 cannot be combined with a computed seed
             order = tf.random.stateless_uniform([], [seed, epoch], minval=None, maxval=None, dtype=tf.int64)
             records = self._read_all(order).shard(shard.count, shard.index)
             shuffled = records.shuffle(self.shuffle_buffer, seed=order, reshuffle_each_iteration=False)
@@ -273,7 +280,7 @@ class StreamSource(Source):
         return records.map(self.parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def _read_all(self, seed: tf.Tensor | None) -> tf.data.Dataset:
-        """``read``, which fails where files have more or fewer records by now."""
+        """Returns ``read(seed)``; it fails if the number of records in the files has changed."""
         return self.read(seed).apply(tf.data.experimental.assert_cardinality(self.num_examples))
 
 
@@ -283,6 +290,6 @@ def check_labels(labels: npt.NDArray[Any], class_names: Sequence[str]) -> None:
         raise DataError("There are no images with a label.")
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise DataError(
-            f"Labels go from {labels.min()} to {labels.max()}, but {len(class_names)} classes need labels from 0 to "
-            f"{len(class_names) - 1}."
+            f"Labels go from {labels.min()} to {labels.max()}, but the labels of {len(class_names)} classes must be 0 "
+            f"to {len(class_names) - 1}."
         )

@@ -1,4 +1,4 @@
-"""Image files: folders of classes, and lists of files with their labels."""
+"""Sources of image files: folders of classes (``folder``), and lists of files with labels (``csv``)."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from effnetv2_keras.data.sources.tfds import CARS_LAYOUT, EVAL_SPLITS
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
 Listing = dict[str, list[str]]
-"""Paths of image files by label; by labels, as they are written, where an image may have several."""
+"""Paths of image files by label; for multi-label data, by the labels as written in the list."""
 
 
 def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
-    """A folder of class sub-folders, flat or under ``train``, ``validation`` (or ``val``) and ``test``.
+    """Returns the splits of a folder with a sub-folder per class.
 
-    A flat folder (or one with ``train`` only) is split by ``data.holdout``: in each class, that share of the files,
-    chosen by a checksum of their names, is held out for evaluation. ``data.train_split=train[2%:]`` and
-    ``data.eval_split=train[:2%]`` do the same where there is a validation folder too.
+    The classes are in the folder itself (flat), or in its folders ``train``, ``validation`` (or ``val``) and ``test``.
+    A flat folder (or one with ``train`` only) is split by ``data.holdout``: in each class, that fraction of the files,
+    chosen by a checksum of their names, is held out for evaluation. If there is a validation folder too,
+    ``data.train_split=train[2%:]`` and ``data.eval_split=train[:2%]`` hold out files of ``train`` in the same way.
 
     Raises:
-        DataError: if the folder is missing, has no classes, an empty class, a class of one image that would have to
-            be both trained on and held out, or evaluation classes that training lacks.
+        DataAbsentError: if ``data.data_dir`` is not set.
+        DataError: if the folder is missing or has no classes, a class is empty, a class to be split has only one
+            image, or evaluation has classes that training does not have.
     """
     if not data.data_dir:
         layout = CARS_LAYOUT if data.tfds_name == "cars196" else "give --data_dir=FOLDER with one sub-folder per class."
         raise DataAbsentError(f"The folder source needs a folder: {layout}")
     root = pathlib.Path(data.data_dir)
     if not root.is_dir():
-        raise DataError(f"--data_dir={data.data_dir}: there is no such folder.")
+        raise DataError(f"--data_dir={data.data_dir}: there is no such folder. Give the path of an existing folder.")
     train_name = parse_slice(data.train_split).name
     has_splits = (root / train_name).is_dir()
 
@@ -50,22 +52,26 @@ def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
 
 
 def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
-    """Lists ``train.csv`` and ``validation.csv`` (or ``val.csv``, ``test.csv``) in a folder, or one ``.csv`` file.
+    """Returns the splits listed in ``train.csv`` and ``validation.csv`` (or ``val.csv``, ``test.csv``), or in one file.
 
-    Each has a heading ``path,label`` and a row for each image, in any order of columns; a path is relative to the
-    list's folder, or absolute. With ``data.multi_label``, the label column holds any number of labels, separated by
-    ``data.label_separator``. Labels are sorted, whole numbers by value; ``labels.txt`` in the folder, one a line, gives
-    another order. What is held out follows the rules of ``folder_splits``.
+    ``data.data_dir`` is the folder of the lists, or one ``.csv`` file. A list has the header ``path,label`` and one row
+    per image; the columns may be in any order. A path is absolute, or relative to the folder of the list. With
+    ``data.multi_label``, the label column holds any number of labels, separated by ``data.label_separator``. Classes
+    are sorted by label, with whole numbers first and by value. A file ``labels.txt`` in the folder, with one label per
+    line, defines another order. Images are held out by the rules of ``folder_splits``.
 
     Raises:
+        DataAbsentError: if ``data.data_dir`` is not set.
         DataError: if a list, a column or an image is missing, an image is listed twice, a row has no label, or
-            evaluation has labels that training lacks.
+            evaluation has labels that training does not have.
     """
     if not data.data_dir:
         raise DataAbsentError("The csv source needs --data_dir=FOLDER with train.csv, or --data_dir=LIST.csv.")
     root = pathlib.Path(data.data_dir)
     if not root.exists():
-        raise DataError(f"--data_dir={data.data_dir}: there is no such folder or file.")
+        raise DataError(
+            f"--data_dir={data.data_dir}: there is no such folder or file. Give a folder with train.csv or a .csv file."
+        )
 
     train_name, folder = parse_slice(data.train_split).name, root.parent if root.is_file() else root
     separator = data.label_separator if data.multi_label else None
@@ -81,34 +87,36 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
 
 
 def _scan(root: pathlib.Path) -> Listing:
-    """Finds the image files below each class sub-folder, sorted."""
+    """Returns the image files below each class sub-folder, sorted."""
     classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = {
         folder.name: sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         for folder in classes
     }
     if not found:
-        raise DataError(f"{root} has no sub-folders. Put the images of each class into a sub-folder named after it.")
+        raise DataError(
+            f"{root} has no sub-folders. Put the images of each class into a sub-folder named after the class."
+        )
     empty = [name for name, paths in found.items() if not paths]
     if empty:
         raise DataError(
-            f"No images ({', '.join(IMAGE_SUFFIXES)}) for {', '.join(map(repr, empty))} in {root}. "
+            f"There are no images ({', '.join(IMAGE_SUFFIXES)}) of {', '.join(map(repr, empty))} in {root}. "
             "Add images or remove the empty folder."
         )
     return found
 
 
 def _read_csv(path: pathlib.Path, data: config_lib.DataConfig) -> Listing:
-    """Reads a list of files, and makes sure that they are there."""
+    """Reads a list of image files; raises ``DataError`` if it is incomplete or a file is missing."""
     path_key, label_key = data.image_key or "path", data.label_key or "label"
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         missing = {path_key, label_key} - set(rows.fieldnames or ())
         if missing:
             raise DataError(
-                f"{path} has no column {', '.join(map(repr, sorted(missing)))}; its first line names "
-                f"{', '.join(rows.fieldnames or ()) or 'none'}. Begin it with the line {path_key},{label_key}, or name "
-                "the columns with data.image_key and data.label_key."
+                f"{path} has no column {', '.join(map(repr, sorted(missing)))}. The columns in its first line are: "
+                f"{', '.join(rows.fieldnames or ()) or 'none'}. Add the first line {path_key},{label_key}, or set "
+                "data.image_key and data.label_key to the names of the columns."
             )
         found: Listing = {}
         seen: set[str] = set()
@@ -119,8 +127,8 @@ def _read_csv(path: pathlib.Path, data: config_lib.DataConfig) -> Listing:
                 raise DataError(f"{where}there is no file {name}. Paths are relative to the folder of the list.")
             if name in seen:
                 raise DataError(
-                    f"{where}{name} is listed twice. Name each image once; several labels stand in one row, separated "
-                    f"by {data.label_separator!r}, with data.multi_label=true."
+                    f"{where}{name} is listed twice. List each image once. If it has several labels, write them in one "
+                    f"row, separated by {data.label_separator!r}, and set data.multi_label=true."
                 )
             if not label and not data.multi_label:
                 raise DataError(f"{where}{name} has no label. Give it one, or remove the row.")
@@ -130,45 +138,51 @@ def _read_csv(path: pathlib.Path, data: config_lib.DataConfig) -> Listing:
 
 
 def _choose(listing: Callable[[str], Listing | None], data: config_lib.DataConfig) -> tuple[Listing, Listing]:
-    """Finds the files to train on, by every label that there is, and those to evaluate on.
+    """Returns the training files and the evaluation files by label; training has every label of its folder or list.
 
     Args:
-        listing: from the name of a split to its files, or None if there is no such split.
-        data: names the splits and their place.
+        listing: maps the name of a split to its files, or to None if the split does not exist.
+        data: the data settings.
     """
     train_part = parse_slice(data.train_split)
     every = listing(train_part.name)
     if every is None:
-        raise DataError(f"There is no {_place(data, train_part)}, the split that data.train_split names.")
+        raise DataError(
+            f"There is no {_place(data, train_part)}, the split that data.train_split names. Create it, or set "
+            "data.train_split to an existing split."
+        )
     eval_parts = [parse_slice(name) for name in ([data.eval_split] if data.eval_split else EVAL_SPLITS)]
     for part in eval_parts:
         found = every if part.name == train_part.name else listing(part.name)
         if found is not None:
             return _share(every, train_part), _share(found, part)
     if data.eval_split:
-        raise DataError(f"There is no {_place(data, eval_parts[0])}, the split that data.eval_split names.")
+        raise DataError(
+            f"There is no {_place(data, eval_parts[0])}, the split that data.eval_split names. Create it, or set "
+            "data.eval_split to an existing split."
+        )
     return _hold_out(_share(every, train_part), data)
 
 
 def _place(data: config_lib.DataConfig, part: Slice) -> str:
-    """Where a split should be."""
+    """Returns where a split should be, for an error message."""
     if data.source == "csv":
         return f"list {data.data_dir}/{part.name}.csv"
     return f"folder {data.data_dir}/{part.name}"
 
 
 def _share(files: Listing, part: Slice) -> Listing:
-    """The same share of each label's files, chosen by rank."""
+    """Returns the same share of the files of each label, chosen by rank."""
     return {label: sorted(part.of(_ranked(paths))) for label, paths in files.items()}
 
 
 def _ranked(paths: Sequence[str]) -> list[str]:
-    """Puts files in an order that new ones do not upset: by a checksum of their names."""
+    """Sorts files by a checksum of their names, so that new files do not change the order of the others."""
     return sorted(paths, key=lambda path: (zlib.crc32(os.path.basename(path).encode()), path))
 
 
 def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Listing]:
-    """Takes ``data.holdout`` of each label's files, at least one, away from training."""
+    """Splits each label's files: holds out the fraction ``data.holdout``, at least one file, for evaluation."""
     held_out = {
         label: set(_ranked(paths)[: max(1, round(data.holdout * len(paths)))]) for label, paths in files.items()
     }
@@ -176,20 +190,21 @@ def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Lis
     single = [] if data.multi_label else [label for label, paths in train.items() if not paths]
     if single:
         raise DataError(
-            f"Class {', '.join(map(repr, single))} has one image only, so none can be held out. Add images, or make "
+            f"Class {', '.join(map(repr, single))} has only one image, so none can be held out. Add images, or create "
             f"train and validation splits in {data.data_dir}."
         )
     return train, {label: [path for path in paths if path in held_out[label]] for label, paths in files.items()}
 
 
 def _file_source(files: Listing, class_names: tuple[str, ...], separator: str | None = None) -> FileSource:
-    """Makes the source; with a separator, a multi-label one."""
+    """Builds the source; it is multi-label if there is a separator."""
     used = {label for written, paths in files.items() if paths for label in _labels_of(written, separator)}
     unknown = sorted(used - set(class_names))
     if unknown:
         raise DataError(
-            f"Evaluation has images of {', '.join(map(repr, unknown))}, which training does not know; it knows "
-            f"{', '.join(class_names)}. Rename or remove the folder, or add training images of it."
+            f"Evaluation has images of {', '.join(map(repr, unknown))}, which training does not have. The classes of "
+            f"training are {', '.join(class_names)}. Rename or remove the evaluation class, or add training images of "
+            "it."
         )
     number = {name: label for label, name in enumerate(class_names)}
     pairs = [
@@ -204,10 +219,10 @@ def _file_source(files: Listing, class_names: tuple[str, ...], separator: str | 
 
 
 def _labels_of(written: str, separator: str | None) -> list[str]:
-    """Splits labels, and drops those that are empty."""
+    """Splits the labels of an image at the separator, and drops empty ones."""
     return [label.strip() for label in written.split(separator) if label.strip()] if separator else [written]
 
 
 def _natural(label: str) -> tuple[bool, int, str]:
-    """Sorts whole numbers by value, before all else."""
+    """Returns a sort key that puts whole numbers first, ordered by value."""
     return not label.isdecimal(), int(label) if label.isdecimal() else 0, label

@@ -1,4 +1,4 @@
-"""Which TFRecord file made the input fail: TensorFlow does not say."""
+"""Finds the TFRecord file that made the input fail, because TensorFlow's error does not name it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from absl import logging
 from effnetv2_keras.data.sources.base import DataError
 
 _ADVICE = (
-    "Copy or write it again, and the same command goes on from the last checkpoint. data.unreadable=skip is for images "
-    "and helps no file; a run without this one needs another --model_dir."
+    "Copy or write it again, then run the same command again to resume from the last checkpoint. "
+    "data.unreadable=skip applies to images and does not help with a damaged file. To train without this file, start a "
+    "new run in another --model_dir."
 )
 
 
 def find_bad_record(files: Mapping[str, int | None], check: Callable[[bytes, str], None] | None = None) -> str | None:
-    """Reads files to the first record that is damaged.
+    """Reads TFRecord files up to the first damaged record and returns a description of it.
 
     Args:
-        files: by path, the records that each must have, if that is known.
-        check: called with a record and "Record 3 of FILE"; raises ``DataError`` if the record cannot be used.
+        files: maps each path to the number of records that the file must have, or to None if it is not known.
+        check: called with a record and its description, such as "Record 3 of FILE". It raises ``DataError`` if the
+            record cannot be used.
 
     Returns:
-        Which file or record it is, and what to do; None if all are sound.
+        A message that says which file or record is damaged and what to do; None if all files are intact.
     """
-    logging.warning("Input failed. Reading %d files again to find out which one is at fault.", len(files))
+    logging.warning("The input failed. Reading %d files again to find the damaged one.", len(files))
     for done, (path, wanted) in enumerate(files.items()):
-        logging.log_every_n_seconds(logging.INFO, "%d of %d files are sound.", 10, done, len(files))
+        logging.log_every_n_seconds(logging.INFO, "%d of %d files are intact.", 10, done, len(files))
         count = 0
         try:
             for record in tf.data.TFRecordDataset(path, buffer_size=1 << 20).as_numpy_iterator():
@@ -43,12 +45,12 @@ def find_bad_record(files: Mapping[str, int | None], check: Callable[[bytes, str
         except tf.errors.OpError as error:
             return f"{path} is damaged at record {count}: {plain_message(error)}. {_ADVICE}"
         if wanted not in (None, count):
-            return f"{path} has {count} records, but had {wanted} when the run began. {_ADVICE}"
+            return f"{path} has {count} records, but had {wanted} when the run started. {_ADVICE}"
     return None
 
 
 def plain_message(error: Exception) -> str:
-    """What TensorFlow says, without the names of its nodes and operations."""
+    """Returns the first line of a TensorFlow error message, without the names of nodes and operations."""
     return re.sub(
         r"\{\{.*?\}\}|\[Op:.*?\]|name:\s*$", "", getattr(error, "message", str(error)).partition("\n")[0]
     ).strip(" .")

@@ -1,4 +1,4 @@
-"""How many images and classes the data sets of the recipes have: enough to plan a run before the data is there."""
+"""The numbers of images and classes of the recipes' data sets, so that a run can be planned without the data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from effnetv2_keras.data.sources.tfds import EVAL_SPLITS
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Numbers of a run's data.
+    """The sizes of a run's data.
 
     Attributes:
-        num_train: images to train on.
-        num_eval: images to evaluate on.
-        num_classes: classes.
+        num_train: number of training images.
+        num_eval: number of evaluation images.
+        num_classes: number of classes.
     """
 
     num_train: int
@@ -28,12 +28,12 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A published data set.
+    """The sizes of a published data set.
 
     Attributes:
-        num_classes: classes.
-        images: by split.
-        shards: TFRecord files of a split, in the layout of the reference code.
+        num_classes: number of classes.
+        images: number of images by split.
+        shards: number of TFRecord files by split, in the layout of the reference code.
     """
 
     num_classes: int
@@ -52,20 +52,20 @@ DATA_SETS = {
     "tf_flowers": DataSet(5, {"train": 3_670}),
     "cars196": DataSet(196, {"train": 8_144, "test": 8_041}),
 }  # fmt: skip
-"""By name in TensorFlow Datasets, or by split for what it does not have.
+"""Data sets by their name in TensorFlow Datasets, or by the name of their split if they are not in it.
 
-Sources: TensorFlow Datasets' catalogue; the reference code's ``datasets.py`` for ImageNet-21k, whose shards hold
+Sources: the catalogue of TensorFlow Datasets; for ImageNet-21k ``datasets.py`` of the reference code, whose shards have
 6,272 images each (100,357 in 16 of them, 12,720,275 in all but 20)."""
 
 
 def known_sizes(data: config_lib.DataConfig) -> Sizes | None:
-    """Sizes of the splits that a configuration names, or None where they are not known without the data.
+    """Returns the sizes of the splits that the data settings name, or None if they are not known without the data.
 
-    Splits are cut as each source cuts them: TensorFlow Datasets counts records, ``tfrecord`` whole shards (of equal
-    size, here), the others files.
+    A share of a split is computed as the source does it: ``tfds`` counts records, ``tfrecord`` counts whole shards
+    (assumed here to have equal sizes), and the other sources count files.
 
     Raises:
-        DataError: for splits that the data set does not have.
+        DataError: if the data set has no such split.
     """
     known = DATA_SETS.get(data.tfds_name or parse_slice(data.train_split).name)
     if known is None:
@@ -82,7 +82,10 @@ def _count(known: DataSet, split: str, data: config_lib.DataConfig) -> int:
         return _count_records(known, split)
     part = parse_slice(split)
     if part.name not in known.images:
-        raise DataError(f"There is no split {part.name!r}; there are {', '.join(known.images)}, and shares of them.")
+        raise DataError(
+            f"There is no split {part.name!r}. Use one of {', '.join(known.images)}, or a share of one such as "
+            "train[2%:]."
+        )
     images, shards = known.images[part.name], known.shards.get(part.name)
     if data.source == "tfrecord" and shards:
         return round(images * len(part.of(range(shards))) / shards)
@@ -105,5 +108,5 @@ def _count_records(known: DataSet, split: str) -> int:
         return int(tfds.core.splits.SplitDict(infos)[split].num_examples)
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"There is no split {split!r}; there are {', '.join(known.images)}, and shares of them such as train[:90%]."
+            f"There is no split {split!r}. Use one of {', '.join(known.images)}, or a share of one such as train[:90%]."
         ) from error

@@ -1,4 +1,4 @@
-"""The file that names classes, and the vector that a record's labels become."""
+"""Reads the file that names the classes, ``labels.txt``, and encodes labels as one-hot or multi-hot vectors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import tensorflow as tf
 from effnetv2_keras.data.sources.base import DataError
 
 LABELS_FILE = "labels.txt"
-"""One class a line, in label order."""
+"""File in the data folder with one class name per line, in label order."""
 
 
 def read_labels(root: pathlib.Path) -> tuple[str, ...] | None:
-    """Reads ``labels.txt`` of a folder; None if there is none.
+    """Returns the class names in the ``labels.txt`` of a folder, or None if there is no such file.
 
     Raises:
-        DataError: if a class is named twice.
+        DataError: if a class name appears twice.
     """
     path = root / LABELS_FILE
     if not path.is_file():
@@ -24,38 +24,41 @@ def read_labels(root: pathlib.Path) -> tuple[str, ...] | None:
     names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise DataError(f"{path} names {', '.join(map(repr, twice))} twice; each line must be another class.")
+        raise DataError(
+            f"{path} contains {', '.join(map(repr, twice))} more than once. Each line must name a different class; "
+            "remove the duplicates."
+        )
     return names
 
 
 def class_names_of(root: pathlib.Path, num_classes: int | None) -> tuple[str, ...]:
-    """Names the classes of data that only numbers them: by ``labels.txt``, or else "0", "1", ...
+    """Returns class names for data with numbered classes: those in ``labels.txt``, or else "0", "1", and so on.
 
     Args:
         root: the folder of the data.
-        num_classes: how many there are, if there is no ``labels.txt``.
+        num_classes: number of classes, needed if there is no ``labels.txt``.
 
     Raises:
-        DataError: if neither tells how many there are.
+        DataError: if there is no ``labels.txt`` and no ``num_classes``.
     """
     names = read_labels(root)
     if names is None and num_classes is None:
         raise DataError(
-            f"Records only number their classes. Write their names into {root / LABELS_FILE}, one a line, or give "
-            "their number: --hparam_str=data.num_classes=1000"
+            "The number of classes is not known, because records contain only class numbers. Write the class names "
+            f"into {root / LABELS_FILE}, one per line, or set their number: --hparam_str=data.num_classes=1000"
         )
     return names or tuple(str(number) for number in range(num_classes or 0))
 
 
 def label_vector(label: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Marks the labels of a record by ones.
+    """Returns the labels of a record as a one-hot or multi-hot vector.
 
     Args:
-        label: int64, one label (a scalar) or any number of them ``[n]``, each in [0, num_classes).
+        label: int64 in [0, num_classes): one label (a scalar), or any number of labels, ``[n]``.
         num_classes: length of the result.
 
     Returns:
-        float32 ``[num_classes]``: one-hot, or multi-hot.
+        float32 ``[num_classes]``: one-hot for a scalar, multi-hot for ``[n]``.
     """
     if label.shape.rank == 0:
         return tf.one_hot(label, num_classes)

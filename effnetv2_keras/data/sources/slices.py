@@ -1,4 +1,4 @@
-"""Names of splits, and shares of them: the percent syntax of TensorFlow Datasets, for every source."""
+"""Names and shares of splits, such as ``train[2%:]``: the percent syntax of TensorFlow Datasets for every source."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Slice:
     """A share of a split, such as ``train[2%:]``.
 
     Attributes:
-        name: of the split.
-        start: where it begins, percent.
-        stop: where it ends, percent.
+        name: name of the split.
+        start: start of the share, percent, 0 to 99.
+        stop: end of the share (exclusive), percent, 1 to 100.
     """
 
     name: str
@@ -28,15 +28,15 @@ class Slice:
     stop: int = 100
 
     def of(self, items: Sequence[_Item]) -> list[_Item]:
-        """The items from ``start`` to ``stop``; slices that meet share none and leave none out."""
+        """Returns the items from ``start`` to ``stop``; adjacent slices neither share an item nor leave one out."""
         return list(items[round(self.start * len(items) / 100) : round(self.stop * len(items) / 100)])
 
 
 def parse_slice(text: str) -> Slice:
-    """Reads ``name``, or ``name[a%:b%]`` with whole numbers from 0 to 100, each of which may be left out.
+    """Parses ``name`` or ``name[a%:b%]``; a and b are whole numbers from 0 to 100, and each may be left out.
 
     Raises:
-        DataError: for anything else.
+        DataError: if the text has another form, or the slice is empty.
     """
     match = _SYNTAX.fullmatch(text)
     if match:
@@ -45,6 +45,6 @@ def parse_slice(text: str) -> Slice:
         if part.start < part.stop <= 100:
             return part
     raise DataError(
-        f"Cannot read the split {text!r}; write a name, or a share of it in whole percent that is not empty: "
+        f"Cannot parse the split {text!r}. Write the name of a split, or a non-empty share of one in whole percent: "
         "data.train_split=train[2%:],data.eval_split=train[:2%]"
     )

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, read as encoded records."""
+"""The source ``tfds``: data sets of TensorFlow Datasets, read as encoded images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from effnetv2_keras.data.sources.base import DataAbsentError, DataError, Extent,
 from effnetv2_keras.data.sources.integrity import find_bad_record
 
 EVAL_SPLITS = ("validation", "val", "test")
-"""What is evaluated where ``data.eval_split`` names nothing: the first of these that there is."""
+"""If ``data.eval_split`` is not set, the evaluation split is the first of these that exists."""
 
 _BY_HAND = {
     "imagenet2012": (
         "Register at https://image-net.org/download-images and put ILSVRC2012_img_train.tar (138 GB) and "
-        "ILSVRC2012_img_val.tar (6 GB), unopened, into {manual_dir}."
+        "ILSVRC2012_img_val.tar (6 GB), without unpacking them, into {manual_dir}."
     ),
 }
-"""What to put where, for data that cannot be downloaded without an account."""
+"""Instructions for data sets that cannot be downloaded without an account."""
 
 CARS_LAYOUT = (
     "Arrange the images as DIR/train/CLASS/*.jpg (8,144 images) and DIR/test/CLASS/*.jpg (8,041), with a folder for "
@@ -28,26 +28,26 @@ CARS_LAYOUT = (
 )
 _GONE = {
     "cars196": (
-        "cars_train.tgz, cars_test.tgz, car_devkit.tgz and cars_test_annos_withlabels.mat are no longer at "
+        "cars_train.tgz, cars_test.tgz, car_devkit.tgz and cars_test_annos_withlabels.mat are no longer available at "
         f"ai.stanford.edu, where TensorFlow Datasets looks for them. {CARS_LAYOUT}"
     ),
 }
-"""What to do instead, for data whose download is dead."""
+"""Instructions for data sets whose download no longer exists."""
 
 
 class TfdsSource(StreamSource):
     """A split of a TensorFlow Datasets builder.
 
     Args:
-        builder: a ``tfds.core.DatasetBuilder`` whose metadata tells its splits: a prepared one, or one that TensorFlow
-            Datasets knows the sizes of.
+        builder: a ``tfds.core.DatasetBuilder`` whose metadata includes the splits: either it is prepared, or
+            TensorFlow Datasets knows its sizes.
         split: a split name or slice, such as ``"train[:90%]"`` or ``"train+validation"``.
-        shuffle_buffer: records held for shuffling.
-        image_key: the feature with the image.
-        label_key: the feature with the label, or with a sequence of labels.
+        shuffle_buffer: number of records in the shuffle buffer.
+        image_key: name of the feature with the image.
+        label_key: name of the feature with the label, or with a sequence of labels.
 
     Raises:
-        DataError: for unknown splits or features, or features of another kind.
+        DataError: if the split or a feature is unknown, the split is empty, or a feature is of another kind.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TfdsSource(StreamSource):
         for key, setting in ((image_key, "data.image_key"), (label_key, "data.label_key")):
             if key not in features:
                 raise DataError(
-                    f"{builder.name} has no feature {key!r}; it has {', '.join(features)}. Name the one to use: "
+                    f"{builder.name} has no feature {key!r}. Its features are {', '.join(features)}. Choose one: "
                     f"--hparam_str={setting}={next(iter(features))}"
                 )
         label = features[label_key]
@@ -67,23 +67,23 @@ class TfdsSource(StreamSource):
         label = label.feature if self.multi_label else label
         if not isinstance(label, tfds.features.ClassLabel):
             raise DataError(
-                f"The feature {label_key!r} of {builder.name} is {label}; a label must be a ClassLabel. Name another "
-                f"of {', '.join(features)}: --hparam_str=data.label_key=NAME"
+                f"The feature {label_key!r} of {builder.name} is {label}, but the label must be a ClassLabel. Choose "
+                f"another of {', '.join(features)}: --hparam_str=data.label_key=NAME"
             )
         if not isinstance(features[image_key], tfds.features.Image):
             raise DataError(
-                f"The feature {image_key!r} of {builder.name} is {features[image_key]}, which is no Image. Name "
+                f"The feature {image_key!r} of {builder.name} is {features[image_key]}, but must be an Image. Choose "
                 f"another of {', '.join(features)}: --hparam_str=data.image_key=NAME"
             )
         try:
             self._info = builder.info.splits[split]
         except (KeyError, ValueError) as error:
             raise DataError(
-                f"{builder.name} has no split {split!r}; it has {', '.join(builder.info.splits)}, and shares of them "
-                "such as train[:90%]."
+                f"{builder.name} has no split {split!r}. Use one of {', '.join(builder.info.splits)}, or a share of "
+                "one such as train[:90%]."
             ) from error
         if not self._info.num_examples:
-            raise DataError(f"The split {split!r} of {builder.name} has no images; name a larger share.")
+            raise DataError(f"The split {split!r} of {builder.name} has no images. Choose a larger share.")
         self.class_names = tuple(label.names)
         self.num_examples = self._info.num_examples
         self.shuffle_buffer = shuffle_buffer
@@ -94,7 +94,7 @@ class TfdsSource(StreamSource):
         return [(str(part.filename), range(part.skip, part.skip + part.take)) for part in self._info.file_instructions]
 
     def check_integrity(self) -> str | None:
-        """See ``Source.check_integrity``; of TFRecord files only."""
+        """See ``Source.check_integrity``; checks TFRecord files only."""
         return find_bad_record({path: None for path, _ in self.extents() if ".tfrecord" in path})
 
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
@@ -117,7 +117,7 @@ class TfdsSource(StreamSource):
 
 
 def prepare_tfds(data: config_lib.DataConfig) -> None:
-    """Downloads the data set that a configuration names and writes its records, unless they are there.
+    """Downloads the data set that the settings name and writes its records, unless it is already prepared.
 
     Raises:
         DataError: if that fails; the message names the archives and the folder.
@@ -127,7 +127,7 @@ def prepare_tfds(data: config_lib.DataConfig) -> None:
     builder = _builder(data)
     where = f"{builder.name!r} in {builder.data_dir}"
     if builder.name in _GONE and not builder.data_path.exists():
-        raise DataError(f"There is no prepared {where}, and it cannot be downloaded: {_GONE[builder.name]}")
+        raise DataError(f"Cannot find a prepared {where}, and it cannot be downloaded: {_GONE[builder.name]}")
     try:
         builder.download_and_prepare()
     except (OSError, AssertionError, tf.errors.OpError, tfds.download.DownloadError) as error:
@@ -135,8 +135,8 @@ def prepare_tfds(data: config_lib.DataConfig) -> None:
         advice = _BY_HAND.get(builder.name, "").format(manual_dir=builder.data_path.parents[1] / "downloads" / "manual")
         raise DataError(
             f"Cannot prepare {where}: {error}\n"
-            + (advice or f"It is made from {archives or 'its own files'}. Prepare it where there is a network, with ")
-            + ("" if advice else f"tfds.load({builder.name!r}), and copy the result to {builder.data_dir}.")
+            + (advice or f"It is made from {archives or 'its own files'}. Prepare it on a machine with a network, ")
+            + ("" if advice else f"with tfds.load({builder.name!r}), and copy the result to {builder.data_dir}.")
         ) from error
 
 
@@ -144,33 +144,36 @@ def _builder(data: config_lib.DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     if not data.tfds_name:
-        raise DataError("The tfds source needs a name: --hparam_str=data.tfds_name=cifar10")
+        raise DataError("The tfds source needs the name of a data set: --hparam_str=data.tfds_name=cifar10")
     try:
         return tfds.builder(data.tfds_name, data_dir=data.data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        raise DataError(f"TensorFlow Datasets knows no {data.tfds_name!r} (looked in {data.data_dir}).") from error
+        raise DataError(
+            f"TensorFlow Datasets has no data set {data.tfds_name!r}, and there is none in {data.data_dir}. Set "
+            "data.tfds_name to a name from its catalogue."
+        ) from error
 
 
 def tfds_splits(data: config_lib.DataConfig) -> tuple[TfdsSource, TfdsSource]:
-    """Any TensorFlow Datasets name with an image and one or several labels; ``data.data_dir`` is the TFDS folder.
+    """Returns the splits of a TensorFlow Datasets data set with an image and one or several labels.
 
-    Nothing is downloaded; ``prepare_tfds`` does that.
+    ``data.data_dir`` is the folder of TensorFlow Datasets. Nothing is downloaded; ``prepare_tfds`` does that.
 
     Raises:
-        DataAbsentError: if TensorFlow Datasets does not know the sizes before the data is prepared.
+        DataAbsentError: if the data is not prepared and TensorFlow Datasets does not know its sizes.
         DataError: if no name is given, or the name, a split or a feature is unknown.
     """
     builder = _builder(data)
     if not builder.info.splits:
         raise DataAbsentError(
-            f"{builder.name!r} is not prepared in {builder.data_dir}, and how many images it has is not known without. "
-            f"Prepare it: tfds.load({builder.name!r}), or begin to train, which does the same."
+            f"{builder.name!r} is not prepared in {builder.data_dir}, so its number of images is not known. Prepare it "
+            f"with tfds.load({builder.name!r}), or start training, which does the same."
         )
     eval_split = data.eval_split or next((name for name in EVAL_SPLITS if name in builder.info.splits), None)
     if eval_split is None:
         raise DataError(
-            f"{data.tfds_name} has the splits {list(builder.info.splits)} and none is for evaluation; name two that "
-            "do not overlap: data.train_split=train[:90%],data.eval_split=train[90%:]"
+            f"{data.tfds_name} has the splits {list(builder.info.splits)}, but no {', '.join(EVAL_SPLITS)} to evaluate "
+            "on. Choose two splits that do not overlap: data.train_split=train[:90%],data.eval_split=train[90%:]"
         )
     keys = {"image_key": data.image_key or "image", "label_key": data.label_key or "label"}
     return (

@@ -1,4 +1,4 @@
-"""TFRecord shards of encoded images, in the layout of the reference code or another one."""
+"""The source ``tfrecord``: TFRecord shards of encoded images, in the layout of the reference code or another one."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from effnetv2_keras.data.sources.slices import parse_slice
 EVAL_SPLIT = "validation"
 IMAGE_KEY, LABEL_KEY = "image/encoded", "image/class/label"
 CLASS_KEYS = ("image/class/synset", "image/class/text")
-"""Features that name the class of a record, in the layout of ImageNet: they must go with the same label everywhere."""
+"""Features with the class name of a record in the ImageNet layout; a label must have the same name in all records."""
 
-_LOOK_AT = 4  # records of each shard whose features are checked before anything is trained
+_LOOK_AT = 4  # records of each shard whose features are checked before training
 _OPEN_FILES = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class TfRecordLayout:
-    """How a record holds an image and its labels.
+    """How a record stores an image and its labels.
 
     Attributes:
-        class_names: in label order.
+        class_names: names of the classes, in label order.
         image_key: feature with the encoded image, one bytes value.
         label_key: feature with the label, one int64, or any number of them if ``multi_label``.
-        first_label: the number that stands for the first class.
+        first_label: label of the first class in the records.
         multi_label: whether a record may have several labels, or none.
     """
 
@@ -47,19 +47,23 @@ class TfRecordLayout:
     multi_label: bool = False
 
     def describe_wrong_label(self, label: int) -> str:
-        """Says which label a record has, which ones it may have, and what to do."""
+        """Returns an error message without its subject, such as "Record 3 of FILE", for a label out of range."""
         last = self.first_label + len(self.class_names) - 1
         return (
-            f"has the label {label}, but {len(self.class_names)} classes that begin at data.first_label="
-            f"{self.first_label} end at {last}. Set data.first_label (0 or 1) and data.num_classes, or repair the "
-            "records."
+            f"has the label {label}, but with {len(self.class_names)} classes and data.first_label={self.first_label} "
+            f"labels are {self.first_label} to {last}. Set data.first_label (0 or 1) and data.num_classes, or repair "
+            "the records."
         )
 
     def check(self, example: tf.train.Example, where: str) -> None:
-        """Makes sure that a record is what the layout says.
+        """Checks that a record has this layout.
+
+        Args:
+            example: the record.
+            where: subject of the error message, such as "Record 3 of FILE".
 
         Raises:
-            DataError: if a feature is missing, of another kind, or the label out of range.
+            DataError: if a feature is missing or of another kind, or a label is out of range.
         """
         features = example.features.feature
         for key, kind, setting in (
@@ -69,13 +73,14 @@ class TfRecordLayout:
             found = features[key].WhichOneof("kind") if key in features else None
             if found != kind and not (key in features and self.multi_label and found is None):
                 raise DataError(
-                    f"{where} has {f'{key!r} as {found}' if key in features else f'no feature {key!r}'}, but {kind} is "
-                    f"needed; its features are {', '.join(sorted(features))}. Name the right one with {setting}."
+                    f"{where} has {f'the feature {key!r} as {found}' if key in features else f'no feature {key!r}'}, "
+                    f"but must have it as {kind}. Its features are {', '.join(sorted(features))}. Set {setting} to the "
+                    "right one."
                 )
         labels = features[self.label_key].int64_list.value
         if not self.multi_label and len(labels) != 1:
             raise DataError(
-                f"{where} has {len(labels)} labels, but one is expected; if images have several, set "
+                f"{where} has {len(labels)} labels, but must have one. If images have several labels, set "
                 "data.multi_label=true"
             )
         for label in labels:
@@ -88,9 +93,9 @@ class TfRecordFile:
     """One shard.
 
     Attributes:
-        path: of the file.
-        num_records: how many it holds.
-        first: its first records.
+        path: path of the file.
+        num_records: number of records.
+        first: the first records.
     """
 
     path: str
@@ -99,15 +104,15 @@ class TfRecordFile:
 
 
 class TfRecordSource(StreamSource):
-    """Records of some shards.
+    """The records of some shards.
 
     Args:
         files: the shards, in order.
-        layout: of a record.
-        shuffle_buffer: records held for shuffling. Each epoch also reads the shards in an order of its own.
+        layout: layout of a record.
+        shuffle_buffer: number of records in the shuffle buffer. The order of the shards is also shuffled each epoch.
 
     Raises:
-        DataError: if the first records of a shard are not as ``layout`` says.
+        DataError: if the first records of a shard do not have this layout.
     """
 
     def __init__(self, files: Sequence[TfRecordFile], layout: TfRecordLayout, shuffle_buffer: int) -> None:
@@ -125,19 +130,19 @@ class TfRecordSource(StreamSource):
         return [(file.path, range(file.num_records)) for file in self.files]
 
     def check_integrity(self) -> str | None:
-        """See ``Source.check_integrity``; every record is held against the layout."""
+        """See ``Source.check_integrity``; checks every record against the layout."""
 
         def check(record: bytes, where: str) -> None:
             try:
                 example = tf.train.Example.FromString(record)
             except Exception as error:
-                raise DataError(f"{where} is no tf.train.Example. Write the file again.") from error
+                raise DataError(f"{where} is not a tf.train.Example. Write the file again.") from error
             self._layout.check(example, where)
 
         return find_bad_record({file.path: file.num_records for file in self.files}, check)
 
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
-        """See ``StreamSource.read``; a seed mixes the shards, without one they follow each other."""
+        """See ``StreamSource.read``; with a seed the shards are shuffled and interleaved, otherwise read in order."""
         paths = [file.path for file in self.files]
         shards = tf.data.Dataset.from_tensor_slices((paths, tf.constant(self._starts, tf.int64)))
 
@@ -164,38 +169,43 @@ class TfRecordSource(StreamSource):
         return {"image": record[layout.image_key], "label": record[layout.label_key] - layout.first_label, "name": name}
 
     def describe_wrong_label(self, label: int) -> str:
-        """See ``Source.describe_wrong_label``; the label as the record has it."""
+        """See ``Source.describe_wrong_label``; the message gives the label as stored in the record."""
         return self._layout.describe_wrong_label(label + self._layout.first_label)
 
 
 def open_shards(root: pathlib.Path, split: str) -> list[TfRecordFile]:
-    """Finds and counts the shards ``NAME-*`` of a split; a share of a split is a share of its shards, in name order.
+    """Returns the shards ``NAME-*`` of a split, with their numbers of records.
+
+    A share of a split is a share of its shards, in the order of their names.
 
     Args:
-        root: their folder.
-        split: a name or slice, such as ``train[2%:]``.
+        root: folder of the shards.
+        split: a split name or slice, such as ``train[2%:]``.
 
     Raises:
-        DataError: if there are none, or one is empty or damaged.
+        DataError: if there are no shards, or one is empty or damaged.
     """
     part = parse_slice(split)
     every = sorted(str(path) for path in root.glob(f"{part.name}-*") if path.is_file())
     if not every:
         others = sorted({path.name.partition("-")[0] for path in root.glob("*-*-of-*")})
         raise DataError(
-            f"{root} has no files {part.name}-*; "
-            + (f"it has {', '.join(f'{name}-*' for name in others)}. " if others else "")
-            + f"Put the TFRecord shards there, as {part.name}-00000-of-01024 and so on, or name another split."
+            f"{root} has no files {part.name}-*. "
+            + (f"It has {', '.join(f'{name}-*' for name in others)}. " if others else "")
+            + f"Put the TFRecord shards there as {part.name}-00000-of-01024 and so on, or choose another split."
         )
     paths = part.of(every)
     if not paths:
-        raise DataError(f"{split!r} is less than half of one of {len(every)} shards; name a larger share.")
+        raise DataError(
+            f"The split {split!r} has no shards, because it is less than half of one of {len(every)} shards. Choose a "
+            "larger share."
+        )
     with concurrent.futures.ThreadPoolExecutor(_OPEN_FILES) as pool:
         return list(pool.map(_open_shard, paths))
 
 
 def _open_shard(path: str) -> TfRecordFile:
-    """Counts the records of a file and reads the first; of the others only their lengths are read."""
+    """Counts the records of a file and parses the first ones; of the others only the lengths are read."""
     count, first = 0, []
     try:
         for record in _records(path, _LOOK_AT):
@@ -204,19 +214,19 @@ def _open_shard(path: str) -> TfRecordFile:
                 first.append(tf.train.Example.FromString(record))
     except Exception as error:
         raise DataError(
-            f"{path} is no complete TFRecord file of tf.train.Example: it breaks off or goes wrong at record {count}. "
-            "Write or copy it again."
+            f"{path} is not a complete TFRecord file of tf.train.Example: it ends early or is damaged at record "
+            f"{count}. Write or copy it again."
         ) from error
     if not count:
-        raise DataError(f"The shard {path} is empty. Write or copy it again, or remove it if it should be so.")
+        raise DataError(f"The shard {path} is empty. Write or copy it again; if it is meant to be empty, remove it.")
     return TfRecordFile(path, count, tuple(first))
 
 
 def _records(path: str, num_contents: int) -> Iterator[bytes | None]:
-    """Walks over the records of a file: the contents of the first few, then None for each of the others.
+    """Yields the contents of the first ``num_contents`` records of a file, then None for each of the others.
 
-    A record is its length (uint64, little endian), a checksum of that (4 bytes), its contents, and a checksum of them
-    (4 bytes) (TensorFlow, ``lib/io/record_writer.h``).
+    A record consists of its length (uint64, little endian), a checksum of the length (4 bytes), its contents, and a
+    checksum of the contents (4 bytes) (TensorFlow, ``lib/io/record_writer.h``).
     """
     size, position = os.path.getsize(path), 0
     with open(path, "rb", buffering=0) as file:
@@ -229,7 +239,7 @@ def _records(path: str, num_contents: int) -> Iterator[bytes | None]:
 
 
 def _check_class_order(files: Iterable[TfRecordFile], label_key: str) -> None:
-    """Raises ``DataError`` if a label stands for one class in some records and for another one in others."""
+    """Raises ``DataError`` if a label has one class name in some records and another one in others."""
     known: dict[tuple[str, int], tuple[bytes, str]] = {}
     for file in files:
         for example in file.first:
@@ -241,34 +251,39 @@ def _check_class_order(files: Iterable[TfRecordFile], label_key: str) -> None:
                 name, where = known.setdefault((key, labels[0]), (names[0], file.path))
                 if name != names[0]:
                     raise DataError(
-                        f"Label {labels[0]} is {name.decode()!r} in {where} but {names[0].decode()!r} in {file.path}: "
-                        "the classes are numbered in another order. Write both splits with one list of classes."
+                        f"Label {labels[0]} is {name.decode()!r} in {where}, but {names[0].decode()!r} in {file.path}: "
+                        "the classes are numbered in a different order. Write both splits with the same list of "
+                        "classes."
                     )
 
 
 def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfRecordSource]:
-    """Shards ``train-*`` and ``validation-*`` in ``data.data_dir``, one ``tf.train.Example`` an image.
+    """Returns the splits in the shards ``train-*`` and ``validation-*`` of the folder ``data.data_dir``.
 
-    The layout of ImageNet in the reference code: ``image/encoded``, the bytes of an image file, and
-    ``image/class/label``, an int64 from 1 on; ``data.image_key``, ``data.label_key`` and ``data.first_label`` name
-    others. Classes are named by ``labels.txt`` in the same folder, one a line, or counted by ``data.num_classes``.
+    Each record is a ``tf.train.Example`` with one image. The default layout is that of ImageNet in the reference code:
+    ``image/encoded``, the bytes of an image file, and ``image/class/label``, an int64 that starts at 1. Other layouts
+    are set with ``data.image_key``, ``data.label_key`` and ``data.first_label``. The class names are in ``labels.txt``
+    in the same folder, one per line; without that file ``data.num_classes`` gives their number.
 
     Raises:
-        DataError: if the folder or shards are missing, a shard is empty or damaged, a feature is missing, a label out
-            of range, or the classes are in another order in one of the splits.
+        DataAbsentError: if ``data.data_dir`` is not set.
+        DataError: if the folder or shards are missing, a shard is empty or damaged, a feature is missing, a label is
+            out of range, or the order of the classes differs between the splits.
     """
     if not data.data_dir:
         raise DataAbsentError(
             "The tfrecord source needs a folder: give --data_dir=DIR with the shards DIR/"
             f"{parse_slice(data.train_split).name}-00000-of-01024 ... and DIR/"
-            f"{parse_slice(data.eval_split or EVAL_SPLIT).name}-00000-of-00128 ... ImageNet is written so by "
-            "imagenet_to_gcs.py of tensorflow/tpu from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (register "
-            "at https://image-net.org). Class folders and TensorFlow Datasets serve too: "
+            f"{parse_slice(data.eval_split or EVAL_SPLIT).name}-00000-of-00128 ... For ImageNet, imagenet_to_gcs.py of "
+            "tensorflow/tpu writes them from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (register at "
+            "https://image-net.org). You can also use class folders or TensorFlow Datasets: "
             "--hparam_str=data.source=folder or data.source=tfds"
         )
     root = pathlib.Path(data.data_dir)
     if not root.is_dir():
-        raise DataError(f"--data_dir={data.data_dir}: there is no such folder.")
+        raise DataError(
+            f"--data_dir={data.data_dir}: there is no such folder. Give the folder with the TFRecord shards."
+        )
     layout = TfRecordLayout(
         class_names_of(root, data.num_classes),
         data.image_key or IMAGE_KEY,

@@ -38,7 +38,7 @@ def test_unknown_names(settings, message):
 @pytest.mark.parametrize("magnitude", [-1.0, 31.0])
 def test_magnitude_out_of_range(arithmetic, magnitude):
     for name in ("randaug", "ra_aa"):
-        with pytest.raises(ValueError, match=rf"magnitude is {magnitude}; it must lie in \[0, 30\], 0 to turn it off"):
+        with pytest.raises(ValueError, match=rf"magnitude is {magnitude}, but must be in \[0, 30\]; 0 turns it off"):
             tf.function(Augmentation(name, arithmetic, magnitude))(tf.constant(wavy()), seed=tf.constant(SEED))
 
 

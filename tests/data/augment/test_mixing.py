@@ -207,7 +207,7 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ("alphas", "message"),
     [
-        ((-0.1, 0.0), "mixup_alpha is -0.1; it must be positive, or 0 to turn mixup off"),
+        ((-0.1, 0.0), "mixup_alpha is -0.1, but must be positive, or 0 to turn mixup off"),
         ((-0.1, 0.2), "mixup_alpha is -0.1"),
         ((0.0, -2.0), "cutmix_alpha is -2.0"),
         ((0.2, -2.0), "cutmix_alpha is -2.0"),

@@ -308,10 +308,10 @@ def test_the_shape_stays_known_inside_a_dataset():
 
 @pytest.mark.parametrize("magnitude", [-0.1, 30.5, math.nan])
 def test_magnitude_out_of_range(magnitude):
-    with pytest.raises(ValueError, match=rf"magnitude is {magnitude}; it must lie in \[0, 30\]"):
+    with pytest.raises(ValueError, match=rf"magnitude is {magnitude}, but must be in \[0, 30\]"):
         randaugment.randaugment(tf.constant(wavy()), magnitude=magnitude, num_layers=2, seed=tf.constant([0, 0]))
 
 
 def test_layers_out_of_range():
-    with pytest.raises(ValueError, match="0 layers; it needs at least 1"):
+    with pytest.raises(ValueError, match="layers is 0, but must be at least 1"):
         randaugment.randaugment(tf.constant(wavy()), magnitude=5.0, num_layers=0, seed=tf.constant([0, 0]))

@@ -77,11 +77,11 @@ def test_file_source_reads_files(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 4, 4, 3), np.float32), [0, 1], r"must be uint8 .* got float32 \(2, 4, 4, 3\)"),
-        (np.zeros((2, 4, 4), np.uint8), [0, 1], r"got uint8 \(2, 4, 4\)"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0], r"Labels must be 2 integers"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0.0, 1.0], r"Labels must be 2 integers, got float64"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0, 3], "Labels go from 0 to 3, but 3 classes need labels from 0 to 2"),
+        (np.zeros((2, 4, 4, 3), np.float32), [0, 1], r"images are float32 \(2, 4, 4, 3\), but must be uint8"),
+        (np.zeros((2, 4, 4), np.uint8), [0, 1], r"images are uint8 \(2, 4, 4\), but must be"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0], r"must be 2 integers"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0.0, 1.0], r"labels are float64 .*, but must be 2 integers"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 3], "Labels go from 0 to 3, but the labels of 3 classes must be 0 to 2"),
         (np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, int), "There are no images with a label"),
     ],
 )

@@ -95,7 +95,7 @@ def test_several_labels_in_a_row(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "heading", "message"),
     [
-        ([("a.jpg", 1)], ("image", "label"), "all.csv has no column 'path'; its first line names image, label. Begin"),
+        ([("a.jpg", 1)], ("image", "label"), "all.csv has no column 'path'. The columns .* are: image, label. Add"),
         ([("a.jpg", 1)], ("path", "class"), "has no column 'label'.*data.image_key and data.label_key"),
         (
             [("images/0000.jpg", 0), ("b.jpg", 1)],
@@ -104,7 +104,7 @@ def test_several_labels_in_a_row(tmp_path):
         ),
         ([("images/0000.jpg", 0), ("images/0000.jpg", 1)], ("path", "label"), "line 3: .*0000.jpg is listed twice"),
         ([("images/0000.jpg", "")], ("path", "label"), "line 2: .*0000.jpg has no label. Give it one, or remove"),
-        ([("images/0000.jpg", 0), ("images/0001.jpg", 1)], ("path", "label"), "Class '0', '1' has one image only"),
+        ([("images/0000.jpg", 0), ("images/0001.jpg", 1)], ("path", "label"), "Class '0', '1' has only one image"),
         ([], ("path", "label"), "There are no images"),
     ],
 )
@@ -131,7 +131,9 @@ def test_lists_that_share_an_image_are_refused(tmp_path):
     rows = write_digits(tmp_path)
     write_list(tmp_path, "train.csv", rows[:25])
     write_list(tmp_path, "test.csv", rows[20:])
-    with pytest.raises(DataError, match="5 of 10 images to evaluate on are also trained on, such as in .*images/00"):
+    with pytest.raises(
+        DataError, match="5 of 10 evaluation images are also training images, for example in .*images/00"
+    ):
         lists(tmp_path)
 
 
@@ -139,7 +141,9 @@ def test_lists_with_other_labels_are_refused(tmp_path):
     rows = write_digits(tmp_path)
     write_list(tmp_path, "train.csv", [(name, label) for name, label in rows[:20] if label])
     write_list(tmp_path, "test.csv", rows[20:])
-    with pytest.raises(DataError, match="Evaluation has images of '0', which training does not know; it knows 1, 2"):
+    with pytest.raises(
+        DataError, match="Evaluation has images of '0', which training does not have. The classes of training are 1, 2"
+    ):
         lists(tmp_path)
 
 
@@ -157,7 +161,7 @@ def test_shares_of_a_folder_are_disjoint_and_whole(tmp_path):
     assert (len(train), len(minival)) == (28, 7)
     assert not train.keys() & minival.keys()
     assert set(minival.values()) == {0, 1}
-    with pytest.raises(DataError, match="3 of 7 images to evaluate on are also trained on"):
+    with pytest.raises(DataError, match="3 of 7 evaluation images are also training images"):
         folder("train[10%:]", "train[:20%]")
     assert folder("train[20%:]", "validation").train.num_examples == 28
 
@@ -177,7 +181,7 @@ def test_slices_are_read(text, expected):
 
 @pytest.mark.parametrize("text", ["", "train[2:]", "train[2.5%:]", "train[5%:5%]", "train[:101%]", "train+test", "a/b"])
 def test_bad_slices_say_how_to_write_them(text):
-    with pytest.raises(DataError, match=r"Cannot read the split .* in whole percent .*data.train_split=train.2%:."):
+    with pytest.raises(DataError, match=r"Cannot parse the split .* in whole percent: data.train_split=train.2%:."):
         parse_slice(text)
 
 

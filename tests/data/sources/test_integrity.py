@@ -53,10 +53,10 @@ def leave_out_the_last(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip_a_bit, "{path} is damaged at record 5: corrupted record at .*Copy or write it again, and the same"),
-        (cut, "{path} is damaged at record 5: truncated record at .*data.unreadable=skip is for images and helps no"),
+        (flip_a_bit, "{path} is damaged at record 5: corrupted record at .*Copy or write it again, then run the same"),
+        (cut, "{path} is damaged at record 5: truncated record at .*data.unreadable=skip applies to images and does"),
         (pathlib.Path.unlink, "The file {path} is no longer there. Copy or write it again"),
-        (leave_out_the_last, "{path} has 5 records, but had 6 when the run began. Copy or write it again"),
+        (leave_out_the_last, "{path} has 5 records, but had 6 when the run started. Copy or write it again"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, damage, message, evaluate):
@@ -79,10 +79,13 @@ def test_a_damaged_file_of_a_tfds_set_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image__encoded": None}, "has no feature 'image/encoded', but bytes_list is needed"),
-        ({"image__class__label": None}, "has no feature 'image/class/label', but int64_list is needed"),
-        ({"image__class__label": b"1"}, "has 'image/class/label' as bytes_list, but int64_list is needed"),
-        ({"image__class__label": [1, 2]}, "has 2 labels, but one is expected"),
+        ({"image__encoded": None}, "has no feature 'image/encoded', but must have it as bytes_list"),
+        ({"image__class__label": None}, "has no feature 'image/class/label', but must have it as int64_list"),
+        (
+            {"image__class__label": b"1"},
+            "has the feature 'image/class/label' as bytes_list, but must have it as int64_list",
+        ),
+        ({"image__class__label": [1, 2]}, "has 2 labels, but must have one"),
     ],
 )
 def test_a_record_that_is_unlike_the_first_ones_is_named(tmp_path, changes, message):
@@ -120,7 +123,7 @@ def test_images_cut_short_in_the_middle_of_an_epoch_are_named(tmp_path):
 def test_an_image_that_is_gone_is_named(tmp_path):
     source, paths = folder(tmp_path, 4)
     paths[5].unlink()
-    with pytest.raises(DataError, match=f"^The image {paths[5]} cannot be opened any more. Put it back"):
+    with pytest.raises(DataError, match=f"^The image {paths[5]} can no longer be opened. Put it back"):
         read_all(source)
 
 

@@ -66,17 +66,17 @@ def test_slices_share_no_image(root):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train_split": "train[:70%]", "eval_split": "train[30%:]"}, "8 of 14 images to evaluate on are also trained"),
+        ({"train_split": "train[:70%]", "eval_split": "train[30%:]"}, "8 of 14 evaluation images are also training"),
         (
             {"train_split": "train+test"},
-            "10 of 10 images to evaluate on are also trained on, such as in .*test.tfrecord",
+            "10 of 10 evaluation images are also training images, for example in .*test.tfrecord",
         ),
-        ({"image_key": None}, "has no feature 'image'; it has .*picture.*. Name the one to use: .*data.image_key="),
-        ({"label_key": "lable"}, "has no feature 'lable'; it has .*data.label_key"),
-        ({"label_key": "size"}, "The feature 'size' of digit_kinds is .*; a label must be a ClassLabel"),
-        ({"image_key": "tags"}, "The feature 'tags' of digit_kinds is .*, which is no Image"),
-        ({"eval_split": "tset"}, "digit_kinds has no split 'tset'; it has train, test, and shares of them such as"),
-        ({"eval_split": "test[:2%]"}, "The split 'test.:2%.' of digit_kinds has no images; name a larger share"),
+        ({"image_key": None}, "has no feature 'image'. Its features are .*picture.*. Choose one: .*data.image_key="),
+        ({"label_key": "lable"}, "has no feature 'lable'. Its features are .*data.label_key"),
+        ({"label_key": "size"}, "The feature 'size' of digit_kinds is .*, but the label must be a ClassLabel"),
+        ({"image_key": "tags"}, "The feature 'tags' of digit_kinds is .*, but must be an Image"),
+        ({"eval_split": "tset"}, "digit_kinds has no split 'tset'. Use one of train, test, or a share of one such as"),
+        ({"eval_split": "test[:2%]"}, "The split 'test.:2%.' of digit_kinds has no images. Choose a larger share"),
         ({"num_classes": 10}, "data.num_classes is 10, but the data has 3 classes"),
     ],
 )
@@ -96,7 +96,9 @@ def test_cars_say_how_to_do_without_their_dead_download(tmp_path):
     layout = r"DIR/train/CLASS/\*.jpg \(8,144 images\) and DIR/test/CLASS/\*.jpg .* --data_dir=DIR"
     with pytest.raises(DataError, match=layout):
         open_splits(cars)
-    with pytest.raises(DataError, match=r"cars_train.tgz, cars_test.tgz, car_devkit.tgz .*no longer at .*" + layout):
+    with pytest.raises(
+        DataError, match=r"cars_train.tgz, cars_test.tgz, car_devkit.tgz .*no longer available at .*" + layout
+    ):
         open_splits(cars.model_copy(update={"source": "tfds", "data_dir": str(tmp_path)}))
 
 

@@ -50,10 +50,10 @@ def test_names_of_classes_come_from_a_file(root, tmp_path):
     assert imagenet(tmp_path, num_classes=None).evaluation.class_names == ("tench", "goldfish", "shark")
     with pytest.raises(DataError, match=r"num_classes is 5, but the data has 3 classes.*data.num_classes=3"):
         imagenet(tmp_path, num_classes=5)
-    with pytest.raises(DataError, match=r"labels.txt, one a line, or give their number: .*data.num_classes=1000"):
+    with pytest.raises(DataError, match=r"labels.txt, one per line, or set their number: .*data.num_classes=1000"):
         imagenet(root, num_classes=None)
     (tmp_path / "labels.txt").write_text("tench\ntench\nshark\n")
-    with pytest.raises(DataError, match="names 'tench' twice; each line must be another class"):
+    with pytest.raises(DataError, match="contains 'tench' more than once. Each line must name a different class"):
         imagenet(tmp_path)
 
 
@@ -95,7 +95,9 @@ def test_minival_is_a_share_of_the_shards(root):
 
 @pytest.mark.parametrize("eval_split", ["train[:30%]", "train"])
 def test_splits_that_overlap_are_refused(root, eval_split):
-    with pytest.raises(DataError, match=r"of \d+ images to evaluate on are also trained on, such as in .*train-00000"):
+    with pytest.raises(
+        DataError, match=r"of \d+ evaluation images are also training images, for example in .*train-00000"
+    ):
         imagenet(root, eval_split=eval_split)
 
 
@@ -151,32 +153,32 @@ SHARD = "train-00002-of-00004"
     [
         (
             lambda root: one_record(root, image__class__label=0),
-            "Record 0 of .*validation-.* has the label 0, but 3 classes that begin at data.first_label=1 end at 3. Set",
+            "Record 0 of .*validation-.* has the label 0, but with 3 classes and data.first_label=1 labels are 1 to 3",
         ),
         (lambda root: one_record(root, image__class__label=4), "Record 0 of .*validation-.* has the label 4"),
         (
             lambda root: one_record(root, image__class__label=[1, 2]),
-            "has 2 labels, but one is expected; if images have several, set data.multi_label=true",
+            "has 2 labels, but must have one. If images have several labels, set data.multi_label=true",
         ),
         (
             lambda root: one_record(root, image__class__label=b"1"),
-            "has 'image/class/label' as bytes_list, but int64_list is needed",
+            "has the feature 'image/class/label' as bytes_list, but must have it as int64_list",
         ),
         (
             lambda root: one_record(root, image__encoded=None, jpeg=b"x"),
-            "has no feature 'image/encoded', but bytes_list is needed; its features are image/class/label, jpeg. Name "
-            "the right one with data.image_key",
+            "has no feature 'image/encoded', but must have it as bytes_list. Its features are image/class/label, "
+            "jpeg. Set data.image_key to the right one",
         ),
         (
             lambda root: one_record(root, image__class__label=1, image__class__synset=b"n01443537"),
-            "Label 1 is 'n01440764' in .*train-.* but 'n01443537' in .*validation-.*numbered in another order. Write",
+            "Label 1 is 'n01440764' in .*train-.*, but 'n01443537' in .*validation-.*numbered in a different order",
         ),
         (lambda root: cut(root / SHARD, 0), f"The shard .*{SHARD} is empty. Write or copy it again"),
-        (lambda root: cut(root / SHARD, -9), f"{SHARD} is no complete TFRecord file .* wrong at record 5. Write or"),
-        (lambda root: (root / SHARD).write_text("no records at all, but text"), f"{SHARD} is no complete TFRecord"),
+        (lambda root: cut(root / SHARD, -9), f"{SHARD} is not a complete TFRecord file .* damaged at record 5. Write"),
+        (lambda root: (root / SHARD).write_text("no records at all, but text"), f"{SHARD} is not a complete TFRecord"),
         (
             lambda root: [path.unlink() for path in root.glob("validation-*")],
-            "has no files validation-.; it has train-.*. Put the TFRecord shards there, as validation-00000-of-01024",
+            "has no files validation-.. It has train-.*. Put the TFRecord shards there as validation-00000-of-01024",
         ),
     ],
 )
@@ -212,7 +214,7 @@ def test_a_wrong_label_further_on_names_its_record(tmp_path, wrong, evaluate):
         else train_input(splits.train, plan, stage=Stage(0, 0, 2, 16, 0, 0, 0, 0), seed=0, first_step=0)
     )
     message = (
-        f"Record 7 of {paths[1]} has the label {wrong}, but 3 classes that begin at data.first_label=1 end at 3. Set"
+        f"Record 7 of {paths[1]} has the label {wrong}, but with 3 classes and data.first_label=1 labels are 1 to 3"
     )
     with pytest.raises(DataError, match=message), plan.unreadable.explained():
         list(single_replica(make))
