@@ -132,7 +132,9 @@ def command_line_page() -> str:
     ]
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         for flag in defined if module.startswith("effnetv2_keras") else ():
-            bounds = [(sign, getattr(flag.parser, f"{end}_bound", None)) for end, sign in (("lower", "≥"), ("upper", "≤"))]
+            bounds = [
+                (sign, getattr(flag.parser, f"{end}_bound", None)) for end, sign in (("lower", "≥"), ("upper", "≤"))
+            ]
             values = [f"`{value}`" for value in getattr(flag.parser, "enum_values", ())]
             allowed = values or [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
             default = f"`{(flag.default_as_str or '').strip(chr(39)) or flag.default or 'empty'}`"
