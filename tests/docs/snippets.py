@@ -8,11 +8,12 @@ import re
 import shlex
 from collections.abc import Iterator
 
-TAGS = ("python", "bash", "text", "bibtex")
-"""Languages of code blocks; the first two are run."""
+RUN = ("python", "bash")
+TAGS = (*RUN, "text", "bibtex")
+"""Languages of code blocks, and those that are run."""
 
-_FENCE = re.compile(r"```(\S*)\s*")
-_MARKER = re.compile(r"<!-- not run:\s*(.*?)\s*-->")
+_MARKER = r"<!-- not run:(?P<reason>[^\n]*?)-->"
+_BLOCK = re.compile(rf"(?:^{_MARKER}\n+)?^```(?P<tag>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Snippet:
 
     @property
     def is_run(self) -> bool:
-        return self.tag in ("python", "bash") and self.reason is None
+        return self.tag in RUN and self.reason is None
 
     def commands(self) -> Iterator[list[str]]:
         """The commands of a ``bash`` block, each as its words."""
@@ -58,28 +59,21 @@ def read_snippets(page: pathlib.Path) -> list[Snippet]:
     Raises:
         ValueError: for a block without a known language, or a marker that gives no reason or has no block to run below.
     """
-    found, lines, reason, start = [], page.read_text("utf-8").splitlines(), None, 0
-    tag: str | None = None
-    for number, line in enumerate(lines, 1):
-        fence, marker = _FENCE.fullmatch(line.strip()), _MARKER.fullmatch(line.strip())
-        if tag is not None:
-            if fence and not fence[1]:
-                found.append(Snippet(page, start, tag, "\n".join(lines[start - 1 : number - 1]), reason))
-                tag, reason = None, None
-        elif fence:
-            tag, start = fence[1], number + 1
-            if tag not in TAGS:
-                raise ValueError(
-                    f"{page.name}:{number}: the block's language is {tag!r}; use one of {', '.join(TAGS)}."
-                )
-            if reason is not None and tag not in ("python", "bash"):
-                raise ValueError(f"{page.name}:{number}: a block of {tag} is never run; remove the marker above it.")
-        elif marker:
-            reason = marker[1]
-            if not reason:
-                raise ValueError(f"{page.name}:{number}: the marker gives no reason; write <!-- not run: needs X -->.")
-        elif line.strip() and reason is not None:
-            raise ValueError(f"{page.name}:{number}: the marker above must stand directly before a code block.")
-    if reason is not None:
-        raise ValueError(f"{page.name}: the last marker has no code block.")
+    text = page.read_text("utf-8")
+    found = [_snippet(page, text, block) for block in _BLOCK.finditer(text)]
+    markers, used = len(re.findall(_MARKER, text)), sum(snippet.reason is not None for snippet in found)
+    if markers != used:
+        raise ValueError(f"{page.name}: {markers - used} markers do not stand directly before a code block.")
     return found
+
+
+def _snippet(page: pathlib.Path, text: str, block: re.Match[str]) -> Snippet:
+    tag, reason, line = block["tag"].strip(), block["reason"], text.count("\n", 0, block.start("code")) + 1
+    place = f"{page.name}:{line - 1}"
+    if tag not in TAGS:
+        raise ValueError(f"{place}: the block's language is {tag!r}; use one of {', '.join(TAGS)}.")
+    if reason is not None and not reason.strip():
+        raise ValueError(f"{place}: the marker gives no reason; write <!-- not run: needs X -->.")
+    if reason is not None and tag not in RUN:
+        raise ValueError(f"{place}: a block of {tag} is never run; remove the marker above it.")
+    return Snippet(page, line, tag, block["code"].rstrip("\n"), reason and reason.strip())

@@ -141,9 +141,9 @@ def run_python(snippet, namespace, capfd):
         ("```\nls\n```", "language is ''"),
         ("```console\nls\n```", "language is 'console'"),
         ("<!-- not run: -->\n```bash\nls\n```", "the marker gives no reason"),
-        ("<!-- not run: needs X -->\ntext\n```bash\nls\n```", "must stand directly before a code block"),
+        ("<!-- not run: needs X -->\ntext\n```bash\nls\n```", "1 markers do not stand directly before"),
         ("<!-- not run: needs X -->\n```text\nls\n```", "never run"),
-        ("<!-- not run: needs X -->\n", "has no code block"),
+        ("<!-- not run: needs X -->\n", "1 markers do not stand directly before"),
     ],
 )
 def test_mistakes_of_pages_are_found(text, message, tmp_path):
