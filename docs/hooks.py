@@ -55,7 +55,7 @@ def _moved(text: str) -> str:
     text = text.replace("](docs/", "](").replace("](LICENSE)", "](https://www.apache.org/licenses/LICENSE-2.0)")
     for page, name in REPOSITORY_FILES.items():
         text = text.replace(f"]({name}", f"]({page}")
-    return re.sub(r"\n15\]\(docs/", "\n15](", text)
+    return text
 
 
 def settings_page() -> str:
