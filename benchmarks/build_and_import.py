@@ -1,9 +1,12 @@
-"""Times import, building and inference against ``tf.keras.applications``, taking turns, so that other work slows both.
+"""Times import, building and inference of this package against ``tf.keras.applications``.
 
-Import: a fresh Python that imports TensorFlow then this package with its networks; the second part counts. Building:
-EfficientNetV2-S with its classifier, fresh weights. Inference: EfficientNetV2-B0 in a ``tf.function``,
-``model(x, training=False)``. Prints medians and the ratio ours / theirs (below 1: ours is faster), of wall time and of
-CPU time, which a busy machine disturbs less; then a line of JSON.
+- Import: a new Python process imports TensorFlow, then this package with its networks; only the second part is timed.
+- Building: EfficientNetV2-S with its classifier and random weights.
+- Inference: EfficientNetV2-B0 in a ``tf.function``, ``model(x, training=False)``.
+
+Building and inference of the two packages alternate, so that other work on the machine slows both alike. Prints medians
+and the ratio ours / theirs (below 1: ours is faster) of wall time and of CPU time, on which other work has less effect;
+then a line of JSON.
 
     PYTHONPATH=. python benchmarks/build_and_import.py --rounds 7 --calls 100 --size 224 --batches 1 16
 """
@@ -18,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import effnetv2_keras.environment  # before TensorFlow
+import effnetv2_keras.environment  # must precede the import of TensorFlow
 
 # isort: split
 import tensorflow as tf
@@ -37,7 +40,7 @@ print(time.perf_counter() - start[0], time.process_time() - start[1])
 
 
 def import_seconds(rounds: int) -> dict[str, float]:
-    """Wall and CPU time that the import takes once TensorFlow and Keras are there."""
+    """Returns the median wall and CPU time of the import, seconds, after TensorFlow and Keras are imported."""
     runs = []
     for _ in range(rounds):
         output = subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
@@ -47,7 +50,7 @@ def import_seconds(rounds: int) -> dict[str, float]:
 
 
 def compare(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median times of two contestants that take turns; the one to go first changes from round to round."""
+    """Returns median times of two alternating functions, seconds, and their ratios; each round swaps the order."""
     wall: dict[str, list[float]] = {name: [] for name in contestants}
     cpu: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds):
@@ -67,7 +70,7 @@ def building(rounds: int) -> dict[str, float]:
             package.EfficientNetV2S(weights=None)
             tf.keras.backend.clear_session()
 
-        build()  # what is only done once
+        build()  # excludes work that is only done the first time
         return build
 
     return compare({"ours": builder(effnetv2_keras), "theirs": builder(tf.keras.applications)}, rounds)
@@ -88,14 +91,14 @@ def inference(size: int, batch: int, calls: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="imports, and networks built of each kind")
+    parser.add_argument("--rounds", type=int, default=7, help="number of imports, and of builds of each network")
     parser.add_argument("--calls", type=int, default=100, help="calls of each network per batch size")
     parser.add_argument("--size", type=int, default=224, help="image side, pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="images per call")
     args = parser.parse_args()
 
     imported = import_seconds(args.rounds)
-    print(f"import beyond TensorFlow's: {imported['wall']:.3f} s (CPU time {imported['cpu']:.3f} s)", flush=True)
+    print(f"import after TensorFlow's: {imported['wall']:.3f} s (CPU time {imported['cpu']:.3f} s)", flush=True)
     results = {"build efficientnetv2-s": building(args.rounds)}
     _print("build efficientnetv2-s", results["build efficientnetv2-s"])
     for batch in args.batches:

@@ -1,7 +1,7 @@
-"""Training input from a tf.data service on this machine against input made in the process that trains.
+"""Compares training input from a tf.data service on this machine with input made in the training process.
 
-Decode, random crop, flip and RandAugment (2 layers) of 500 x 375 JPEG photographs. The two are timed in turn, so that
-a noisy machine disturbs both alike; the ratio is that of the medians.
+The input is decode, random crop, flip and RandAugment (2 layers) of 500 x 375 JPEG photographs. The two measurements
+alternate, so that other work on the machine slows both alike. Prints the ratio of the medians.
 
     python benchmarks/data_service.py --size 224 --batch 16
 """
@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from benchmarks.input_pipeline import make_config
 from benchmarks.photos import write_photos
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
@@ -32,7 +32,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def running_service(workers: int) -> Iterator[str]:
-    """Runs ``main.py --mode=data_service``; gives what ``data.service`` takes."""
+    """Runs ``main.py --mode=data_service`` inside a ``with`` block, which receives the value for ``data.service``."""
     command = [sys.executable, "main.py", "--mode=data_service", "--port=0", f"--service_workers={workers}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="image side, px")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=30, help="batches drawn in a round")
+    parser.add_argument("--batches", type=int, default=30, help="batches per round")
     parser.add_argument("--workers", type=int, default=1, help="services to start")
     parser.add_argument("--magnitude", type=float, default=15, help="RandAugment magnitude; 0 for none")
     arguments = parser.parse_args()
@@ -61,13 +61,13 @@ def main() -> None:
                 data = config.override({"data.service": service if name == "service" else None}).data
                 plan = InputPlan(data, arguments.batch, None, UnreadableImages("error"))
                 batches = iter(single_replica(train_input(source, plan, stage=stage, seed=0, first_step=0)))
-                for _ in range(10):  # what was made ahead, while nobody waited, is not counted
+                for _ in range(10):  # excludes batches that were prefetched before the clock starts
                     next(batches)
                 start = time.perf_counter()
                 for _ in range(arguments.batches):
                     next(batches)
                 found.append((time.perf_counter() - start) / arguments.batches)
-                del batches  # or it would go on beside the other
+                del batches  # otherwise it would keep prefetching while the other input is timed
                 time.sleep(1.0)
     rates = {name: arguments.batch / statistics.median(found) for name, found in seconds.items()}
     ratio = rates["service"] / rates["local"]

@@ -1,7 +1,7 @@
-"""Times the train step of EfficientNetV2-B0 in two environments, that is with two interpreters.
+"""Times the training step of EfficientNetV2-B0 in two environments, given by their interpreters.
 
-Each has a process; the two take turns step by step, so that other work on the machine slows both alike. Prints per
-image size the median times and their ratio, the second's over the first's, then a line of JSON.
+Each environment has its own process. Their steps alternate, so that other work on the machine slows both alike. Prints
+for each image size the median times and their ratio, second / first; then a line of JSON.
 
     PYTHONPATH=. python benchmarks/environments.py .venv/bin/python .venv3.12/bin/python
 """
@@ -19,8 +19,8 @@ CHILD = "--child"
 
 
 def serve(size: int, batch: int) -> None:
-    """Takes a step for each line of standard input, and prints its seconds; the first line printed is the version."""
-    import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+    """Prints TensorFlow's version; then, for each line of standard input, runs a step and prints its time, seconds."""
+    import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
     # isort: split
     import tensorflow as tf
@@ -33,7 +33,7 @@ def serve(size: int, batch: int) -> None:
     stage = config.plan(1000)[-1]
     stage = type(stage)(**{**vars(stage), "image_size": size})
     step = stepper(config, make_strategy("cpu"), stage, 1000, config.spec)
-    for _ in range(3):  # tracing, then the allocator's warm-up
+    for _ in range(3):  # excludes tracing and the warm-up of the allocator
         step()
     print(tf.__version__, flush=True)
     for _ in sys.stdin:
@@ -70,10 +70,10 @@ def main() -> None:
         serve(*map(int, sys.argv[2:]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pythons", nargs=2, help="interpreters of the two")
+    parser.add_argument("pythons", nargs=2, help="the two interpreters")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224], help="image sides, pixels")
     parser.add_argument("--batch", type=int, default=16, help="images per step")
-    parser.add_argument("--steps", type=int, default=30, help="steps of each")
+    parser.add_argument("--steps", type=int, default=30, help="steps in each environment")
     arguments = parser.parse_args()
     results = [measure(arguments.pythons, size, arguments.batch, arguments.steps) for size in arguments.sizes]
     for result in results:

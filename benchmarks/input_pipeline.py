@@ -1,7 +1,8 @@
-"""Input against train step: how many times the images that EfficientNetV2-B0 consumes does the pipeline deliver?
+"""Compares the images/s of the input pipeline with those of the training step of EfficientNetV2-B0.
 
-Decode, random crop, flip and RandAugment (2 layers) of 500 x 375 JPEG photographs, against one float32 train step of
-the loop. The two are timed in turn, so that a noisy machine disturbs both alike; the ratio is that of the medians.
+The pipeline is decode, random crop, flip and RandAugment (2 layers) of 500 x 375 JPEG photographs. The step is a
+float32 step of the training loop. The two measurements alternate, so that other work on the machine slows both alike.
+Prints the ratio of the medians, pipeline / step.
 
     python benchmarks/input_pipeline.py --size 224 --batch 16
 """
@@ -15,7 +16,7 @@ import statistics
 import tempfile
 import time
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 import hparams
 from benchmarks.photos import write_photos
 from effnetv2_keras.config import Config
@@ -44,8 +45,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="image side, px")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=20, help="batches drawn in a round")
-    parser.add_argument("--steps", type=int, default=4, help="train steps in a round")
+    parser.add_argument("--batches", type=int, default=20, help="batches per round")
+    parser.add_argument("--steps", type=int, default=4, help="training steps per round")
     parser.add_argument("--magnitude", type=float, default=15, help="RandAugment magnitude; 0 for none")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +63,7 @@ def main() -> None:
         step(batch)
         input_seconds, step_seconds = [], []
         for _ in range(arguments.rounds):
-            batches = iter(single_replica(input_fn))  # fresh, so that it does not run on during the train steps
+            batches = iter(single_replica(input_fn))  # new in each round, so that it does not prefetch during steps
             next(batches)
             start = time.perf_counter()
             for _ in range(arguments.batches):

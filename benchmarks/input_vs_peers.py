@@ -1,9 +1,10 @@
-"""Input pipelines side by side: images/s of decoding, random crop to a square, flip and RandAugment on 2 layers.
+"""Compares input pipelines: images/s of decoding, random crop to a square, flip and RandAugment (2 layers).
 
 This package with and without RandAugment, torchvision (``v2.RandAugment`` in a DataLoader of two workers) and keras-cv
-(``RandAugment`` in ``Dataset.map``) read the same 500 x 375 JPEG photographs, each in a process of its own. Their
-rounds take turns, so that a noisy machine disturbs all alike; the figures are medians. The peers run in the
-environments that ``TORCHVISION_PYTHON`` and ``KERAS_CV_PYTHON`` name by their interpreters, and are left out without.
+(``RandAugment`` in ``Dataset.map``) read the same 500 x 375 JPEG photographs, each in its own process. Their rounds
+alternate, so that other work on the machine slows all alike. Prints medians. Set ``TORCHVISION_PYTHON`` and
+``KERAS_CV_PYTHON`` to the interpreters of environments with these libraries; a library without an interpreter is left
+out.
 
     TORCHVISION_PYTHON=torch_env/bin/python python benchmarks/input_vs_peers.py --size 224 --batch 32
 """
@@ -28,7 +29,7 @@ MAGNITUDE = 15  # of 30
 
 
 def this_package(photos: pathlib.Path, size: int, batch: int, *, magnitude: int = MAGNITUDE) -> MakeBatches:
-    import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+    import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
     from effnetv2_keras.config import DataConfig
     from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
     from effnetv2_keras.data.splits import open_splits
@@ -84,10 +85,10 @@ CONTENDERS: dict[str, tuple[Callable[[pathlib.Path, int, int], MakeBatches], str
 
 
 def serve(name: str, options: argparse.Namespace) -> None:
-    """Runs one round for each line of standard input and answers with its images/s."""
+    """Runs a round for each line of standard input, and prints its images/s."""
     make_batches = CONTENDERS[name][0](pathlib.Path(options.photos), options.size, options.batch)
     for _ in sys.stdin:
-        batches = make_batches()  # fresh, so that it does not run on during the rounds of others
+        batches = make_batches()  # new in each round, so that it does not prefetch during the rounds of others
         for _ in range(2):
             next(batches)
         start = time.perf_counter()
@@ -116,10 +117,12 @@ def one_round(name: str, process: subprocess.Popen[str]) -> float:
     assert process.stdout
     process.stdin.write("go\n")
     process.stdin.flush()
-    for line in process.stdout:  # libraries print too
+    for line in process.stdout:  # skips what the libraries print
         if line.startswith("images/s "):
             return float(line.split()[1])
-    raise SystemExit(f"The process of {name} ended; run it by hand: --contender '{name}' --photos FOLDER.")
+    raise SystemExit(
+        f"The process of {name} ended early. To see why, run it yourself: --contender '{name}' --photos FOLDER."
+    )
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -135,12 +138,12 @@ def compare(options: argparse.Namespace) -> None:
             if interpreter:
                 processes[name] = start(name, interpreter, arguments)
             else:
-                print(f"{name}: left out; {variable} does not name the interpreter of an environment that has it")
+                print(f"{name}: left out; set {variable} to the interpreter of an environment with this library")
         rates: dict[str, list[float]] = {name: [] for name in processes}
         for number in range(options.rounds + 1):
             for name, process in processes.items():
                 rate = one_round(name, process)
-                if number:  # the first warms up
+                if number:  # the first round is a warm-up
                     rates[name].append(rate)
         for process in processes.values():
             process.communicate()
@@ -154,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=224, help="image side, px")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=20, help="batches drawn in a round")
+    parser.add_argument("--batches", type=int, default=20, help="batches per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--photos", help=argparse.SUPPRESS)
     parser.add_argument("--contender", choices=sorted(CONTENDERS), help=argparse.SUPPRESS)

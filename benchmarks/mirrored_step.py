@@ -1,7 +1,8 @@
-"""Two mirrored replicas on one CPU against one device with the whole batch: images per second of the train step.
+"""Compares the training step of two mirrored replicas on one CPU with that of one device and the whole batch.
 
-Both run in this process, on the same threads, and take turns, so that a noisy machine disturbs both alike. The figure
-is the ratio of the median step times, one device over two replicas: 1 means that replicas cost nothing.
+Both run in this process, on the same threads. Their steps alternate, so that other work on the machine slows both
+alike. Prints images per second, and the ratio of the median step times, one device / two replicas. A ratio of 1 means
+that replicas have no cost.
 
     python benchmarks/mirrored_step.py --image_size 128 --batch 32
 """
@@ -56,7 +57,7 @@ def main() -> None:
     medians = {name: statistics.median(own) for name, own in seconds.items()}
     ratio = medians["cpu"] / medians["mirrored"]
     for name, median in medians.items():
-        print(f"{name}: {median:.3f} s a step, {arguments.batch / median:.1f} images/s")
+        print(f"{name}: {median:.3f} s per step, {arguments.batch / median:.1f} images/s")
     print(f"Two replicas reach {ratio:.3f} of the throughput of one device")
     print(json.dumps({"ratio": ratio, "step_seconds": medians, **vars(arguments)}))
 

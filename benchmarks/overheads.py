@@ -1,8 +1,8 @@
-"""What a run costs beyond its steps: logging, guards, moving average, progress and clocks, against a bare loop.
+"""Measures the overhead of a run (logging, guards, moving average, progress, timing) compared with a bare loop.
 
-The bare loop takes batches of the same input and calls the step of a network without a moving average; the run does
-all that it does in training. They take turns, so that a noisy machine disturbs both alike. The figure is the ratio of
-the median times of a chunk of steps.
+The bare loop takes batches from the same input and calls the step of a network without a moving average. The run does
+everything that training does. The two alternate, so that other work on the machine slows both alike. Prints the ratio
+of the median times of a chunk of steps, run / bare loop.
 
     python benchmarks/overheads.py --image_size 128 --batch 16
 """
@@ -18,7 +18,7 @@ import time
 
 import rich.console
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from benchmarks.photos import photo_config
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.distribution.strategy import make_strategy
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=128, help="image side, px")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=10, help="steps of a chunk")
+    parser.add_argument("--steps", type=int, default=10, help="steps per chunk")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         size = arguments.image_size
@@ -61,13 +61,13 @@ def main() -> None:
                 run.train(stage, finished, 1, stop)
                 finished += 1
             end = time.perf_counter()
-            if number:  # the first chunk traces
+            if number:  # the first chunk includes tracing
                 seconds["bare"].append(middle - start)
                 seconds["run"].append(end - middle)
     medians = {name: statistics.median(own) / arguments.steps for name, own in seconds.items()}
     ratio = medians["run"] / medians["bare"]
-    print(f"bare {medians['bare'] * 1000:.1f} ms, run {medians['run'] * 1000:.1f} ms a step")
-    print(f"A run takes {ratio:.3f} of the time of its steps alone")
+    print(f"bare {medians['bare'] * 1000:.1f} ms, run {medians['run'] * 1000:.1f} ms per step")
+    print(f"A run takes {ratio:.3f} times as long as its steps alone")
     print(json.dumps({"ratio": ratio, "step_seconds": medians, **vars(arguments)}))
 
 

@@ -1,4 +1,4 @@
-"""Real photographs for the benchmarks: windows of the two that scikit-learn ships, as a folder of JPEG files."""
+"""Real photographs for the benchmarks: a folder of JPEG files, cropped from the two photographs in scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from effnetv2_keras.config import Config
 
 
 def write_photos(root: pathlib.Path, *, per_class: int = 100, size: tuple[int, int] = (500, 375)) -> pathlib.Path:
-    """Writes windows of ``size`` (width, height) as ``root/train/CLASS/*.jpg`` and a few as ``root/val``."""
+    """Writes photographs as ``root/train/CLASS/*.jpg`` and ``root/val/CLASS/*.jpg``, and returns ``root``.
+
+    Args:
+        root: folder for the photographs.
+        per_class: training photographs of each of the two classes; there are a tenth as many for validation.
+        size: width and height, pixels.
+    """
     rng = np.random.default_rng(0)
     width, height = size
     for split, count in (("train", per_class), ("val", max(1, per_class // 10))):
@@ -28,7 +34,16 @@ def write_photos(root: pathlib.Path, *, per_class: int = 100, size: tuple[int, i
 
 
 def photo_config(root: pathlib.Path, model_name: str, *, batch: int, stages: int, start: int, end: int) -> Config:
-    """Writes photos below ``root`` and makes a run of them, in stages from ``start`` to ``end`` pixels."""
+    """Writes photographs to ``root``, and returns a configuration that trains on them.
+
+    Args:
+        root: folder for the photographs.
+        model_name: network, as for ``--model_name``.
+        batch: global batch, images.
+        stages: number of stages.
+        start: side of the training images in the first stage, pixels.
+        end: side of the training images in the last stage, pixels.
+    """
     return hparams.load("folder", model_name).override(
         {
             "data.data_dir": str(write_photos(root)),

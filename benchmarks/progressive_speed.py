@@ -1,9 +1,9 @@
-"""Progressive learning against training at the final size: time for the same number of steps.
+"""Compares progressive learning with training at the final size: time for the same number of steps.
 
-Every stage of the plan has its own train step and its own input, as in a run; each round takes a few steps of every
-stage in turn (the last stage is also the fixed-size run), so that a noisy machine disturbs all alike. The ratio is the
-mean over the stages of the median step times, input included, over that of the last stage. Tracing, once per stage,
-is reported apart.
+Every stage of the plan has its own training step and its own input, as in a run. Each round runs a few steps of every
+stage, so that other work on the machine slows all alike. The last stage is also the run with a fixed size. Prints the
+mean over the stages of the median step time, including input, divided by the median step time of the last stage. Prints
+the tracing time, which each stage needs once, separately.
 
     python benchmarks/progressive_speed.py --start 128 --end 300 --stages 4
 """
@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from benchmarks.photos import photo_config
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=3, help="steps of each stage in a round")
+    parser.add_argument("--steps", type=int, default=3, help="steps of each stage per round")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = photo_config(
@@ -70,9 +70,9 @@ def main() -> None:
                 own.append((time.perf_counter() - start) / arguments.steps)
     medians = [statistics.median(own) for own in seconds]
     for stage, median, trace in zip(stages, medians, trace_seconds):
-        print(f"{stage.image_size} px: {median:.3f} s a step, {trace:.1f} s to trace and take the first")
+        print(f"{stage.image_size} px: {median:.3f} s per step, {trace:.1f} s for tracing and the first step")
     ratio = statistics.mean(medians) / medians[-1]
-    print(f"{len(stages)} stages take {ratio:.3f} of the time of as many steps at {stages[-1].image_size} px")
+    print(f"{len(stages)} stages take {ratio:.3f} of the time of the same steps at {stages[-1].image_size} px")
     print(json.dumps({"ratio": ratio, "step_seconds": medians, "trace_seconds": trace_seconds, **vars(arguments)}))
 
 

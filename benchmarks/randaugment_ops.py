@@ -1,6 +1,6 @@
-"""Measures what the operations of RandAugment, all of it, and AutoAugment cost inside ``Dataset.map``, on one core.
+"""Measures the cost of each RandAugment operation, of RandAugment and of AutoAugment in ``Dataset.map``, on one core.
 
-Times are processor time, so that other work on the machine disturbs them little. The cost of an operation is what it
+Times are CPU time, on which other work on the machine has little effect. The cost of an operation is the time that it
 adds to a map that only flips one bit of the image.
 
     PYTHONPATH=. python benchmarks/randaugment_ops.py --image_size=224 --arithmetic=clean
@@ -12,7 +12,7 @@ import argparse
 import time
 from typing import Callable
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
 # isort: split
 import numpy as np
@@ -23,14 +23,14 @@ from effnetv2_keras.data.augment.randaugment import Op
 
 
 def milliseconds(function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], image: np.ndarray, images: int) -> float:
-    """Gives the processor time per image of ``function(image, seed)``: the least of five rounds."""
+    """Returns the CPU time per image of ``function(image, seed)``, milliseconds: the minimum of five rounds."""
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.threading.max_intra_op_parallelism = 1
     options.autotune.enabled = False
 
     def call(index: tf.Tensor) -> tf.Tensor:
-        # Changes with the index, so that nothing can be computed ahead.
+        # The image depends on the index, so that TensorFlow cannot compute the result once and reuse it.
         changed = tf.bitwise.bitwise_xor(tf.constant(image), tf.cast(index % 2, tf.uint8))
         return function(changed, tf.stack([tf.cast(index, tf.int32), 0]))
 
@@ -55,8 +55,8 @@ def main() -> None:
 
     image = np.random.default_rng(0).integers(0, 256, (options.image_size, options.image_size, 3), dtype=np.uint8)
     floor = milliseconds(lambda image, seed: image, image, options.images)
-    print(f"{options.image_size} px, magnitude {options.magnitude:g}: ms of one core per image, the floor of")
-    print(f"{floor:.3f} ms of the empty map taken off")
+    print(f"{options.image_size} px, magnitude {options.magnitude:g}: CPU time, ms per image, less the")
+    print(f"{floor:.3f} ms of the empty map")
 
     def inside_map(op: Op) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         def applied(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,9 @@
-"""Measures peak memory and time of a train step with and without ``runtime.rematerialize``, each in its own process.
+"""Measures peak memory and time of a training step with and without ``runtime.rematerialize``.
 
-The steps are those of training, on random images. The peak is that of the process (``ru_maxrss``) or of the GPU, the
-floor what the process held before its first step: TensorFlow, model and optimizer. Prints a line per image size and
-way, then one of JSON. ``--as-traced`` leaves out TensorFlow's graph optimiser, ``--xla`` compiles the step.
+Each measurement has its own process and runs the steps of training on random images. The peak is the maximum memory of
+the process (``ru_maxrss``) or of the GPU. The floor is the memory before the first step: TensorFlow, model and
+optimizer. Prints a line for each image size with and without rematerialization; then a line of JSON. ``--as-traced``
+turns TensorFlow's graph optimizer off; ``--xla`` compiles the step.
 
     PYTHONPATH=. python benchmarks/rematerialisation.py --model efficientnetv2-b0 --sizes 224 --batch 32 --steps 3
 """
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
 # isort: split
 import tensorflow as tf
@@ -57,7 +58,7 @@ def measure(args: argparse.Namespace, size: int, rematerialize: bool) -> dict[st
         "weight": tf.ones([args.batch]),
     }
     floor, times = peak_mib(), []
-    for _ in range(args.steps + 1):  # the first one traces
+    for _ in range(args.steps + 1):  # the first step includes tracing
         start = time.perf_counter(), time.process_time()
         float(step(batch)["loss"])
         times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
@@ -77,10 +78,10 @@ def main() -> None:
     parser.add_argument("--model", default="efficientnetv2-b0", help="a name of variants.MODELS")
     parser.add_argument("--sizes", type=int, nargs="+", default=[224], help="image sides, pixels")
     parser.add_argument("--batch", type=int, default=32, help="images per step")
-    parser.add_argument("--steps", type=int, default=3, help="steps to time, after one that traces")
+    parser.add_argument("--steps", type=int, default=3, help="steps to time, after a first step that traces")
     parser.add_argument("--policy", default="float32", help="precision.policy")
     parser.add_argument("--xla", action="store_true", help="precision.jit_compile")
-    parser.add_argument("--as-traced", action="store_true", help="without TensorFlow's graph optimiser")
+    parser.add_argument("--as-traced", action="store_true", help="turn TensorFlow's graph optimizer off")
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -93,8 +94,9 @@ def main() -> None:
             result = in_its_own_process(size, rematerialize)
             results.append(result)
             print(
-                f"{size} px, {'computed twice' if rematerialize else 'kept'}: peak {result['peak']:.0f} MiB (before "
-                f"the first step {result['floor']:.0f}), step {result['wall']:.2f} s (CPU time {result['cpu']:.2f} s)",
+                f"{size} px, {'with' if rematerialize else 'without'} rematerialization: peak {result['peak']:.0f} MiB "
+                f"(before the first step {result['floor']:.0f} MiB), step {result['wall']:.2f} s (CPU time "
+                f"{result['cpu']:.2f} s)",
                 flush=True,
             )
     print(json.dumps({"model": args.model, "batch": args.batch, "policy": args.policy, "results": results}))

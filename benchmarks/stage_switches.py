@@ -1,6 +1,6 @@
-"""What a switch of the stage costs: seconds to build the input and to trace the step, and memory over many switches.
+"""Measures the cost of stage switches: seconds to build the input and trace the step, and memory over many switches.
 
-Each stage is made as in a run, takes a few steps, and gives way to the next, whose images are larger.
+Each stage is built as in a run, runs a few steps, and is deleted before the next stage, whose images are larger.
 
     python benchmarks/stage_switches.py --stages 41 --start 32 --end 72
 """
@@ -17,7 +17,7 @@ import time
 
 import psutil
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from benchmarks.photos import photo_config
 from effnetv2_keras.data.pipeline import InputPlan, train_input
 from effnetv2_keras.data.splits import open_splits
@@ -64,7 +64,7 @@ def main() -> None:
             memory.append(psutil.Process().memory_info().rss / 2**20)
             print(f"{stage.index}: {stage.image_size} px, {seconds[-1]:.1f} s, {memory[-1]:.0f} MiB", flush=True)
     growth = statistics.median(memory[-3:]) / statistics.median(memory[4:7])
-    print(f"{statistics.median(seconds):.1f} s a switch; memory at the end is {growth:.3f} of that after five")
+    print(f"{statistics.median(seconds):.1f} s per switch; memory at the end is {growth:.3f} of that after five stages")
     print(json.dumps({"growth": growth, "seconds": seconds, "memory": memory, **vars(arguments)}))
 
 

@@ -1,8 +1,8 @@
-"""Does the search's measured step time order networks the same way twice?
+"""Measures whether the step times of the search rank networks the same way in two measurements.
 
-Takes eight fixed networks of the space around EfficientNetV2-B0, measures the time of each one's train step over the
-backbone's as trials do, twice, in two orders, and prints both figures, Kendall's tau between the two, and between the
-first and what the number of multiply-adds alone would say.
+Takes eight fixed networks of the search space around EfficientNetV2-B0. For each, measures the training step time
+relative to that of the backbone, as trials do, twice, in two orders. Prints both values, Kendall's tau between the two
+measurements, and Kendall's tau between the first measurement and the number of multiply-adds.
 
     PYTHONPATH=. python benchmarks/step_time_ranks.py
 """
@@ -15,7 +15,7 @@ import random
 
 import scipy.stats
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 import hparams
 from effnetv2_keras.architecture import profile
 from effnetv2_keras.distribution.strategy import make_strategy
@@ -50,9 +50,9 @@ def main() -> None:
     first, second = ([measured[spec.name] for spec in networks] for measured in times)
     macs = [profile.count_macs(spec, image_size=size, num_classes=NUM_CLASSES) / 1e6 for spec in networks]
     for spec, one, two, count in zip(networks, first, second, macs):
-        print(f"{spec.name}: {one:.3f} and {two:.3f} times the backbone's step, {count:.1f} M multiply-adds")
+        print(f"{spec.name}: {one:.3f} and {two:.3f} times the step of the backbone, {count:.1f} M multiply-adds")
     tau, of_macs = (float(scipy.stats.kendalltau(first, other).statistic) for other in (second, macs))
-    print(f"Kendall's tau: {tau:.3f} between the two; {of_macs:.3f} between the first and the multiply-adds")
+    print(f"Kendall's tau: {tau:.3f} between the measurements; {of_macs:.3f} between the first and the multiply-adds")
     print(json.dumps({"tau": tau, "tau_macs": of_macs, "first": first, "second": second, "macs_millions": macs}))
 
 

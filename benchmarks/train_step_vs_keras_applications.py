@@ -1,8 +1,9 @@
-"""Times a train step of our EfficientNetV2-B0 against the same step around ``tf.keras.applications.EfficientNetV2B0``.
+"""Times a training step of our EfficientNetV2-B0 against one of ``tf.keras.applications.EfficientNetV2B0``.
 
-Loss, optimizer, L2, batch, data and number format are the same; only the network differs. The two take turns step by
-step, so that other work on the machine slows both alike. Prints per image size the median times and the ratio theirs /
-ours (above 1: ours is faster), of wall time and of CPU time, which a busy machine disturbs less; then a line of JSON.
+Loss, optimizer, L2, batch, data and number format are the same; only the network differs. The steps of the two
+alternate, so that other work on the machine slows both alike. Prints for each image size the median times and the ratio
+theirs / ours (above 1: ours is faster) of wall time and of CPU time, on which other work has less effect; then a line
+of JSON.
 
     PYTHONPATH=. python benchmarks/train_step_vs_keras_applications.py --sizes 128 224 --batch 16 --steps 2 --rounds 20
 """
@@ -15,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
 # isort: split
 import tensorflow as tf
@@ -57,7 +58,7 @@ def measure(size: int, batch: int, steps: int, rounds: int) -> dict[str, float]:
         "theirs": make_step(keras_model, images, labels),
     }
     for step in contestants.values():
-        for _ in range(3):  # tracing, then the allocator's warm-up
+        for _ in range(3):  # excludes tracing and the warm-up of the allocator
             step()
     wall: dict[str, list[float]] = {name: [] for name in contestants}
     cpu: dict[str, list[float]] = {name: [] for name in contestants}

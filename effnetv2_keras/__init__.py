@@ -37,7 +37,7 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.progressive import Stage as Stage
     from effnetv2_keras.progressive import plan_stages as plan_stages
     from effnetv2_keras.progressive import remaining as remaining
-    from effnetv2_keras.runs.checkpoints import load_trained as load_trained
+    from effnetv2_keras.runs.trained import load_trained as load_trained
     from effnetv2_keras.training.loop import train as train
     from effnetv2_keras.weights import WeightReport as WeightReport
     from effnetv2_keras.weights import load_weights as load_weights
@@ -75,7 +75,7 @@ _NAMES = {
     "models.finetuning": ("set_trainable",),
     "progressive": ("Ramp", "Ramps", "Stage", "plan_stages", "remaining"),
     "architecture.specs": ("BlockSpec", "ModelSpec"),
-    "runs.checkpoints": ("load_trained",),
+    "runs.trained": ("load_trained",),
     "training.loop": ("train",),
     "architecture.variants": ("MODELS",),
     "weights": ("WeightReport", "load_weights"),

@@ -1,21 +1,21 @@
-"""How a run can end other than well, in words for the person at the keyboard."""
+"""Exceptions for the ways in which a run can fail or be interrupted, with messages for the user."""
 
 
 class UsageError(ValueError):
-    """Settings, data, or files that cannot be used; the message says what was received, what is allowed, what to do."""
+    """Settings, data or files cannot be used; the message gives the value, the allowed values, and what to do."""
 
 
 class ConfigError(UsageError):
-    """A configuration that cannot be used."""
+    """The configuration cannot be used."""
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - says what happened
-    """The loss is not a number any more; nothing was saved since it was one."""
+    """The loss is no longer finite; nothing was saved after the last finite loss."""
 
 
 class WorkerLost(RuntimeError):  # noqa: N818 - says what happened
-    """Another worker of the run is gone; all of them go on together from the last checkpoint once it is back."""
+    """Another worker of the run has ended; all workers resume from the last checkpoint when it is started again."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop and did
-    """The run was asked to stop; its state is saved. Running the same command again goes on with it."""
+    """The run stopped on request and saved its state; the same command resumes it."""

@@ -1,9 +1,9 @@
-"""Progressive learning with adaptive regularisation: the stage plan, as a pure function (no TensorFlow).
+"""The stage plan of progressive learning with adaptive regularization, as a pure function (no TensorFlow).
 
-Algorithm 1 of the paper (arXiv 2104.00298): training is cut into M equal stages; the image size and every
-regulariser grow from stage to stage. In random resizing, which its Table 13 compares with that, each stage has a size
-drawn anew, and here the regularisers that belong to it. Everything that the training loop asks of a stage is a field of
-``Stage``.
+Algorithm 1 of the paper (arXiv 2104.00298) divides training into M equal stages; the image size and the strength of
+every regularizer grow from stage to stage. Table 13 of the paper compares this with random resizing, in which the image
+size of each stage is random. In this module, random resizing also chooses the regularizers to match that size.
+Everything that the training loop needs to know about a stage is a field of ``Stage``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from effnetv2_keras.errors import UsageError
 
@@ -24,9 +24,14 @@ StageOrder = Literal["rising", "random"]
 class Ramp:
     """A quantity that grows (or shrinks) linearly over the stages.
 
+    If the order of the stages is random, ``start`` and ``end`` are the limits of the range of values.
+
     Attributes:
-        start: value of the first stage.
-        end: value of the last stage. Where the stages' order is random, these are the ends of the range.
+        start: value in the first stage.
+        end: value in the last stage.
+
+    Raises:
+        UsageError: if a value is not finite.
     """
 
     start: float
@@ -37,42 +42,70 @@ class Ramp:
             raise UsageError(f"Ramp({self.start!r}, {self.end!r}): both ends must be finite numbers.")
 
     def at(self, position: float) -> float:
-        """Value at a position from 0, the start, to 1, the end."""
+        """Returns the value at a position from 0 (``start``) to 1 (``end``)."""
         return self.start + (self.end - self.start) * position
 
-    def value_at(self, index: int, count: int) -> float:
-        """Value in stage ``index`` of ``count``: ``start + (end - start) * index / (count - 1)``.
 
-        With one stage it is ``end``: training at a fixed size uses the final settings.
-        """
-        if not 0 <= index < count:
-            raise UsageError(f"Stage {index} is not one of {count} stages (0 to {count - 1}).")
-        return self.at(index / (count - 1) if count > 1 else 1.0)
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What a quantity is that changes from stage to stage.
+
+    Attributes:
+        description: what it is, with its unit.
+        default: its ramp where a configuration names no other.
+        heading: its short name in tables and plots.
+        low: smallest value allowed.
+        high: largest value allowed.
+        digits: significant digits in tables.
+    """
+
+    description: str
+    default: Ramp
+    heading: str
+    low: float = 0.0
+    high: float = math.inf
+    digits: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of the plan.
 
+    A field annotated with a ``Quantity`` changes from stage to stage. The annotation is all that the planner, the
+    configuration, the tables and the plots need; whatever depends on the quantity reads ``stage.NAME``.
+
     Attributes:
-        index: 0 for the first.
-        first_step: global step at which it begins.
-        end_step: global step at which the next begins; ``range(first_step, end_step)`` are its steps.
+        index: number of the stage, from 0.
+        first_step: first global step of the stage.
+        end_step: global step at which the next stage begins; the steps are ``range(first_step, end_step)``.
         image_size: side of the square training images, pixels.
         randaug_magnitude: RandAugment magnitude on the scale 0..30; 0 turns RandAugment off.
-        mixup_alpha: Beta parameter of mixup; 0 turns it off.
-        cutmix_alpha: Beta parameter of CutMix; 0 turns it off.
+        mixup_alpha: parameter of mixup's Beta distribution; 0 turns mixup off.
+        cutmix_alpha: parameter of CutMix's Beta distribution; 0 turns CutMix off.
         dropout_rate: dropout before the classifier, in [0, 1).
     """
 
     index: int
     first_step: int
     end_step: int
-    image_size: int
-    randaug_magnitude: float
-    mixup_alpha: float
-    cutmix_alpha: float
-    dropout_rate: float
+    image_size: Annotated[
+        int, Quantity("side of the training images, pixels", Ramp(128, 224), heading="size px", low=1, digits=9)
+    ]
+    randaug_magnitude: Annotated[
+        float,
+        Quantity(
+            "RandAugment magnitude, for augment=randaug and ra_aa; 0 turns RandAugment off",
+            Ramp(5, 15),
+            heading="RandAugment",
+            high=30,
+            digits=4,
+        ),
+    ]
+    mixup_alpha: Annotated[float, Quantity("mixup Beta parameter; 0 turns mixup off", Ramp(0, 0), heading="mixup")]
+    cutmix_alpha: Annotated[float, Quantity("CutMix Beta parameter; 0 turns CutMix off", Ramp(0, 0), heading="CutMix")]
+    dropout_rate: Annotated[
+        float, Quantity("dropout rate before the classifier", Ramp(0.1, 0.3), heading="dropout", high=0.999)
+    ]
 
     @property
     def num_steps(self) -> int:
@@ -80,41 +113,54 @@ class Stage:
         return self.end_step - self.first_step
 
 
-@dataclasses.dataclass(frozen=True)
-class Ramps:
-    """The quantities that change from stage to stage; units as in ``Stage``."""
+QUANTITIES: dict[str, Quantity] = {
+    name: note
+    for name, hint in get_type_hints(Stage, include_extras=True).items()
+    for note in getattr(hint, "__metadata__", ())
+}
+"""Every quantity that changes from stage to stage, by the name of its field in ``Stage``."""
 
-    image_size: Ramp
-    randaug_magnitude: Ramp
-    mixup_alpha: Ramp
-    cutmix_alpha: Ramp
-    dropout_rate: Ramp
 
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("image_size", 1, math.inf),
-            ("randaug_magnitude", 0, 30),
-            ("mixup_alpha", 0, math.inf),
-            ("cutmix_alpha", 0, math.inf),
-            ("dropout_rate", 0, 0.999),
-        ):
-            ramp: Ramp = getattr(self, name)
-            for value in (ramp.start, ramp.end):
-                if not low <= value <= high:
-                    raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low}, {high}].")
+class Ramps(Mapping[str, Ramp]):
+    """A ramp for each of ``QUANTITIES``: ``Ramps(image_size=Ramp(128, 300), dropout_rate=Ramp(0.1, 0.3), ...)``.
+
+    Args:
+        **ramps: by the name of the quantity; all of them are needed. Units are those of ``Stage``.
+
+    Raises:
+        UsageError: if a quantity is missing or unknown, or a ramp leaves its quantity's range.
+    """
+
+    def __init__(self, **ramps: Ramp) -> None:
+        if ramps.keys() != QUANTITIES.keys():
+            raise UsageError(f"Ramps got {', '.join(ramps) or 'nothing'}; it needs exactly {', '.join(QUANTITIES)}.")
+        for name, ramp in ramps.items():
+            low, high = QUANTITIES[name].low, QUANTITIES[name].high
+            if not (low <= ramp.start <= high and low <= ramp.end <= high):
+                raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low:g}, {high:g}].")
+        self._ramps = ramps
+
+    def __getitem__(self, name: str) -> Ramp:
+        return self._ramps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ramps)
+
+    def __len__(self) -> int:
+        return len(self._ramps)
 
 
 def _positions(count: int, order: StageOrder, seed: int) -> list[float]:
-    """Where each stage lies on the ramps: 0 at their starts, 1 at their ends; a single stage lies at the end."""
+    """Returns the position of each stage on the ramps, from 0 (start) to 1 (end); a single stage is at 1."""
     if count == 1:
         return [1.0]
     if order == "random":
-        generator = random.Random(seed)  # whose random() is the same in every version of Python
+        generator = random.Random(seed)  # its random() returns the same numbers in every version of Python
         return [generator.random() for _ in range(count)]
     return [index / (count - 1) for index in range(count)]
 
 
-def _original_size(ramp: Ramp, index: int, count: int) -> float:
+def _reference_size(ramp: Ramp, index: int, count: int) -> float:
     """Reference code (``main.py``): the size grows by ``(index + 1) / count``, so no stage is at ``start``."""
     return math.floor(ramp.start + (ramp.end - ramp.start) * (index + 1) / count)
 
@@ -135,7 +181,8 @@ def _check(num_stages: int, total_steps: int, schedule: RampSchedule, order: Sta
         raise UsageError(f"Unknown order of stages {order!r}; use one of: {', '.join(get_args(StageOrder))}.")
     if (schedule, order) == ("original", "random"):
         raise UsageError(
-            "The size ramp of schedule='original' only rises, but order is 'random'; use schedule='paper' with it."
+            "order is 'random', but the size ramp of schedule='original' only rises; use schedule='paper', or "
+            "order='rising'."
         )
 
 
@@ -149,22 +196,22 @@ def plan_stages(
     size_multiple: int = 1,
     seed: int = 0,
 ) -> tuple[Stage, ...]:
-    """Cuts ``total_steps`` into ``num_stages`` stages of equal length (to one step) and gives each its settings.
+    """Returns the stages of a run, of equal length (to within one step), with the settings of each.
 
     Args:
-        ramps: what changes, and between which values.
-        num_stages: 1 means training at the final size and strength throughout.
+        ramps: the quantities that change, and their limits.
+        num_stages: number of stages; 1 means training with the final size and regularization throughout.
         total_steps: steps of the whole run.
-        schedule: ``"paper"`` (Algorithm 1) or ``"original"`` (the reference code's size ramp, regularisers as in the
-            paper).
-        order: ``"rising"`` from the ramps' starts to their ends, or ``"random"``: a stage lies anywhere between them,
-            evenly distributed, and all ramps are read at the same place, so that larger images are still regularised
-            more (random resizing, Table 13; a regulariser whose ends are equal stays as it is).
+        schedule: ``"paper"`` (Algorithm 1), or ``"original"`` (the size ramp of the reference code, and regularizers as
+            in the paper).
+        order: ``"rising"`` goes from the start to the end of the ramps. ``"random"`` draws a uniformly distributed
+            position for each stage and reads all ramps at this position, so larger images are still regularized more
+            (random resizing, Table 13). A regularizer with equal ``start`` and ``end`` does not change.
         size_multiple: image sizes are rounded to the nearest multiple of this many pixels.
-        seed: of the random places; the same seed gives the same stages on every machine.
+        seed: seed of the random positions; the same seed gives the same stages on every machine.
 
     Returns:
-        The stages; their step ranges partition ``range(total_steps)``.
+        The stages. Their step ranges partition ``range(total_steps)``.
 
     Raises:
         UsageError: if there are more stages than steps, or a setting is out of range.
@@ -172,32 +219,35 @@ def plan_stages(
     _check(num_stages, total_steps, schedule, order, size_multiple)
 
     def stage(index: int, position: float) -> Stage:
-        original = schedule == "original"
-        size = _original_size(ramps.image_size, index, num_stages) if original else ramps.image_size.at(position)
-        return Stage(
-            index=index,
-            first_step=index * total_steps // num_stages,
-            end_step=(index + 1) * total_steps // num_stages,
-            image_size=max(size_multiple, math.floor(size / size_multiple + 0.5) * size_multiple),
-            randaug_magnitude=ramps.randaug_magnitude.at(position),
-            mixup_alpha=ramps.mixup_alpha.at(position),
-            cutmix_alpha=ramps.cutmix_alpha.at(position),
-            dropout_rate=ramps.dropout_rate.at(position),
-        )
+        values: dict[str, Any] = {name: ramp.at(position) for name, ramp in ramps.items()}
+        if schedule == "original":
+            values["image_size"] = _reference_size(ramps["image_size"], index, num_stages)
+        multiples = math.floor(values["image_size"] / size_multiple + 0.5)
+        values["image_size"] = max(size_multiple, multiples * size_multiple)
+        first_step, end_step = (number * total_steps // num_stages for number in (index, index + 1))
+        return Stage(index=index, first_step=first_step, end_step=end_step, **values)
 
     return tuple(stage(*place) for place in enumerate(_positions(num_stages, order, seed)))
 
 
 def remaining(stages: Sequence[Stage], *, step: int) -> Iterator[tuple[Stage, range]]:
-    """Gives what is left to do after ``step`` finished steps: each unfinished stage with the steps still to run.
+    """Yields each unfinished stage and the range of its remaining steps.
 
-    Resuming is this function: a fresh run is ``step=0``, a finished one yields nothing.
+    New runs and resumed runs both follow this function: it yields everything for a new run, and nothing for a finished
+    run.
+
+    Args:
+        stages: the plan.
+        step: number of finished steps; 0 for a new run.
 
     Raises:
-        UsageError: if ``step`` lies outside the plan.
+        UsageError: if ``step`` is outside the plan.
     """
     if not 0 <= step <= stages[-1].end_step:
-        raise UsageError(f"Step {step} lies outside the plan, which has {stages[-1].end_step} steps.")
+        raise UsageError(
+            f"Step {step} is outside the plan, which has {stages[-1].end_step} steps. Use the settings with which the "
+            "run began."
+        )
     for stage in stages:
         if step < stage.end_step:
             yield stage, range(max(step, stage.first_step), stage.end_step)

@@ -1,7 +1,7 @@
-"""Recipes: one module per data set, each with ``get_config(model_name) -> Config``.
+"""Recipes: one module per data set, each with a function ``get_config(model_name) -> Config``.
 
-A recipe's docstring is a lab note: source, hardware, command, result or "not measured". To add one, add a module
-here; its name is what ``--dataset_cfg`` takes, in any case.
+The docstring of a recipe gives its source, command, hardware, and result or "not measured". To add a recipe, add a
+module here; ``--dataset_cfg`` accepts its name in upper or lower case.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from effnetv2_keras.errors import ConfigError
 
 
 def names() -> tuple[str, ...]:
-    """Every recipe's name, sorted."""
+    """Returns the names of all recipes, sorted."""
     return tuple(
         sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "original"))
     )
 
 
 def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
-    """Builds the configuration of a recipe for a model.
+    """Returns the configuration of a recipe for a model.
 
     Args:
-        dataset_cfg: a recipe's name, in any case.
+        dataset_cfg: name of a recipe, in upper or lower case.
         model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``.
-        recipe: ``"paper"``, or ``"original"`` for the reference code's settings where the two differ.
+        recipe: ``"paper"``, or ``"original"`` for the settings of the reference code where they differ from the
+            paper's.
 
     Raises:
-        ConfigError: for an unknown data set, the message suggests the nearest one; for another recipe, or one that the
-            data set does not have.
-        ValueError: for an unknown model, likewise.
+        ConfigError: if the data set is unknown (the message suggests the nearest one), or ``recipe`` is unknown or not
+            available for the data set.
+        ValueError: if the model is unknown; the message suggests the nearest one.
     """
     known = {name.lower(): name for name in names()}
     if dataset_cfg.lower() not in known:
@@ -48,8 +49,9 @@ def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
         raise ConfigError(f"Unknown recipe={recipe}; use paper or original.")
     if not hasattr(module, "ORIGINAL"):
         raise ConfigError(
-            f"The settings of {known[dataset_cfg.lower()]} are this package's own; recipe=original is for imagenet, "
-            "imagenet21k, imagenetFt, cifar10Ft, cifar100Ft, flowersFt, tfflowersFt and carsFt."
+            f"recipe=original is not available for {known[dataset_cfg.lower()]}, whose settings are this package's "
+            "own. Use recipe=paper; recipe=original is for imagenet, imagenet21k, imagenetFt, cifar10Ft, cifar100Ft, "
+            "flowersFt, tfflowersFt and carsFt."
         )
     original: Config = module.ORIGINAL(config)
     return original

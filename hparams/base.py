@@ -1,9 +1,12 @@
-"""What the recipes share: the stage settings of every variant.
+"""Settings that the recipes share: the training stages of every variant, and fine-tuning.
 
-S, M and L: Table 6 of the paper (arXiv 2104.00298). The paper gives no XL (here: as L) and no other variant (here, V1
-included: up to the train size of the reference code, RandAugment 5 to 10, dropout up to the reference code's value).
-The train size of V1 is 20 % below the evaluation size, as ``sized`` rounds it (reference code).
-None of these rows has been trained to the end on ImageNet here: not measured.
+- S, M and L have the stages of Table 6 of the paper (arXiv 2104.00298).
+- XL is not in that table; it has the stages of L.
+- The other variants, including V1, are not in the paper. Their images grow to the training size of the reference code,
+  RandAugment grows from 5 to 10, and dropout grows to the value of the reference code.
+
+The training size of V1 is 0.8 of the evaluation size, rounded by ``sized`` (reference code).
+Result on ImageNet: not measured, for any variant.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _TABLE_6 = {
 
 
 def progressive_of(model_name: str) -> ProgressiveConfig:
-    """The four stages of a variant: images from 128 px, RandAugment from 5, mixup from 0, dropout from 0.1."""
+    """Returns the four stages of a variant: images from 128 px, RandAugment from 5, mixup from 0, dropout from 0.1."""
     spec = variants.any_spec(model_name)
     size, magnitude, alpha, dropout = _TABLE_6.get(spec.name, (spec.train_size, 10, 0.0, spec.dropout_rate))
     return ProgressiveConfig(
@@ -43,46 +46,50 @@ def progressive_of(model_name: str) -> ProgressiveConfig:
 
 
 def get_base(model_name: str) -> Config:
-    """The paper's training settings (section 5.1) for a variant, without a data set."""
-    progressive = progressive_of(model_name)  # first, so that an unknown name is told in its own words
+    """Returns the training settings of the paper (section 5.1) for a variant, without a data set."""
+    progressive = progressive_of(model_name)  # first, because its error message for an unknown name is clearer
     return Config(model=ModelConfig(model_name=model_name), progressive=progressive)
 
 
 def sized(eval_size: int, ratio: float) -> int:
-    """Side of training images from that of evaluation, pixels: their ratio, then down to a multiple of 16.
+    """Returns the side of training images, pixels: ``ratio`` of the evaluation size, rounded down to a multiple of 16.
 
-    Source: the reference code's ``train.isize``, where it is a ratio.
+    Source: ``train.isize`` of the reference code, if it is a ratio.
+
+    Args:
+        eval_size: side of the evaluation images, pixels.
+        ratio: training size divided by evaluation size, before rounding.
     """
     return int(eval_size * ratio) // 16 * 16
 
 
 def constant(size: int) -> ProgressiveConfig:
-    """One stage of images of ``size`` px, with neither RandAugment nor mixing nor dropout."""
+    """Returns a plan of one stage with images of ``size`` px and without RandAugment, mixing and dropout."""
     return ProgressiveConfig(
         stages=1, image_size=ramp(size, size), randaug_magnitude=ramp(0, 0), dropout_rate=ramp(0, 0)
     )
 
 
 def finetune(model_name: str, data: DataConfig, *weights: str) -> Config:
-    """Fine-tuning as in section 5.3 of the paper.
+    """Returns settings for fine-tuning as in section 5.3 of the paper.
 
-    10,000 steps of 512 images, a cosine schedule from a learning rate of 0.001 on, no weight decay, and cutout. What
-    the paper leaves open is as in the reference code, ``datasets.py``, ``ImagenetFt``: one epoch of warm-up, a moving
-    average of 0.9996, images of the evaluation size, all of each, flipped at random, and neither dropout nor
-    RandAugment nor mixing.
+    From the paper: 10,000 steps of 512 images, a cosine schedule that starts at a learning rate of 0.001, no weight
+    decay, and cutout. The paper does not give the other settings. They are from the reference code, ``datasets.py``,
+    ``ImagenetFt``: one epoch of warm-up, a decay of 0.9996 for the moving average, whole images of the evaluation size,
+    random flips, and no dropout, RandAugment or mixing.
 
     Args:
         model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``.
-        data: what to fine-tune on.
-        weights: names of published weights to start from, the best first; the first that the variant has is taken.
-            Without any the run starts from random weights, and ``train.ft_init_ckpt`` must name a file.
+        data: data set for fine-tuning.
+        weights: names of published weights to start from, the best first. The run uses the first that is published for
+            the variant. If none is, the run starts from random weights unless ``train.ft_init_ckpt`` names a file.
     """
     spec = variants.any_spec(model_name)
     return Config(
         model=ModelConfig(model_name=model_name, survival_prob=0.8),
         progressive=constant(sized(spec.eval_size, 1.0)),
         train=TrainConfig(
-            epochs=1,  # less than min_steps for every data set that this is for
+            epochs=1,  # fewer steps than min_steps for every data set with this recipe
             min_steps=10_000,
             batch_size=512,
             lr_base=0.0005,
@@ -98,4 +105,4 @@ def finetune(model_name: str, data: DataConfig, *weights: str) -> Config:
 
 
 IMAGENET_WEIGHTS = ("imagenet", "imagenet21k-ft1k", "noisy-student")
-"""Published weights that know the 1000 classes of ImageNet."""
+"""Published weights for the 1000 classes of ImageNet."""

@@ -1,12 +1,13 @@
-"""CIFAR-10 from scratch: 10 classes, 50,000 images to train on, 10,000 to evaluate on, of 32 px.
+"""Training on CIFAR-10 from scratch: 10 classes, 50,000 training and 10,000 evaluation images of 32 px.
 
-Source: settings of this package, there are none in the paper: progressive from 32 to 64 px, a light RandAugment and
-crops that keep a quarter or more, on TensorFlow Datasets' ``cifar10``. A folder with ``train/CLASS`` and
-``test/CLASS`` serves too: ``--data_dir=DIR --hparam_str=data.source=folder``.
-Command: ``python main.py --mode=train --dataset_cfg=cifar10 --model_name=efficientnetv2-b0 --model_dir=RUN``, with
-``--data_dir`` for the folder of TensorFlow Datasets.
-Result: 8 epochs of B0 with half an epoch of warm-up, seed 0, reach 0.530 top-1 (0.528 averaged) in 27 minutes on two
-CPU cores with other work running; the 100 epochs are not measured.
+Source: settings of this package, because the paper has none: progressive learning from 32 to 64 px, weak RandAugment,
+and crops of at least a quarter of the image area.
+Data: ``cifar10`` of TensorFlow Datasets, or a folder with ``train/CLASS`` and ``test/CLASS``: ``--data_dir=DIR
+--hparam_str=data.source=folder``.
+Command: ``python main.py --mode=train --dataset_cfg=cifar10 --model_name=efficientnetv2-b0 --model_dir=RUN``.
+``--data_dir`` is the folder of TensorFlow Datasets.
+Result: 8 epochs of B0 with half an epoch of warm-up, seed 0, reach 0.530 top-1 (0.528 with the moving average) in 27
+minutes on two CPU cores that other programs also used. The 100 epochs are not measured.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from hparams import base
 
 
 def get_config(model_name: str) -> Config:
-    """Four stages from 32 to 64 px; AdamW, clipped gradients and a cosine schedule."""
+    """Returns settings with four stages from 32 to 64 px, AdamW, clipped gradients and a cosine schedule."""
     config = base.get_base(model_name)
     return config.model_copy(
         update={
-            # Short epochs: BatchNorm with 0.99 would lag behind, and little depth is dropped.
+            # Epochs are short: with a momentum of 0.99, BatchNorm's statistics would lag. Few blocks are dropped.
             "model": config.model.model_copy(update={"bn_momentum": 0.9, "survival_prob": 0.9}),
             "progressive": ProgressiveConfig(
                 stages=4, image_size=ramp(32, 64), randaug_magnitude=ramp(2, 8), dropout_rate=ramp(0.1, 0.3)

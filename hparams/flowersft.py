@@ -1,10 +1,11 @@
-"""Flowers from ImageNet weights: 102 classes, 2,040 images to train on, 6,149 to evaluate on.
+"""Fine-tuning on Flowers from ImageNet weights: 102 classes, 2,040 training and 6,149 evaluation images.
 
-Source: ``base.finetune``, and the reference code's ``datasets.py``, ``FlowersFt``; Table 9 of the paper. The data is
-TensorFlow Datasets' ``oxford_flowers102``: its splits train and validation, of 1,020 images each, are trained on.
-Command: ``python main.py --mode=train --dataset_cfg=flowersFt --model_name=efficientnetv2-s --model_dir=RUN``, with
-``--data_dir`` for the folder of TensorFlow Datasets.
-Result: not measured. Table 8 of the paper has 97.9 % (S), 98.5 % (M) and 98.8 % (L).
+Source: ``base.finetune``, and ``FlowersFt`` in ``datasets.py`` of the reference code; Table 9 of the paper.
+Data: ``oxford_flowers102`` of TensorFlow Datasets. Its splits train and validation, with 1,020 images each, are the
+training images.
+Command: ``python main.py --mode=train --dataset_cfg=flowersFt --model_name=efficientnetv2-s --model_dir=RUN``.
+``--data_dir`` is the folder of TensorFlow Datasets.
+Result: not measured. Table 8 of the paper gives 97.9 % (S), 98.5 % (M) and 98.8 % (L).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:
-    """The paper's fine-tuning from ImageNet weights."""
+    """Returns the settings of the paper for fine-tuning from ImageNet weights."""
     return base.finetune(
         model_name,
         DataConfig(

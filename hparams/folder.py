@@ -1,9 +1,10 @@
-"""Your own folder of images: one sub-folder per class, flat or under train / validation / test.
+"""Training on your own folder of images: one sub-folder per class, flat or under train / validation / test.
 
-Command: ``python main.py --mode=train --dataset_cfg=folder --data_dir=FOLDER --model_name=efficientnetv2-b0
---model_dir=RUN``. The settings aim at a few thousand photographs, trained from scratch in minutes to hours; the
+Source: settings of this package for a few thousand photographs, trained from scratch in minutes to hours. The
 evaluation crop keeps the whole shorter side.
-Result: the README has one run on photographs; the 30 epochs at the variant's own sizes are not measured.
+Command: ``python main.py --mode=train --dataset_cfg=folder --data_dir=FOLDER --model_name=efficientnetv2-b0
+--model_dir=RUN``.
+Result: the README has one run on photographs. The 30 epochs at the image sizes of the variant are not measured.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from hparams import base
 
 
 def get_config(model_name: str) -> Config:
-    """The variant's own stages; AdamW, clipped gradients and a cosine schedule, which need no tuning for small data."""
+    """Returns settings that need no tuning for small data: AdamW, clipped gradients and a cosine schedule.
+
+    The stages are those of the variant, see ``base.progressive_of``.
+    """
     config = base.get_base(model_name)
     return config.model_copy(
         update={
-            # Few steps: BatchNorm with 0.99 would lag behind, and little is dropped or distorted.
+            # There are few steps: with a momentum of 0.99, BatchNorm's statistics would lag. Regularization is weak.
             "model": config.model.model_copy(update={"bn_momentum": 0.9, "survival_prob": 0.9}),
             "train": TrainConfig(
                 epochs=30,

@@ -1,11 +1,12 @@
-"""ImageNet-21k: 21,843 classes, of which an image may have several; about 13 million images.
+"""Pretraining on ImageNet-21k: 21,843 classes, about 13 million images; an image may have several classes.
 
-Source: the reference code's ``datasets.py``, ``ImageNet21k``: one stage of 224 px, without augmentation, dropout or
-stochastic depth, 60 epochs of a cosine schedule. Weights pretrained there have 21,843 classes, the paper says 21,841:
-``data.num_classes=21841``. The data is TFRecord shards ``DIR/imagenet21k-*`` with the features ``image``, an encoded
-image, and ``labels``, any number of int64 from 0 on; the first hundredth of the shards is held out. (The reference code
-holds out 100,357 images, 16 shards.) They are to be written from the class archives of the fall 2011 release,
-https://image-net.org: TensorFlow Datasets does not have it.
+Source: ``ImageNet21k`` in ``datasets.py`` of the reference code: one stage of 224 px, no augmentation, dropout or
+stochastic depth, and a cosine schedule of 60 epochs. The pretrained weights of the reference code have 21,843 classes.
+The paper says 21,841; for that number use ``data.num_classes=21841``.
+Data: TFRecord shards ``DIR/imagenet21k-*`` with the features ``image``, an encoded image, and ``labels``, any number of
+int64 labels counted from 0. The first hundredth of the shards is held out. (The reference code holds out 100,357
+images, 16 shards.) TensorFlow Datasets does not have this data set: write the shards from the class archives of the
+fall 2011 release, https://image-net.org.
 Command: ``python main.py --mode=train --dataset_cfg=imagenet21k --data_dir=DIR --model_name=efficientnetv2-s
 --model_dir=RUN``
 Result: not measured.
@@ -20,7 +21,7 @@ ORIGINAL = original.unaugmented
 
 
 def get_config(model_name: str) -> Config:
-    """The reference code's settings for pretraining, the same for every variant."""
+    """Returns the settings of the reference code for pretraining, which are the same for every variant."""
     return Config(
         model=base.get_base(model_name).model.model_copy(update={"survival_prob": 1.0}),
         progressive=base.constant(224),

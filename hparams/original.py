@@ -1,17 +1,17 @@
-"""The reference code's own settings, where they differ from the paper's: what ``--hparam_str=recipe=original`` changes.
+"""Settings of the reference code that differ from the paper's; ``--hparam_str=recipe=original`` selects them.
 
 Source: google/automl, ``efficientnetv2/effnetv2_configs.py``, ``hparams.py``, ``datasets.py`` and ``main.py``. Each
-function takes a recipe's configuration and gives it back with the reference code's cells; a recipe names its function
-as ``ORIGINAL``. What was plainly a mistake there is not repeated:
+function returns the configuration of a recipe with the settings of the reference code. A recipe assigns its function to
+``ORIGINAL``. Obvious mistakes of the reference code are corrected:
 
-- splits to tune on do not overlap with training (``imagenettfds``, ``tfflowers``);
-- flowers are counted as 2,040 training images, not 1,020;
-- CutMix gives each image the labels of its own area, not of the mean over the batch;
-- mixing works for every source, not for TFRecord shards alone;
-- evaluation uses every image, and counts none twice.
+- splits for tuning do not overlap with the training images (``imagenettfds``, ``tfflowers``);
+- the number of training images of Flowers is 2,040, not 1,020;
+- CutMix weights the labels of each image by its own area, not by the mean area over the batch;
+- mixing works with every source, not only with TFRecord shards;
+- evaluation uses every image exactly once.
 
-The arithmetic of the augmentations is the reference code's to the last bit, its oddities included
-(``effnetv2_keras/data/augment/reference.py``); ``data.augment_arithmetic=clean`` leaves them out.
+The arithmetic of the augmentations is bit-identical to that of the reference code, including its peculiarities (see
+``effnetv2_keras/data/augment/reference.py``); ``data.augment_arithmetic=clean`` avoids these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config, DataConfig, ModelConfig, ProgressiveConfig, ramp
 
-# Columns: largest RandAugment magnitude; largest alpha of mixup and of CutMix. The other variants have AutoAugment.
+# Columns: largest RandAugment magnitude; largest alpha of mixup and of CutMix. The other variants use AutoAugment.
 _RANDAUG = {
     "efficientnetv2-s": (10, 0.0),
     "efficientnetv2-m": (15, 0.2),
@@ -29,10 +29,14 @@ _RANDAUG = {
 
 
 def pretrained(config: Config) -> Config:
-    """Training from scratch: sizes from ``128 + (size - 128) / 4`` on, mixup and CutMix alike, dropout that stays.
+    """Returns the settings of the reference code for training from scratch.
 
-    Trains on 98 % of the training images, those outside minival. V2 trains in four stages, V1 in one. S, M, L and XL
-    have RandAugment and the pipeline of V2, B0 to B3 and V1 have AutoAugment and that of V1.
+    V2 trains in four stages, V1 in one. The image sizes of V2 start at ``128 + (size - 128) / 4``, mixup and CutMix
+    have the same alpha, and the dropout rate is constant. The training images are the 98 % outside minival. S, M, L
+    and XL use RandAugment and the pipeline of V2; B0 to B3 and V1 use AutoAugment and the pipeline of V1.
+
+    Args:
+        config: configuration of the recipe.
     """
     spec = config.spec
     magnitude, alpha = _RANDAUG.get(spec.name, (0, 0.0))
@@ -56,14 +60,18 @@ def pretrained(config: Config) -> Config:
 
 
 def unaugmented(config: Config) -> Config:
-    """ImageNet-21k: no augmentation, and the pipeline and normalisation of V2 for every variant."""
+    """Returns the settings for ImageNet-21k: no augmentation; V2's pipeline and normalization for every variant."""
     return _changed(config, normalization="centered", augment="none", pipeline="original_v2")
 
 
 def finetuned(config: Config) -> Config:
-    """Fine-tuning: 15 epochs but at least 10,000 steps at a constant learning rate, with weight decay.
+    """Returns the settings for fine-tuning: 15 epochs, at least 10,000 steps, constant learning rate, weight decay.
 
-    Whole images are squeezed into squares, pixels go from -1 to 1 for every variant, and the square is noise.
+    Whole images are resized to squares without keeping the aspect ratio. For every variant, pixels are scaled to
+    -1..1. Cutout fills its square with noise.
+
+    Args:
+        config: configuration of the recipe.
     """
     train = {"epochs": 15, "min_steps": 10_000, "lr_sched": "constant", "weight_decay": 1e-5}
     config = config.model_copy(update={"train": config.train.model_copy(update=train)})

@@ -1,7 +1,8 @@
-"""Any image-classification data set of TensorFlow Datasets, by name.
+"""Training on any image-classification data set of TensorFlow Datasets, by name.
 
-Command: ``python main.py --mode=train --dataset_cfg=tfds --hparam_str=data.tfds_name=NAME --model_dir=RUN``;
-``--data_dir`` is the TensorFlow Datasets folder. Settings as for a folder of images.
+Source: the settings of the recipe ``folder``.
+Command: ``python main.py --mode=train --dataset_cfg=tfds --hparam_str=data.tfds_name=NAME --model_dir=RUN``.
+``--data_dir`` is the folder of TensorFlow Datasets.
 Result: not measured.
 """
 
@@ -12,6 +13,6 @@ from hparams import folder
 
 
 def get_config(model_name: str) -> Config:
-    """The folder recipe, reading from TensorFlow Datasets."""
+    """Returns the settings of the recipe ``folder``, with TensorFlow Datasets as the source."""
     config = folder.get_config(model_name)
     return config.model_copy(update={"data": config.data.model_copy(update={"source": "tfds"})})

@@ -1,9 +1,10 @@
-"""tf_flowers from ImageNet weights: 5 classes, 3,670 images, of which 70 % are trained on.
+"""Fine-tuning on tf_flowers from ImageNet weights: 5 classes, 3,670 images; 70 % for training, 30 % for evaluation.
 
-Source: ``base.finetune``, and the reference code's ``datasets.py``, ``TFFlowersFt``, which evaluates on images that it
-trains on as well (``train[30%:]``); here the last 30 % are held out. The data is TensorFlow Datasets' ``tf_flowers``.
-Command: ``python main.py --mode=train --dataset_cfg=tfflowersFt --model_name=efficientnetv2-s --model_dir=RUN``, with
-``--data_dir`` for the folder of TensorFlow Datasets.
+Source: ``base.finetune``, and ``TFFlowersFt`` in ``datasets.py`` of the reference code. The evaluation split of the
+reference code, ``train[30%:]``, contains training images. Here the last 30 % are held out.
+Data: ``tf_flowers`` of TensorFlow Datasets.
+Command: ``python main.py --mode=train --dataset_cfg=tfflowersFt --model_name=efficientnetv2-s --model_dir=RUN``.
+``--data_dir`` is the folder of TensorFlow Datasets.
 Result: not measured.
 """
 
@@ -16,7 +17,7 @@ ORIGINAL = original.finetuned
 
 
 def get_config(model_name: str) -> Config:
-    """The paper's fine-tuning from ImageNet weights."""
+    """Returns the settings of the paper for fine-tuning from ImageNet weights."""
     return base.finetune(
         model_name,
         DataConfig(

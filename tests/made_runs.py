@@ -21,7 +21,7 @@ EVAL_SIZE, EVAL_CROP = 40, 0.7
 
 def run_config() -> Config:
     """What ``make_run`` trains with."""
-    return Config().override({"eval.isize": EVAL_SIZE, "data.eval_crop": EVAL_CROP})
+    return Config().override({"eval.isize": EVAL_SIZE, "data.eval_crop": EVAL_CROP}).with_network(TINY)
 
 
 def make_run(folder: pathlib.Path) -> pathlib.Path:
@@ -32,7 +32,7 @@ def make_run(folder: pathlib.Path) -> pathlib.Path:
     run = RunFolder(folder)
     run.claim(config, Splits(source, source))
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    state = create_state(config, strategy, num_classes=count, steps_per_epoch=1.0, total_steps=10, spec=TINY)
+    state = create_state(config, strategy, num_classes=count, steps_per_epoch=1.0, total_steps=10)
     checkpoints = Checkpoints(state, run, keep=1)
     _randomize(state, seed=0)
     checkpoints.save_if_best(0.5, "top1")

@@ -29,4 +29,4 @@ def tiny_config(changes="", **data):
 def train_tiny(config, model_dir, *, spec=SMALL, output=None, **arguments):
     """Trains a tiny network; what the console shows goes to ``output``."""
     console = rich.console.Console(file=output or io.StringIO(), width=200)
-    return train(config, model_dir, spec=spec, console=console, **arguments)
+    return train(config.with_network(spec), model_dir, console=console, **arguments)

@@ -1,6 +1,7 @@
 """The command line, as a user runs it: one process for each command, or one for all mistakes."""
 
 import functools
+import importlib
 import importlib.util
 import json
 import logging as standard_logging
@@ -8,14 +9,13 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from absl import flags, logging
 from absl.testing import flagsaver
 
 from effnetv2_keras import cli
-from effnetv2_keras.errors import WorkerLost
+from effnetv2_keras.modes import options
 from tests.images import write_classes
 from tests.records import fake_metadata
 from tests.training.test_sources_in_training import long_shard
@@ -189,37 +189,18 @@ def test_importing_the_package_needs_neither_addons_nor_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_a_worker_starts_again_after_a_loss_but_not_for_ever(monkeypatch):
-    def lose(*_):
-        raise WorkerLost("Another of the 2 workers is gone.")
-
-    started = []
-    monkeypatch.setenv(cli._REJOINS, "0")
-    monkeypatch.setattr(cli, "_STARTED", time.monotonic())  # the tests before may have taken longer than a long life
-    monkeypatch.setattr(cli.os, "execv", lambda *command: started.append(command))
-    monkeypatch.setitem(cli.MODES, "plan", lose)
-    with flagsaver.flagsaver():
-        flags.FLAGS(["main.py", "--mode=plan"])
-        for _ in range(5):
-            cli.main(["main.py"])
-        with pytest.raises(SystemExit, match="Started again 5 times in a row without getting far"):
-            cli.main(["main.py"])
-        flags.FLAGS(["main.py", "--mode=plan", "--norejoin"])
-        with pytest.raises(SystemExit, match=str(cli.EXIT_INTERRUPTED)):
-            cli.main(["main.py"])
-    assert len(started) == 5
-    assert started[0][0] == sys.executable
+def test_help_lists_every_flag_under_the_modes_that_read_it():
+    text = cli.help_text()
+    assert all(f"--{name}\n" in text or f"--[no]{name}\n" in text for name in options.flag_table())
+    assert text.index("Flags of --mode=predict:") < text.index("--top_k")
+    assert "--top_k" in cli.help_text("predict")
+    assert "--top_k" not in cli.help_text("train")
+    assert max(map(len, text.splitlines())) <= 100
+    output, _ = run("--mode=export", "--help")
+    assert output.strip() == cli.help_text("export")
 
 
-def test_a_worker_that_lived_long_counts_its_losses_anew(monkeypatch):
-    def lose(*_):
-        raise WorkerLost("Another of the 2 workers is gone.")
-
-    monkeypatch.setenv(cli._REJOINS, "5")
-    monkeypatch.setattr(cli, "_STARTED", time.monotonic() - cli._LONG_LIFE - 1)
-    monkeypatch.setattr(cli.os, "execv", lambda *_: None)
-    monkeypatch.setitem(cli.MODES, "plan", lose)
-    with flagsaver.flagsaver():
-        flags.FLAGS(["main.py", "--mode=plan"])
-        cli.main(["main.py"])
-    assert cli.os.environ[cli._REJOINS] == "1"
+def test_every_mode_has_a_module_and_every_flag_names_known_modes():
+    assert all(hasattr(importlib.import_module(f"effnetv2_keras.{mode.module}"), "run") for mode in cli.MODES.values())
+    named = {mode for _, flag in options.flag_table().values() for mode in flag.modes}
+    assert named <= set(cli.MODES)

@@ -188,7 +188,7 @@ def test_the_original_recipes_of_one_stage(recipe):
     ("recipe", "kind", "message"),
     [
         ("imagenet", "originl", "Unknown recipe=originl; use paper or original"),
-        ("folder", "original", "The settings of folder are this package's own; recipe=original is for imagenet, "),
+        ("folder", "original", "not available for folder, whose settings are this package's own. Use recipe=paper"),
     ],
 )
 def test_a_recipe_that_is_not_there_is_refused(recipe, kind, message):
@@ -205,7 +205,7 @@ def test_the_message_names_every_recipe_that_has_an_original():
 
 
 def test_recipes_need_no_tensorflow():
-    """It is not to be imported before ``effnetv2_keras.environment``; and ``--help`` should answer at once."""
+    """``effnetv2_keras.environment`` must come before TensorFlow, and ``--help`` must be fast."""
     code = (
         "import sys, hparams; [hparams.load(name, 'efficientnetv2-s') for name in hparams.names()]; "
         "hparams.load('imagenet', 'efficientnetv2-s', 'original'); sys.exit('tensorflow' in sys.modules)"

@@ -1,12 +1,19 @@
 import math
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import effnetv2_keras
 import hparams.base
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Ramp, Ramps, plan_stages, remaining
+
+PACKAGE = pathlib.Path(effnetv2_keras.__file__).parent
 
 
 def make_ramps(**changes):
@@ -83,7 +90,7 @@ def test_stages_partition_the_steps(num_stages, extra, multiple):
     ends=st.tuples(st.integers(1, 900), st.integers(1, 900)),
 )
 def test_rising_stages_are_read_at_evenly_spaced_places(num_stages, extra, schedule, ends):
-    """To the last bit: runs that were begun must go on with the same plan."""
+    """Bit for bit: a resumed run must have the same plan."""
     (start, end), ramps = ends, make_ramps(image_size=Ramp(*ends))
     stages = plan_stages(ramps, num_stages=num_stages, total_steps=num_stages + extra, schedule=schedule, seed=5)
     for index, stage in enumerate(stages):
@@ -92,7 +99,7 @@ def test_rising_stages_are_read_at_evenly_spaced_places(num_stages, extra, sched
         size = start + grown if schedule == "paper" else math.floor(start + grown)
         assert stage.image_size == max(1, math.floor(size + 0.5))
         for name in ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate"):
-            ramp = getattr(ramps, name)
+            ramp = ramps[name]
             assert getattr(stage, name) == ramp.start + (ramp.end - ramp.start) * share
 
 
@@ -129,7 +136,7 @@ def test_random_sizes_are_drawn_from_the_seed():
         arguments = {"num_stages": 44, "total_steps": 44, "order": "random", **changes}
         return [stage.image_size for stage in plan_stages(make_ramps(), seed=seed, **arguments)]
 
-    assert sizes(0)[:6] == [273, 258, 200, 173, 216, 198]  # the same for ever: runs must go on with the same plan
+    assert sizes(0)[:6] == [273, 258, 200, 173, 216, 198]  # must never change: a resumed run needs the same plan
     assert sizes(0) != sizes(1)
     assert min(sizes(0)) < 150
     assert max(sizes(0)) > 280
@@ -143,7 +150,8 @@ def test_random_sizes_are_drawn_from_the_seed():
     count=st.integers(1, 50),
 )
 def test_ramps_are_monotone_and_end_where_they_say(start, end, count):
-    values = [Ramp(start, end).value_at(index, count) for index in range(count)]
+    ramps = make_ramps(mixup_alpha=Ramp(start, end))
+    values = [stage.mixup_alpha for stage in plan_stages(ramps, num_stages=count, total_steps=count)]
     steps = [later - earlier for earlier, later in zip(values, values[1:])]
     assert all(step * (end - start) >= -1e-9 for step in steps)
     assert values[-1] == pytest.approx(end)
@@ -172,7 +180,7 @@ def test_remaining_is_the_rest_of_the_plan(num_stages, extra, data):
         ),
         (
             {"num_stages": 2, "total_steps": 3, "schedule": "original", "order": "random"},
-            "'original' only rises, but order is 'random'; use schedule='paper'",
+            "order is 'random', but the size ramp of schedule='original' only rises; use schedule='paper'",
         ),
         ({"num_stages": 1, "total_steps": 3, "size_multiple": 0}, "size_multiple is 0"),
     ],
@@ -203,5 +211,33 @@ def test_ramps_must_be_finite():
 
 def test_remaining_refuses_a_step_outside_the_plan():
     stages = plan_stages(make_ramps(), num_stages=2, total_steps=10)
-    with pytest.raises(UsageError, match="Step 11 lies outside the plan, which has 10 steps"):
+    with pytest.raises(UsageError, match="Step 11 is outside the plan, which has 10 steps"):
         list(remaining(stages, step=11))
+
+
+ANOTHER_QUANTITY = """
+    cutout_share: Annotated[float, Quantity("share of the image that cutout covers", Ramp(0, 0.5), heading="cutout")]
+"""
+USES_IT = """
+from effnetv2_keras.config import Config
+from effnetv2_keras.reporting.plots import regularisers
+from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
+
+config = Config().override({"progressive.cutout_share.end": "0.75"})
+assert Config.from_yaml(config.to_yaml()) == config
+first, *_, last = config.plan(100)
+assert (first.cutout_share, last.cutout_share) == (0.0, 0.75)
+assert dict(zip(STAGE_HEADINGS, stage_cells(last)))["cutout"] == "0.75"
+assert "cutout 0.75" in regularisers(last)
+"""
+
+
+def test_a_new_quantity_is_one_row(tmp_path):
+    """One declaration gives a quantity its settings, its value in every stage, and its place in tables and plots."""
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    module = tmp_path / PACKAGE.name / "progressive.py"
+    text = module.read_text()
+    module.write_text(
+        text.replace("\n    @property\n    def num_steps", f"{ANOTHER_QUANTITY}\n    @property\n    def num_steps")
+    )
+    subprocess.run([sys.executable, "-c", USES_IT], check=True, cwd=tmp_path)

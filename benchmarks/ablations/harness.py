@@ -1,8 +1,8 @@
-"""What the ablations share: settings, the runs of each with every seed, and what these come to.
+"""Functions that the ablations share: settings, a run for each setting and seed, and summaries of the runs.
 
-A run is an ordinary training in ``OUTPUT_DIR/SETTING/seed_N``; the same command goes on with one that was stopped and
-repeats none that is finished. Seeds are outermost and settings take turns within a seed, so that a noisy machine
-disturbs all alike.
+A run is an ordinary training in ``OUTPUT_DIR/SETTING/seed_N``. The same command resumes a stopped run and does not
+repeat a finished one. All settings run with one seed before the next seed, so that other work on the machine slows all
+settings alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import rich.console
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 import hparams
 from benchmarks.ablations import display
 from effnetv2_keras.architecture.variants import get_spec
@@ -31,21 +31,21 @@ from effnetv2_keras.progressive import Stage
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 RAMPS = ("randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
-"""The regularisers of a stage."""
+"""The regularizers of a stage."""
 
 RATIOS = {
     "time_ratio": "seconds", "step_ratio": "step_seconds", "fastest_ratio": "fastest_seconds",
     "pixel_ratio": "gigapixels",
 }  # fmt: skip
-"""To the reference setting, and the figures that they are ratios of."""
+"""Names of the ratios to the reference setting, and the figure from which each is computed."""
 
 DEMO_FIRST, DEMO_LAST = 24, 48
-"""Sides of the first and last training images of the demo, pixels; the digits are 28 px and enlarged."""
+"""Sides of the first and last training images of the demo, pixels. The digits have 28 px and are resized."""
 
 DEMO: Mapping[str, Any] = {
     "train.epochs": 5,
     "eval.isize": DEMO_LAST,
-    "eval.every_epochs": 1000,  # the evaluation at the end alone
+    "eval.every_epochs": 1000,  # evaluates only at the end
     "progressive.image_size.start": DEMO_FIRST,
     "progressive.image_size.end": DEMO_LAST,
     "progressive.randaug_magnitude.start": 2,
@@ -57,7 +57,7 @@ DEMO: Mapping[str, Any] = {
     "runtime.tensorboard": False,
     "runtime.keep_checkpoint_max": 1,
 }
-"""What ``--dataset_cfg=demo`` changes beyond its recipe: minutes rather than an hour on two cores."""
+"""Changes to the recipe ``demo``, so that a run takes minutes instead of an hour on two cores."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Setting:
     """A row of a table.
 
     Attributes:
-        name: as in the table; its folder is named after it.
-        model_name: as for ``--model_name``.
-        changes: of the recipe, by dotted keys.
+        name: name in the table; also determines the name of the folder.
+        model_name: network, as for ``--model_name``.
+        changes: changes to the recipe, by dotted key.
         paper: the paper's figures, by column: ``top-1`` (percent), ``hours`` and so on.
-        reference: name of the setting whose time this one's is compared with; None: its own.
+        reference: name of the setting with which the times are compared; None for this setting itself.
     """
 
     name: str
@@ -80,42 +80,42 @@ class Setting:
 
     @property
     def folder(self) -> str:
-        """The name, as one of a folder."""
+        """The name of the folder: ``name`` with underscores in place of special characters."""
         return re.sub(r"[^\w.-]+", "_", self.name)
 
 
 def make_parser(table: str, description: str | None) -> argparse.ArgumentParser:
-    """Makes a parser with the flags that all ablations have."""
+    """Returns a parser with the flags of all ablations."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--dataset_cfg", default="demo", help="recipe of hparams/; demo: a small scale, else the paper's"
+        "--dataset_cfg", default="demo", help="recipe of hparams/; demo runs at a small scale, others at the paper's"
     )
     parser.add_argument("--data_dir", default=None, help="folder of the images")
-    parser.add_argument("--model_names", type=words, default=(), help="in place of the table's, with commas between")
-    parser.add_argument("--seeds", type=numbers, default=(0, 1, 2), help="with commas between")
-    parser.add_argument("--hparam_str", default="", help="further overrides, as for main.py, for all settings")
+    parser.add_argument("--model_names", type=words, default=(), help="networks, separated by commas")
+    parser.add_argument("--seeds", type=numbers, default=(0, 1, 2), help="seeds, separated by commas")
+    parser.add_argument("--hparam_str", default="", help="overrides for all settings, as for main.py")
     parser.add_argument("--output_dir", default=f"ablations/table_{table}", help="folder of the runs and results")
     parser.add_argument("--strategy", default="auto", help="devices, as for main.py")
     return parser
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Reads ``a,b``."""
+    """Parses words separated by commas, such as ``a,b``."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Reads ``1,2``."""
+    """Parses integers separated by commas, such as ``1,2``."""
     return tuple(int(part) for part in words(text))
 
 
 def is_demo(arguments: argparse.Namespace) -> bool:
-    """Whether the scale is the small one."""
+    """Returns whether the ablation runs at the small scale of the demo."""
     return bool(arguments.dataset_cfg.lower() == "demo")
 
 
 def small_network(output_dir: str, name: str = "efficientnetv2-b0") -> str:
-    """Writes a network of half the width and one layer a stage, for the demo; returns its path."""
+    """Writes a network for the demo, of half the width and with one layer per stage; returns its path."""
     spec = get_spec(name)
     spec = dataclasses.replace(spec, name=f"{spec.name}-small", width=0.5 * spec.width, depth=0.1 * spec.depth)
     path = pathlib.Path(output_dir) / f"{spec.name}.json"
@@ -125,56 +125,65 @@ def small_network(output_dir: str, name: str = "efficientnetv2-b0") -> str:
 
 
 def chosen_network(arguments: argparse.Namespace, paper: str) -> str:
-    """The one network of a table: the one named, or the demo's, or the paper's.
+    """Returns the network of a table with one network: the one in ``--model_names``, the demo's or the paper's.
 
     Raises:
-        UsageError: if several are named.
+        UsageError: if ``--model_names`` has several.
     """
     if len(arguments.model_names) > 1:
-        raise UsageError(f"This table is about one network, but --model_names has {len(arguments.model_names)}.")
+        raise UsageError(
+            f"This table is about one network, but --model_names has {len(arguments.model_names)}; give only one."
+        )
     if arguments.model_names:
         return str(arguments.model_names[0])
     return small_network(arguments.output_dir) if is_demo(arguments) else paper
 
 
 def sizes(first: int | None, last: int | None) -> dict[str, Any]:
-    """Changes to the ends of the image size, pixels; None leaves the recipe's."""
+    """Returns the changes that set the first and last image size, pixels; None keeps that of the recipe."""
     ends = {"progressive.image_size.start": first, "progressive.image_size.end": last}
     return {key: size for key, size in ends.items() if size is not None}
 
 
 def base_config(arguments: argparse.Namespace, model_name: str) -> Config:
-    """The recipe for a network at this scale, before a setting changes it."""
+    """Returns the configuration of the recipe for a network at the chosen scale, without the changes of a setting."""
     config = hparams.load(arguments.dataset_cfg, model_name)
     config = config.override(DEMO) if is_demo(arguments) else config
     return config.override({"data.data_dir": arguments.data_dir} if arguments.data_dir else {})
 
 
 def constant_regularisation(config: Config) -> dict[str, Any]:
-    """Changes that keep each regulariser at its final value throughout."""
+    """Returns the changes that keep each regularizer at its final value in all stages."""
     return {f"progressive.{name}.start": getattr(config.progressive, name).end for name in RAMPS}
 
 
 def config_of(arguments: argparse.Namespace, setting: Setting, seed: int) -> Config:
-    """The configuration of a run: recipe, scale, setting, then ``--hparam_str``."""
+    """Returns the configuration of a run: recipe and scale, changed by the setting, then by ``--hparam_str``."""
     config = base_config(arguments, setting.model_name).override(setting.changes)
     return config.override({**parse_overrides(arguments.hparam_str), "train.seed": seed})
 
 
 def figures_of(rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage], batch_size: int) -> dict[str, float]:
-    """Sums a finished run up.
+    """Returns the figures of a finished run.
 
     Args:
-        rows: of ``metrics.jsonl``.
-        stages: the plan.
-        batch_size: images of a step.
+        rows: rows of ``metrics.jsonl``.
+        stages: the stage plan.
+        batch_size: global batch, images.
 
     Returns:
-        ``top1`` and ``top1_raw``, percent, of the moving average and of the weights as they are; ``seconds`` of
-        training, evaluations and checkpoints left out; ``trace_seconds``, those of each stage's first step;
-        ``step_seconds``, what the steps alone take by each stage's median speed, input included, and
-        ``fastest_seconds``, by its highest, which other work on the machine disturbs least (of both, where a stage is
-        too short for a speed, the time less that of tracing); ``gigapixels`` of training images, which predict them.
+        The figures by name:
+
+        - ``top1`` and ``top1_raw``: percent, of the moving average and of the weights without averaging;
+        - ``seconds``: training time without evaluations and checkpoints;
+        - ``trace_seconds``: time of the first step of each stage;
+        - ``step_seconds``: time of all steps at the median speed of each stage, including input;
+        - ``fastest_seconds``: the same at the highest speed of each stage, on which other work on the machine has the
+          least effect;
+        - ``gigapixels``: 10^9 pixels of training images, which predict the time of the steps.
+
+        If a stage is too short to have a speed, ``step_seconds`` and ``fastest_seconds`` are ``seconds`` less
+        ``trace_seconds``.
     """
     trained = [row for row in rows if row["kind"] == "train"]
     evaluated = [row for row in rows if row["kind"] == "eval"][-1]
@@ -199,7 +208,12 @@ def figures_of(rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage], batch
 
 
 def finished(folder: pathlib.Path, config: Config) -> dict[str, float] | None:
-    """What the run in a folder came to, if there is one with this configuration and at its end; see ``figures_of``."""
+    """Returns the figures of the run in a folder (see ``figures_of``), or None unless it is finished and matches.
+
+    Args:
+        folder: folder of the run.
+        config: the configuration that the run must have.
+    """
     if not (folder / CONFIG_FILE).exists():
         return None
     done = RunFolder(folder)
@@ -211,10 +225,10 @@ def finished(folder: pathlib.Path, config: Config) -> dict[str, float] | None:
 
 
 def run(arguments: argparse.Namespace, setting: Setting, seed: int) -> dict[str, float]:
-    """Trains a setting with a seed, or goes on with it, or reads what it came to; see ``figures_of``.
+    """Trains, resumes, or only reads the run of a setting with a seed, and returns its figures, see ``figures_of``.
 
     Raises:
-        UsageError: as ``training.loop.train``; also if the folder holds a run with other settings.
+        UsageError: as ``training.loop.train``, or if the folder holds a run with other settings.
     """
     folder = pathlib.Path(arguments.output_dir) / setting.folder / f"seed_{seed}"
     config = config_of(arguments, setting, seed)
@@ -237,7 +251,7 @@ def run(arguments: argparse.Namespace, setting: Setting, seed: int) -> dict[str,
 
 
 def run_all(arguments: argparse.Namespace, settings: Sequence[Setting]) -> dict[str, list[dict[str, float]]]:
-    """Runs every setting with every seed; of each, the figures in the order of the seeds."""
+    """Runs every setting with every seed; returns, by setting, the figures in the order of the seeds."""
     results: dict[str, list[dict[str, float]]] = {setting.name: [] for setting in settings}
     for seed in arguments.seeds:
         for setting in settings:
@@ -249,16 +263,16 @@ def run_all(arguments: argparse.Namespace, settings: Sequence[Setting]) -> dict[
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation (of a sample; 0 of a single value)."""
+    """Returns the mean and the sample standard deviation (0 for a single value)."""
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
 def summarize(
     settings: Sequence[Setting], results: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> list[dict[str, Any]]:
-    """One row for each setting: mean and deviation of each figure, and of its times over the reference's.
+    """Returns a row for each setting: mean and standard deviation of each figure and of the ratios to the reference.
 
-    Ratios (``RATIOS``) are taken seed by seed.
+    The ratios (``RATIOS``) are computed separately for each seed.
     """
     rows = []
     for setting in settings:
@@ -272,7 +286,7 @@ def summarize(
 
 
 def report(arguments: argparse.Namespace, table: str, title: str, settings: Sequence[Setting]) -> None:
-    """Runs the settings, prints ours beside the paper's, draws the plot, and writes and prints the results as JSON."""
+    """Runs the settings, prints a table that compares the results with the paper, and writes the plot and JSON."""
     rows = summarize(settings, run_all(arguments, settings))
     folder = pathlib.Path(arguments.output_dir)
     display.print_table(rows, f"Table {table}: {title}")

@@ -1,12 +1,12 @@
-"""Tables 10 and 11 of the paper: V1 and V2 in pairs, with the same training.
+"""Tables 10 and 11 of the paper: pairs of V1 and V2 networks with the same training.
 
-Table 10 trains V1-B7 and V2-M with the stages and settings of V2-M; Table 11 trains smaller pairs without progressive
-learning, each at its own final size. At the paper's scale:
+Table 10 trains V1-B7 and V2-M with the stages and settings of V2-M. Table 11 trains pairs of smaller networks without
+progressive learning, each network at its own final size. At the paper's scale:
     PYTHONPATH=. python benchmarks/ablations/table_10_11.py --table=10 --dataset_cfg=imagenet --data_dir=DIR
     PYTHONPATH=. python benchmarks/ablations/table_10_11.py --table=11 --dataset_cfg=imagenet --data_dir=DIR
 
-``--model_names`` takes pairs, V1 first: ``efficientnet-b1,efficientnetv2-b0,...``. Times are compared with V1's; the
-ratio by pixels knows nothing of the networks.
+``--model_names`` takes pairs, V1 first: ``efficientnet-b1,efficientnetv2-b0,...``. Times are compared with V1's. The
+pixels ratio does not take the networks into account.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
         small = ("efficientnet-b0", "efficientnetv2-b0")
         names = tuple(harness.small_network(arguments.output_dir, name) for name in small)
     if len(names) % 2:
-        raise UsageError(f"--model_names has {len(names)} networks, but they are compared in pairs: V1,V2,V1,V2.")
+        raise UsageError(f"--model_names has {len(names)} networks, but they are compared in pairs; give V1,V2,V1,V2.")
     settings: list[harness.Setting] = []
     for first, second in zip(names[::2], names[1::2]):
         progressive = harness.base_config(arguments, second).progressive.model_dump()
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--table", choices=("10", "11"), default="10")
     arguments = parser.parse_args()
     arguments.output_dir = f"{arguments.output_dir}/{arguments.table}"
-    title = "V1 and V2 with the same training" + ("" if arguments.table == "10" else ", not progressive")
+    title = "V1 and V2 with the same training" + ("" if arguments.table == "10" else ", without progressive learning")
     harness.report(arguments, arguments.table, title, make_settings(arguments))
 
 

@@ -1,9 +1,10 @@
-"""Table 12 of the paper: progressive learning for other networks, any that Keras has.
+"""Table 12 of the paper: progressive learning for other networks, such as those of Keras.
 
-The baseline has one stage, at the final size with the final regularisation, and as many epochs. At the paper's scale:
+The baseline has one stage with the final size and the final regularization, and the same number of epochs. At the
+paper's scale:
     PYTHONPATH=. python benchmarks/ablations/table_12.py --dataset_cfg=imagenet --data_dir=DIR
 
-``--model_names`` takes any --model_name of main.py with a final size: ``keras:ResNet50@224,efficientnet-b4@380``.
+``--model_names`` takes any ``--model_name`` of main.py with a final size: ``keras:ResNet50@224,efficientnet-b4@380``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 
 from benchmarks.ablations import harness
 
-PAPER = {  # network and its final size: baseline top-1 and hours, progressive top-1 and hours
+PAPER = {  # network@final size: top-1 and hours of the baseline, top-1 and hours with progressive learning
     "keras:ResNet50@224": (78.1, 4.9, 78.4, 3.5),
     "keras:ResNet50@380": (80.0, 14.3, 80.3, 5.8),
     "keras:ResNet152@380": (82.4, 15.5, 82.9, 7.2),
@@ -20,7 +21,7 @@ PAPER = {  # network and its final size: baseline top-1 and hours, progressive t
     "efficientnet-b5@456": (83.7, 42.9, 84.0, 15.2),
 }
 DEMO_NAMES, DEMO_FIRST = ("keras:MobileNetV2@64", "keras:EfficientNetB0@64"), 32
-"""These networks need images of 32 px at least."""
+"""Networks of the demo, and the side of their first training images, pixels: they need at least 32 px."""
 
 
 def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
@@ -51,7 +52,7 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 
 def main() -> None:
     parser = harness.make_parser("12", __doc__)
-    parser.add_argument("--first_size", type=int, default=None, help="px; None: the recipe's 128, demo: 32")
+    parser.add_argument("--first_size", type=int, default=None, help="px; default: 128, of the recipe; demo: 32")
     arguments = parser.parse_args()
     harness.report(arguments, "12", "progressive learning for other networks", make_settings(arguments))
 

@@ -1,10 +1,10 @@
-"""Table 13 of the paper: adaptive regularisation with progressive and with random resizing.
+"""Table 13 of the paper: adaptive regularization with progressive and with random resizing.
 
-Vanilla is the same resizing with every regulariser at its final value throughout. At the paper's scale:
+"Vanilla" is the same resizing with every regularizer at its final value in all stages. At the paper's scale:
     PYTHONPATH=. python benchmarks/ablations/table_13.py --dataset_cfg=imagenet --data_dir=DIR
 
-There random resizing draws a size every eight epochs (44 stages of 350 epochs), and the network is EfficientNetV2-M
-unless one is named. Times are compared with those of progressive resizing without adaptive regularisation.
+At that scale, random resizing draws a size every eight epochs (44 stages in 350 epochs), and the default network is
+EfficientNetV2-M. Times are compared with those of progressive resizing without adaptive regularization.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 
 from benchmarks.ablations import harness
 
-PAPER = {  # order of the sizes, adaptive: top-1 and its deviation
+PAPER = {  # order of the sizes, adaptive regularization: top-1 and its standard deviation
     ("rising", False): (84.3, 0.14), ("rising", True): (85.1, 0.07),
     ("random", False): (83.5, 0.11), ("random", True): (84.2, 0.10),
 }  # fmt: skip
@@ -36,11 +36,11 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 
 def main() -> None:
     parser = harness.make_parser("13", __doc__)
-    parser.add_argument("--random_stages", type=int, default=None, help="sizes drawn; the paper: 44, demo: 8")
-    parser.add_argument("--first_size", type=int, default=None, help="px; None: the recipe's, demo: 24")
-    parser.add_argument("--last_size", type=int, default=None, help="px; None: the recipe's, demo: 48")
+    parser.add_argument("--random_stages", type=int, default=None, help="sizes to draw; the paper: 44; demo: 8")
+    parser.add_argument("--first_size", type=int, default=None, help="px; default: that of the recipe; demo: 24")
+    parser.add_argument("--last_size", type=int, default=None, help="px; default: that of the recipe; demo: 48")
     arguments = parser.parse_args()
-    harness.report(arguments, "13", "adaptive regularisation", make_settings(arguments))
+    harness.report(arguments, "13", "adaptive regularization", make_settings(arguments))
 
 
 if __name__ == "__main__":

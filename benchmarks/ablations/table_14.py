@@ -1,10 +1,10 @@
-"""Table 14 of the paper: the number of stages and the size of the first images.
+"""Table 14 of the paper: the number of stages and the first image size.
 
 At the paper's scale:
     PYTHONPATH=. python benchmarks/ablations/table_14.py --dataset_cfg=imagenet --data_dir=DIR
 
-The network at that scale is EfficientNetV2-S unless one is named. Times are compared with those of the fewest stages
-and the smallest first size.
+At that scale, the default network is EfficientNetV2-S. Times are compared with those of the fewest stages and the
+smallest first size.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     parser = harness.make_parser("14", __doc__)
     parser.add_argument("--stages", type=harness.numbers, default=(4, 8, 16), help="numbers of stages")
     parser.add_argument("--first_sizes", type=harness.numbers, default=(), help="px; the paper: 128,256; demo: 24,40")
-    parser.add_argument("--last_size", type=int, default=None, help="px; None: the recipe's, demo: 48")
+    parser.add_argument("--last_size", type=int, default=None, help="px; default: that of the recipe; demo: 48")
     arguments = parser.parse_args()
     harness.report(arguments, "14", "number of stages and first image size", make_settings(arguments))
 

@@ -1,10 +1,10 @@
-"""Table 2 of the paper: the size of the training images against accuracy and speed.
+"""Table 2 of the paper: the effect of the training image size on accuracy and speed.
 
-One stage throughout, evaluated at the same size. At the paper's scale (EfficientNet V1-B6 at 512 and 380 px; the paper
-has no evaluation size, here it is the network's own):
+Training has one stage, and all networks are evaluated at the same size. The paper does not give an evaluation size;
+here it is that of the network. At the paper's scale (EfficientNet V1-B6 at 512 and 380 px):
     PYTHONPATH=. python benchmarks/ablations/table_2.py --dataset_cfg=imagenet --data_dir=DIR
 
-The paper's ratio of times is that of its images per second and TPU core, 42 and 76. Times are compared with those of
+The paper's time ratio is computed from its images per second and TPU core, 42 and 76. Times are compared with those of
 the first size.
 """
 

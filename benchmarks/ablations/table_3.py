@@ -1,10 +1,10 @@
-"""Table 3 of the paper: V1-B4 with Fused-MBConv in stages 1-3, 1-5 and 1-7. Counts and time of a train step.
+"""Table 3 of the paper: counts and step times of V1-B4 with Fused-MBConv in stages 1-3, 1-5 and 1-7.
 
-Each network's steps take turns with those of the network without fused stages, on random images. The paper's ratios
-are those of its images per second. At the paper's scale, with a GPU or TPU:
+The training steps of each network alternate with those of the network without fused stages, on random images. The
+paper's time ratios are computed from its images per second. At the paper's scale, with a GPU or TPU:
     PYTHONPATH=. python benchmarks/ablations/table_3.py --image_size=380 --batch=32 --steps=100
 
-``--train`` also trains each network, on what ``--dataset_cfg`` names, as the other ablations do.
+``--train`` also trains each network on the data of ``--dataset_cfg``, as the other ablations do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.runs.disk import write_atomically
 
 PAPER = {0: (82.8, 262, 155), 3: (83.1, 362, 216), 5: (83.1, 327, 223), 7: (81.7, 254, 206)}
-"""By the last fused stage: top-1, percent; images per second on a TPU core and on a V100."""
+"""By last fused stage (0: none): top-1, percent; images per second on a TPU core and on a V100."""
 
 
 def paper_of(last: int) -> dict[str, float]:
@@ -38,7 +38,7 @@ def paper_of(last: int) -> dict[str, float]:
 
 
 def networks(kernel_size: int | None) -> dict[int, ModelSpec]:
-    """The four networks, by the last fused stage."""
+    """Returns the four networks, by last fused stage."""
     return {last: fuse(get_spec("efficientnet-b4"), range(1, last + 1), kernel_size=kernel_size) for last in PAPER}
 
 
@@ -58,7 +58,7 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Counts each network and measures its step over that of the one without fused stages, in each round anew."""
+    """Returns a row for each network: counts, and its step time relative to the network without fused stages."""
     from effnetv2_keras.distribution.strategy import make_strategy
     from effnetv2_keras.search.step_time import Stopwatch
 
@@ -85,11 +85,11 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = harness.make_parser("3", __doc__)
-    parser.add_argument("--kernel_size", type=int, default=None, help="of fused stages, px; None: each stage's own")
+    parser.add_argument("--kernel_size", type=int, default=None, help="kernel of fused stages, px; default: unchanged")
     parser.add_argument("--image_size", type=int, default=96, help="px; the paper: 380")
-    parser.add_argument("--batch", type=int, default=4, help="images of a step; the paper: 32")
-    parser.add_argument("--steps", type=int, default=6, help="of each network in a round")
-    parser.add_argument("--rounds", type=int, default=1, help="each builds the networks anew")
+    parser.add_argument("--batch", type=int, default=4, help="images per step; the paper: 32")
+    parser.add_argument("--steps", type=int, default=6, help="steps of each network per round")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds; each builds the networks again")
     parser.add_argument("--policy", default="float32", help="precision.policy")
     parser.add_argument("--train", action="store_true", help="train the networks as well")
     arguments = parser.parse_args()

@@ -1,9 +1,13 @@
-"""Table 3 of the paper: V1-B4 with Fused-MBConv in stages 1-3, 1-5 and 1-7. Parameters and FLOPs, counted.
+"""Table 3 of the paper: parameters and FLOPs of V1-B4 with Fused-MBConv in stages 1-3, 1-5 and 1-7.
 
-The paper leaves open which kernel a fused stage has, whether squeeze-and-excite stays, whether the expansion is V1's 6
-or V2's 4, and whether stage 1, whose expansion is 1, is fused at all. Each row therefore stands four times: as printed
-in the paper, by the plain rule (``fuse``: kernel and expansion stay, squeeze-and-excite goes), the same with kernels of
-3 pixels, and for those choices, made in each stage by itself, that come nearest to the paper.
+The paper does not say which kernel a fused stage has, whether it keeps squeeze-and-excite, whether its expansion is
+V1's 6 or V2's 4, and whether stage 1, whose expansion is 1, is fused. The printed table therefore has four versions of
+each row:
+
+- the paper's figures;
+- the plain rule (``fuse``), which keeps kernel and expansion and removes squeeze-and-excite;
+- the plain rule with kernels of 3 pixels;
+- the combination of choices, made separately for each stage, that is nearest to the paper.
 
     PYTHONPATH=. python benchmarks/ablations/table_3_counts.py
 """
@@ -21,7 +25,7 @@ from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
 from effnetv2_keras.architecture.variants import get_spec
 
 IMAGE_SIZE = 380
-"""Side of the images, pixels: V1-B4's own."""
+"""Side of the images, pixels: the evaluation size of V1-B4."""
 
 NOT_FUSED = "-"
 
@@ -34,12 +38,12 @@ class Figures:
     flops: float
 
     def distance(self, other: Figures) -> float:
-        """The larger of the two differences, in the units of the table."""
+        """Returns the larger of the two differences, in the units of the table."""
         return max(abs(self.parameters - other.parameters), abs(self.flops - other.flops))
 
 
 PAPER = {0: Figures(19.3, 4.5), 3: Figures(20.0, 7.5), 5: Figures(43.4, 21.3), 7: Figures(132.0, 34.4)}
-"""Table 3, by the last fused stage; 0: none."""
+"""Table 3, by last fused stage; 0: none."""
 
 
 def total(rows: Iterable[StageRow]) -> Figures:
@@ -53,12 +57,12 @@ def count(spec: ModelSpec) -> Figures:
 
 
 def plain(last: int, kernel_size: int | None = None) -> Figures:
-    """The row of the stages 1 to ``last`` by ``fuse``."""
+    """Returns the figures with stages 1 to ``last`` fused by the plain rule."""
     return count(fuse(get_spec("efficientnet-b4"), range(1, last + 1), kernel_size=kernel_size))
 
 
 def _ways(stage: int, block: BlockSpec) -> dict[str, BlockSpec]:
-    """What a fused stage may be, by a name such as ``k3 e6 SE``."""
+    """Returns the possible versions of a fused stage, by a name such as ``k3 e6 SE``."""
     ways = {NOT_FUSED: block} if stage == 1 else {}
     kernels, expansions = {3, block.kernel_size}, {4, block.expand_ratio}
     for kernel, expansion, se_ratio in itertools.product(sorted(kernels), sorted(expansions), (0.0, block.se_ratio)):
@@ -70,7 +74,10 @@ def _ways(stage: int, block: BlockSpec) -> dict[str, BlockSpec]:
 
 @functools.lru_cache(maxsize=1)
 def _costs() -> tuple[Figures, tuple[Mapping[str, Figures], ...], tuple[Figures, ...]]:
-    """Stem and head; each stage, by the way it is fused; each stage as it is. Stages do not change each other."""
+    """Returns the figures of stem and head, of each version of each fused stage, and of each stage without fusing.
+
+    The figures of a stage do not depend on the other stages.
+    """
     spec = get_spec("efficientnet-b4")
     stem, *own, head = stage_table(spec, image_size=IMAGE_SIZE)
     fused = []
@@ -84,21 +91,24 @@ def _costs() -> tuple[Figures, tuple[Mapping[str, Figures], ...], tuple[Figures,
 
 
 def with_ways(ways: tuple[str, ...]) -> Figures:
-    """The network whose first stages are fused as named."""
+    """Returns the figures of the network whose first stages have the named versions."""
     rest, fused, own = _costs()
     stages = (rest, *(costs[way] for costs, way in zip(fused, ways)), *own[len(ways) :])
     return Figures(sum(stage.parameters for stage in stages), sum(stage.flops for stage in stages))
 
 
 def nearest(last: int) -> tuple[tuple[str, ...], Figures]:
-    """Tries all ways to fuse the stages 1 to ``last``, and gives the one nearest to the paper."""
+    """Returns the versions of stages 1 to ``last`` that are nearest to the paper, and their figures; tries all."""
     _, fused, _ = _costs()
     best = min(itertools.product(*fused[:last]), key=lambda ways: with_ways(ways).distance(PAPER[last]))
     return best, with_ways(best)
 
 
 def nearest_to_all() -> tuple[tuple[str, ...], float]:
-    """The ways to fuse the seven stages for which the worst of the three rows is nearest, and its distance."""
+    """Returns the versions of the seven stages with the smallest maximum distance to the paper, and this distance.
+
+    The maximum is over the three rows of fused networks.
+    """
     _, fused, _ = _costs()
     rows = [last for last in PAPER if last]
 
@@ -110,7 +120,7 @@ def nearest_to_all() -> tuple[tuple[str, ...], float]:
 
 
 def table() -> str:
-    """Each row as printed, by both rules and nearest, with the difference to the paper, in Markdown."""
+    """Returns the table in Markdown: each row in its four versions, with the differences to the paper."""
     lines = ["| fused stages | which | parameters, M | FLOPs, G | fused how, from stage 1 |", "|---|---|---|---|---|"]
     for last, paper in PAPER.items():
         stages = f"1-{last}" if last else "none"
@@ -123,7 +133,7 @@ def table() -> str:
             cells = [f"{figures.parameters:.1f}", f"{figures.flops:.1f}"]
             if which != "paper":
                 cells = [
-                    f"{value:.2f} ({round(value - printed, 2) + 0.0:+.2f})"  # and no -0.00
+                    f"{value:.2f} ({round(value - printed, 2) + 0.0:+.2f})"  # + 0.0 turns -0.00 into 0.00
                     for value, printed in ((figures.parameters, paper.parameters), (figures.flops, paper.flops))
                 ]
             lines.append(f"| {stages} | {which} | {' | '.join(cells)} | {how} |")
@@ -133,7 +143,7 @@ def table() -> str:
 def main() -> None:
     print(table())
     ways, distance = nearest_to_all()
-    print(f"The same ways in all three rows: off by at most {distance:.2f}, with {', '.join(ways)}.")
+    print(f"With the same versions in all three rows, the largest difference is {distance:.2f}: {', '.join(ways)}.")
 
 
 if __name__ == "__main__":

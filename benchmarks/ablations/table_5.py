@@ -1,10 +1,10 @@
-"""Table 5 of the paper: the magnitude of RandAugment for small, middle and large images.
+"""Table 5 of the paper: the magnitude of RandAugment for small, medium and large images.
 
-One stage throughout. At the paper's scale:
+Training has one stage. At the paper's scale:
     PYTHONPATH=. python benchmarks/ablations/table_5.py --dataset_cfg=imagenet --data_dir=DIR
 
-The paper does not name the network; at that scale it is EfficientNetV2-S unless one is named. Times are compared with
-those of the last size and the first magnitude.
+The paper does not name the network. At that scale, the default is EfficientNetV2-S. Times are compared with those of
+the last size and the first magnitude.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.ablations import harness
 
 MAGNITUDES, SIZES = (5, 10, 15), (128, 192, 300)
 PAPER = ((78.3, 81.2, 82.5), (78.0, 81.6, 82.7), (77.7, 81.5, 83.2))
-"""Top-1, percent: a row for each magnitude, a column for each size."""
+"""Top-1, percent; one row per magnitude, one column per size."""
 
 
 def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
@@ -39,7 +39,7 @@ def make_settings(arguments: argparse.Namespace) -> list[harness.Setting]:
 
 def main() -> None:
     parser = harness.make_parser("5", __doc__)
-    parser.add_argument("--magnitudes", type=harness.numbers, default=MAGNITUDES, help="of RandAugment")
+    parser.add_argument("--magnitudes", type=harness.numbers, default=MAGNITUDES, help="RandAugment magnitudes")
     parser.add_argument("--sizes", type=harness.numbers, default=(), help="px; the paper: 128,192,300; demo: 24,36,48")
     arguments = parser.parse_args()
     harness.report(arguments, "5", "RandAugment magnitude and image size", make_settings(arguments))

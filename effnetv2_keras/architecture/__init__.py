@@ -1,1 +1,1 @@
-"""What a network is, as data: blocks, named variants, counts and the rules that scale and fuse them."""
+"""Networks described as data: blocks, named variants, parameter and FLOP counts, and scaling and fusing rules."""

@@ -1,4 +1,4 @@
-"""Fused-MBConv in place of MBConv, stage by stage: the networks of Table 3 of the paper (no TensorFlow)."""
+"""Replacement of MBConv by Fused-MBConv in chosen stages, as in Table 3 of the paper (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from effnetv2_keras.errors import UsageError
 
 
 def fuse(spec: ModelSpec, stages: Collection[int], *, kernel_size: int | None = None) -> ModelSpec:
-    """Replaces MBConv by Fused-MBConv without squeeze-and-excite, as V2 has it; channels and layers stay.
+    """Returns a network whose chosen stages use Fused-MBConv instead of MBConv.
+
+    As in V2, the fused blocks have no squeeze-and-excite. The numbers of channels and layers do not change.
 
     Args:
         spec: the network.
-        stages: those to change, numbered from 1 as in Tables 3 and 4; a stage that is fused already stays as it is.
-        kernel_size: side of the fused stages' kernel, pixels, odd; None: each stage's own.
+        stages: numbers of the stages to fuse, from 1 as in Tables 3 and 4. Stages that are already fused stay as they
+            are.
+        kernel_size: side of the kernel of the fused stages, pixels, odd; None keeps the kernel of each stage.
 
     Returns:
-        The network, named after its stages: ``NAME-fused-1-2-3``. Without stages, ``spec``.
+        The fused network. Its name lists the stages: ``NAME-fused-1-2-3``. If ``stages`` is empty, ``spec`` itself.
 
     Raises:
-        UsageError: for a stage that the network has not, or an even kernel.
+        UsageError: if the network has no such stage, or ``kernel_size`` is even.
     """
     numbers = range(1, len(spec.blocks) + 1)
     if unknown := sorted(set(stages) - set(numbers)):
-        raise UsageError(f"{spec.name} has no stage {unknown[0]}; its stages are 1 to {len(spec.blocks)}.")
+        raise UsageError(
+            f"{spec.name} has no stage {unknown[0]}; its stages are 1 to {len(spec.blocks)}. Choose among these."
+        )
     if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
-        raise UsageError(f"kernel_size is {kernel_size}; it must be odd, such as 3, or None for each stage's own.")
+        raise UsageError(f"kernel_size is {kernel_size}; it must be odd, such as 3, or None to keep it.")
     if not stages:
         return spec
     blocks = tuple(

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, counted from its specification (no TensorFlow)."""
+"""Counts of parameters, multiply-adds and FLOPs, computed from the specification of a network (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ IMAGE_CHANNELS = 3
 
 @dataclasses.dataclass(frozen=True)
 class ParameterCount:
-    """Numbers in the model's variables.
+    """The number of parameters of a model.
 
     Attributes:
-        total: all of them.
-        trainable: those that training updates; the rest are BatchNorm's moving averages.
+        total: parameters of all variables.
+        trainable: parameters that training updates. The others are BatchNorm's moving averages.
     """
 
     total: int
@@ -25,17 +25,18 @@ class ParameterCount:
 
 @dataclasses.dataclass(frozen=True)
 class StageRow:
-    """One row of a model's table, in the columns of the paper's Table 4 and a few more.
+    """One row of the table of a model: the columns of the paper's Table 4, and the counts of the stage.
 
     Attributes:
-        operator: such as ``"MBConv4, k3x3, SE0.25"``.
-        stride: of the stage's first layer, pixels; 1 in the last row, which pools.
-        channels: given by the stage.
-        layers: number of blocks (or 1).
-        output_size: side of the feature map that leaves the stage, pixels; before pooling in the last row.
-        parameters: of the stage.
+        operator: kind of block, such as ``"MBConv4, k3x3, SE0.25"``.
+        stride: stride of the first layer of the stage, pixels; 1 in the last row, which pools.
+        channels: output channels of the stage.
+        layers: number of blocks; 1 for the stem and the head.
+        output_size: side of the output feature map, pixels; in the last row, its side before pooling.
+        parameters: parameters of the stage.
         macs: multiply-adds of the stage for one image.
-        profiler_flops: see ``count_profiler_flops``; halves are kept.
+        profiler_flops: FLOPs of the stage for one image, see ``count_profiler_flops``; not rounded, so it can end in
+            .5.
     """
 
     operator: str
@@ -50,10 +51,17 @@ class StageRow:
 
 @dataclasses.dataclass(frozen=True)
 class _Op:
-    """A convolution or dense layer, which produces ``positions`` output pixels, with its bias or BatchNorm.
+    """A convolution or dense layer with its bias or BatchNorm.
 
-    ``silu`` tells whether the activation follows, ``pooled`` how many numbers a mean before it reads, ``added`` how
-    many numbers an addition or a product of feature maps after it gives.
+    Attributes:
+        kernel_size: side of the kernel, pixels.
+        inputs: input channels.
+        outputs: output channels.
+        positions: output pixels.
+        bias: whether the layer has a bias; if not, BatchNorm follows.
+        silu: whether the SiLU activation follows.
+        pooled: numbers that a mean before the layer reads; 0 for no mean.
+        added: numbers that an addition or product of feature maps after the layer returns; 0 for none.
     """
 
     kernel_size: int
@@ -67,7 +75,7 @@ class _Op:
 
     @property
     def profiler_flops(self) -> float:
-        """Half of what the profiler counts: see ``count_profiler_flops``."""
+        """Half of the float operations that the profiler counts, see ``count_profiler_flops``."""
         values = self.outputs * self.positions
         others = 2 * self.weights + self.bias * values + 2 * self.silu * values + self.added
         if self.pooled:
@@ -82,13 +90,16 @@ class _Op:
 def stage_table(
     spec: ModelSpec, *, image_size: int, num_classes: int = 1000, include_top: bool = True
 ) -> tuple[StageRow, ...]:
-    """Counts a network stage by stage: the stem, the stages of the paper's Table 4, and the head.
+    """Returns one row of counts for the stem, each stage of the paper's Table 4, and the head.
 
     Args:
         spec: the network.
         image_size: side of the square images, pixels.
         num_classes: width of the classifier.
-        include_top: whether there is a classifier.
+        include_top: whether the network has a classifier.
+
+    Returns:
+        The rows, in the order of the layers.
 
     Raises:
         ValueError: if the image size is not positive.
@@ -117,7 +128,7 @@ def stage_table(
 
 
 def count_parameters(spec: ModelSpec, *, num_classes: int = 1000, include_top: bool = True) -> ParameterCount:
-    """Counts what ``models.build_model`` with the same arguments would hold."""
+    """Returns the number of parameters of the model that ``models.build_model`` builds with the same arguments."""
     table = stage_table(spec, image_size=spec.eval_size, num_classes=num_classes, include_top=include_top)
     return ParameterCount(
         total=sum(row.parameters.total for row in table), trainable=sum(row.parameters.trainable for row in table)
@@ -125,7 +136,7 @@ def count_parameters(spec: ModelSpec, *, num_classes: int = 1000, include_top: b
 
 
 def count_macs(spec: ModelSpec, *, image_size: int, num_classes: int = 1000) -> int:
-    """Counts the multiply-adds of convolutions and dense layers for one image: the paper's "FLOPs".
+    """Returns the multiply-adds of the convolutions and dense layers for one image: the paper's "FLOPs".
 
     Args:
         spec: the network.
@@ -139,13 +150,19 @@ def count_macs(spec: ModelSpec, *, image_size: int, num_classes: int = 1000) -> 
 
 
 def count_profiler_flops(spec: ModelSpec, *, image_size: int, num_classes: int = 1000) -> int:
-    """Counts the "FLOPs" that the reference code prints: half the float operations that TensorFlow's profiler finds.
+    """Returns the "FLOPs" that the reference code prints: half the float operations that TensorFlow's profiler counts.
 
-    Beside two for every multiply-add those are one for each bias, residual sum and product with a squeeze-and-excite
-    gate, two for each SiLU (``x * sigmoid(1 * x)``: two products), one for each number that a mean reads and gives,
-    and two for each weight of a convolution or dense layer, whose random initial value is scaled and shifted in the
-    same graph. The profiler has no count for sigmoid and BatchNorm. Source: the statistics that TensorFlow registers
-    in ``tensorflow/python/profiler/internal/flops_registry.py`` and ``nn_ops.py``, and the figures that the reference
+    The profiler counts these float operations:
+
+    - two for each multiply-add;
+    - one for each bias, each residual sum and each product with a squeeze-and-excite gate;
+    - two for each SiLU (``x * sigmoid(1 * x)`` has two products);
+    - one for each number that a mean reads, and one for each that it returns;
+    - two for each weight of a convolution or dense layer, because the same graph scales and shifts its random initial
+      value.
+
+    It counts nothing for sigmoid and BatchNorm. Source: the statistics that TensorFlow registers in
+    ``tensorflow/python/profiler/internal/flops_registry.py`` and ``nn_ops.py``, and the figures that the reference
     code prints for its eighteen variants.
 
     Args:
@@ -161,7 +178,7 @@ def count_profiler_flops(spec: ModelSpec, *, image_size: int, num_classes: int =
 
 
 def _halve(size: int, stride: int) -> int:
-    """Side of the output of a convolution with "same" padding."""
+    """Returns the side of the output of a convolution with "same" padding, pixels."""
     return -(-size // stride)
 
 
@@ -172,7 +189,7 @@ def _operator(block: BlockSpec) -> str:
 
 
 def _block_ops(block: BlockSpec, size: int) -> Iterator[_Op]:
-    """Lists the operations of one block whose input has side ``size``."""
+    """Yields the operations of one block whose input has side ``size``, pixels."""
     kernel, taken, given, hidden = block.kernel_size, block.input_filters, block.output_filters, block.expanded_filters
     before, after = size**2, _halve(size, block.stride) ** 2
     residual = after * given if block.has_residual else 0
@@ -193,7 +210,7 @@ def _block_ops(block: BlockSpec, size: int) -> Iterator[_Op]:
 
 
 def _row(operator: str, stride: int, channels: int, layers: int, output_size: int, ops: list[_Op]) -> StageRow:
-    # A bias is one trainable number per channel; a BatchNorm has gamma and beta, and two moving averages beside them.
+    # Per channel, a bias has one trainable number. BatchNorm has two (gamma and beta) and two moving averages.
     trainable = sum(op.weights + op.outputs * (1 if op.bias else 2) for op in ops)
     moving = sum(0 if op.bias else 2 * op.outputs for op in ops)
     parameters = ParameterCount(total=trainable + moving, trainable=trainable)

@@ -1,19 +1,24 @@
-"""From a network to larger ones: compound scaling of V1, made non-uniform as in V2 (no TensorFlow).
+"""Scaling of a network to larger ones: compound scaling as in V1, non-uniform as in V2 (no TensorFlow).
 
 V1 (arXiv 1905.11946, section 3.3) multiplies depth, width and resolution by ``1.2**phi``, ``1.1**phi`` and
-``1.15**phi``. V2 (arXiv 2104.00298, section 3.3) scales V2-S likewise but for two things: images of evaluation have 480
-pixels at most, and more layers are gradually added to the late stages (its examples are stages 5 and 6). Its text gives
-no numbers, so the rule here is read off the published tables; ``docs/scaling.md`` sets both side by side.
+``1.15**phi``. V2 (arXiv 2104.00298, section 3.3) scales V2-S in the same way with two differences: evaluation images
+have at most 480 pixels, and the late stages gradually get more layers (the paper's examples are stages 5 and 6). The
+text of the paper gives no numbers, so the rule in this module is derived from the published tables. ``docs/scaling.md``
+compares the results of the rule with these tables.
 
-The published tables are that of V2-B0 by the coefficients of V1's B4, B5 and B7 (width 1.4, 1.6, 2.0; depth 1.8, 2.2,
-3.1). S comes out by B4's, but for the channels of stage 4 (136 by the rule, 128 published) and of stage 6 (272, as in
-the first version of the paper; 256 in the last). M and L come out by B5's and B7's with two changes to the table of B0:
-six layers instead of five in stage 5, and a stage 7 of two layers and 320 channels, as wide as V1's. Every stage of L
-is then as published, and of M all but stage 4 (152 channels by the rule, 160 published). The published stem is always
-as wide as stage 1; B0's, and so the rule's, is twice as wide.
+The published tables of S, M and L are the table of V2-B0 scaled by the coefficients of V1's B4, B5 and B7 (width 1.4,
+1.6, 2.0; depth 1.8, 2.2, 3.1), as follows:
 
-In a network of the size of V2-S this is ``LateLayers()``: a fifth more layers in stage 5, and a stage 7 like stage 6
-with a quarter of its layers and 7/4 of its channels. They are added before depth scaling, and so grow with it.
+- S: B4's coefficients give the published table except for the channels of stage 4 (136 by the rule, 128 published) and
+  of stage 6 (272 by the rule and in the first version of the paper, 256 in the last version).
+- M and L: B5's and B7's coefficients need two changes to the table of B0, which are six layers instead of five in
+  stage 5, and a stage 7 of two layers and 320 channels, as wide as V1's. Every stage of L is then as published. Of M,
+  every stage but stage 4 is (152 channels by the rule, 160 published).
+- The published stem is as wide as stage 1. The stem of B0, and therefore that of the rule, is twice as wide.
+
+For a network of the size of V2-S, ``LateLayers()`` makes the same two changes: stage 5 gets a fifth more layers, and a
+stage 7 is added that is like stage 6 with a quarter of its layers and 7/4 of its channels. The layers are added before
+depth scaling, so their number grows with depth.
 """
 
 from __future__ import annotations
@@ -30,21 +35,25 @@ MAX_EVAL_SIZE = 480
 """Side of the largest evaluation image, pixels (V2, section 3.3)."""
 
 MOST_PHI = 20
-"""Largest phi: a network 38 times as deep. V1's own B7 is at 7."""
+"""Largest ``phi``: the network becomes 38 times as deep. V1's B7 corresponds to 7."""
 
 _TRAIN_SHARE = 0.8  # "about 20 %" smaller than for inference (V2, section 4.2 and Table 6; V1 in the reference code)
 _SIZE_MULTIPLE = 8
-_MORE_DROPOUT, _MOST_DROPOUT = 0.1, 0.5  # from S to M to L, in the reference code as in Table 6, whose highest is 0.5
+# Dropout grows by 0.1 from S to M and from M to L (reference code and Table 6). The highest rate in Table 6 is 0.5.
+_MORE_DROPOUT, _MOST_DROPOUT = 0.1, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """What a network is multiplied by; above 0.
+    """The factors that scale a network; each is above 0, and 1 changes nothing.
 
     Attributes:
-        width: of every channel count but the head's.
-        depth: of every number of layers.
-        resolution: of the side of the evaluation images.
+        width: factor of every channel count except the head's.
+        depth: factor of every number of layers.
+        resolution: factor of the side of the evaluation images.
+
+    Raises:
+        UsageError: if a factor is not a finite number above 0.
     """
 
     width: float
@@ -59,13 +68,14 @@ class Scaling:
 
 @dataclasses.dataclass(frozen=True)
 class LateLayers:
-    """Layers that larger networks have more of in late stages, as shares of what the network has before scaling.
+    """The layers added to the late stages of larger networks, as shares of the network before scaling.
 
     Attributes:
-        share: more layers in stage 5, where there is one, rounded up.
-        stage_share: layers of a stage 7 over those of stage 6, rounded up. It is like stage 6 in all else but its
-            stride, 1, and only added to networks of six stages.
-        stage_width: channels of stage 7 over those of stage 6. 7/4 makes 448 of V2-S' 256, as V1's B4 has.
+        share: layers added to stage 5, as a share of its layers, rounded up. Networks without a stage 5 get none.
+        stage_share: layers of the added stage 7 divided by those of stage 6, rounded up. Stage 7 has stride 1 and is
+            otherwise like stage 6. Only networks of six stages get it.
+        stage_width: channels of stage 7 divided by those of stage 6. With 7/4, the 256 channels of V2-S become 448, as
+            in V1's B4.
     """
 
     share: float = 0.2
@@ -73,7 +83,7 @@ class LateLayers:
     stage_width: float = 1.75
 
     def added_to(self, blocks: Sequence[BlockSpec]) -> tuple[BlockSpec, ...]:
-        """The stages with more layers, not yet scaled."""
+        """Returns the stages with the added layers, before scaling."""
         result = list(blocks)
         if len(result) >= 5:
             stage = result[4]
@@ -93,20 +103,20 @@ class LateLayers:
 
 
 LATE_LAYERS = LateLayers()
-"""As in V2-M and V2-L, for a network of the size of V2-S."""
+"""The added layers of V2-M and V2-L, for a network of the size of V2-S."""
 
 
 def compound(phi: float) -> Scaling:
-    """V1's compound scaling: each step of ``phi`` takes about twice the multiply-adds.
+    """Returns the factors of V1's compound scaling; adding 1 to ``phi`` doubles the multiply-adds, approximately.
 
     Args:
-        phi: 0 to 20; 0 changes nothing.
+        phi: compound coefficient, in [0, 20]; 0 changes nothing.
 
     Raises:
-        UsageError: if it lies outside.
+        UsageError: if ``phi`` is out of range.
     """
     if not 0 <= phi <= MOST_PHI:
-        raise UsageError(f"phi is {phi}; it must lie in [0, {MOST_PHI}], as 1, which takes twice the multiply-adds.")
+        raise UsageError(f"phi is {phi}; it must lie in [0, {MOST_PHI}]. Each step of 1 doubles the multiply-adds.")
     return Scaling(width=1.1**phi, depth=1.2**phi, resolution=1.15**phi)
 
 
@@ -118,7 +128,7 @@ def _from_b4(larger: str) -> Scaling:
 
 
 STEPS = {"to-m": _from_b4("efficientnet-b5"), "to-l": _from_b4("efficientnet-b7")}
-"""V2-S to V2-M and V2-L: what V1's B5 and B7 multiply more by than its B4 (close to ``phi`` of 1 and 3)."""
+"""Factors from V2-S to V2-M and V2-L: the coefficients of V1's B5 and B7 divided by B4's (near ``phi`` of 1 and 3)."""
 
 
 def scale(
@@ -130,22 +140,22 @@ def scale(
     max_eval_size: int = MAX_EVAL_SIZE,
     dropout_rate: float | None = None,
 ) -> ModelSpec:
-    """Makes a larger network.
+    """Returns a scaled copy of a network.
 
-    Channels are rounded to the nearest multiple of 8 and numbers of layers up, as in V1. The head keeps its width, as
-    from V2-S to V2-L. Evaluation images are rounded to the nearest multiple of 8 pixels, training images to that of
-    0.8 of it.
+    As in V1, channels are rounded to the nearest multiple of 8, and numbers of layers are rounded up. The head keeps
+    its width, as it does from V2-S to V2-L. The evaluation size is rounded to the nearest multiple of 8 pixels. The
+    training size is 0.8 of the evaluation size, also rounded to the nearest multiple of 8 pixels.
 
     Args:
-        spec: the network, whose own multipliers are multiplied.
-        scaling: what by.
-        name: of the result.
-        late: what is added before scaling; None: nothing, which is V1's uniform scaling.
+        spec: the network. Its width and depth multipliers are multiplied by those of ``scaling``.
+        scaling: the factors.
+        name: name of the result.
+        late: layers to add before scaling; None adds none, which is V1's uniform scaling.
         max_eval_size: side of the largest evaluation image, pixels.
-        dropout_rate: of the result, in [0, 1); None: the network's.
+        dropout_rate: dropout rate of the result, in [0, 1); None keeps that of ``spec``.
 
     Returns:
-        The network with all numbers written out: its multipliers are 1.
+        The scaled network. Its stages hold the final numbers, and its width and depth multipliers are 1.
     """
     width = spec.width * scaling.width
 
@@ -177,14 +187,18 @@ def scale(
 
 
 def family(spec: ModelSpec, phis: Sequence[float] = ()) -> tuple[ModelSpec, ...]:
-    """Makes the larger networks of a family, each with 0.1 more dropout than the one before, at most 0.5.
+    """Returns the larger networks of a family; from each to the next, the dropout rate grows by 0.1, up to 0.5.
 
     Args:
-        spec: the smallest, of the size of V2-S; its stages may be any that a search found.
-        phis: one network, ``NAME-phi1``, for each. Empty: ``NAME-to-m`` and ``NAME-to-l``, by ``STEPS``.
+        spec: the smallest network, of the size of V2-S. It may be the result of a search.
+        phis: compound coefficients. Each gives one network, named such as ``NAME-phi1``. If empty, the result is
+            ``NAME-to-m`` and ``NAME-to-l``, scaled by ``STEPS``.
+
+    Returns:
+        The networks, in increasing order of ``phi``.
 
     Raises:
-        UsageError: for a ``phi`` out of range.
+        UsageError: if a ``phi`` is out of range.
     """
     scalings = {f"phi{phi:g}": compound(phi) for phi in sorted(phis)} or STEPS
 
@@ -198,13 +212,13 @@ def family(spec: ModelSpec, phis: Sequence[float] = ()) -> tuple[ModelSpec, ...]
 
 
 def _layers(repeats: int, depth: float, factor: float) -> int:
-    """Layers of a stage after scaling by ``factor``: never fewer than the network builds, unless that is below 1."""
+    """Returns the layers of a stage after scaling; a factor of at least 1 never gives fewer than before scaling."""
     scaled = _up(repeats * depth * factor)
     return scaled if factor < 1 else max(scaled, round_repeats(repeats, depth))
 
 
 def _up(layers: float) -> int:
-    return math.ceil(layers - 1e-9)  # 9 * (2.2 / 1.8) is eleven, whatever its last bit
+    return math.ceil(layers - 1e-9)  # tolerates rounding errors: 9 * (2.2 / 1.8) must give 11
 
 
 def _size(pixels: float) -> int:

@@ -1,6 +1,6 @@
-"""EfficientNetV2, and V1 that it is measured against, as data: blocks, models, and the scaling rules that join them.
+"""Data classes that describe EfficientNetV2 and V1 networks, their JSON format, and their width and depth rules.
 
-No TensorFlow here. ``variants`` has the tables of the named networks.
+This module does not import TensorFlow. The tables of the named networks are in ``variants``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BlockKind = Literal["mbconv", "fused_mbconv"]
 Normalization = Literal["centered", "imagenet", "symmetric"]
 
 DEPTH_DIVISOR = 8
-"""Every scaled width is a multiple of this, and never below it (reference code, ``round_filters``)."""
+"""Every scaled width is a multiple of this number and at least this number (reference code, ``round_filters``)."""
 
 
 PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -27,14 +27,14 @@ PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[fl
     ),
     "symmetric": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
 }
-"""Mean and standard deviation per channel, in 0..255 pixels: network input is ``(pixel - mean) / std``.
+"""Mean and standard deviation per channel for pixels in 0..255: network input is ``(pixel - mean) / std``.
 
-``"symmetric"`` spans -1 to 1: the reference code's fine-tuning, for every variant, has it.
+With ``"symmetric"``, the network input spans -1 to 1. The reference code uses it to fine-tune every variant.
 """
 
 
 def pixel_rescaling(normalization: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Gives scale and offset per channel: network input is ``pixel * scale + offset``."""
+    """Returns scale and offset per channel: network input is ``pixel * scale + offset``, with pixels in 0..255."""
     mean, deviation = PIXEL_STATISTICS[normalization]
     return tuple(1 / value for value in deviation), tuple(-middle / value for middle, value in zip(mean, deviation))
 
@@ -48,10 +48,14 @@ class BlockSpec:
         repeats: number of blocks, at least 1.
         kernel_size: side of the spatial kernel, pixels.
         stride: stride of the first block; the others have stride 1.
-        expand_ratio: width of the hidden layer over ``input_filters``.
-        input_filters: channels that enter the first block.
-        output_filters: channels that leave every block.
-        se_ratio: squeeze-and-excite width over the *block input* width; 0 means no squeeze-and-excite.
+        expand_ratio: channels of the hidden layer divided by ``input_filters``.
+        input_filters: input channels of the first block.
+        output_filters: output channels of every block.
+        se_ratio: channels of the squeeze-and-excite bottleneck divided by the *block input* channels, in [0, 1]; 0
+            means no squeeze-and-excite.
+
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     kind: BlockKind
@@ -71,11 +75,11 @@ class BlockSpec:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"BlockSpec.{field} is {value!r}; it must be a whole number of at least 1.")
         if not 0.0 <= self.se_ratio <= 1.0:
-            raise ValueError(f"BlockSpec.se_ratio is {self.se_ratio!r}; it must lie in [0, 1], 0 for none.")
+            raise ValueError(f"BlockSpec.se_ratio is {self.se_ratio!r}; it must lie in [0, 1]; 0 for none.")
 
     @property
     def has_residual(self) -> bool:
-        """Whether a block of this shape adds its input back: stride 1 and equal widths."""
+        """Whether a block adds its input to its output: stride 1 and equal numbers of channels."""
         return self.stride == 1 and self.input_filters == self.output_filters
 
     @property
@@ -85,7 +89,7 @@ class BlockSpec:
 
     @property
     def squeezed_filters(self) -> int:
-        """Channels of the squeeze-and-excite bottleneck: from the block's input width, at least 1; 0 for none."""
+        """Channels of the squeeze-and-excite bottleneck: ``se_ratio`` of the input channels, at least 1; 0 for none."""
         return max(1, int(self.input_filters * self.se_ratio)) if self.se_ratio else 0
 
 
@@ -94,18 +98,21 @@ class ModelSpec:
     """A whole network, before width and depth scaling.
 
     Attributes:
-        name: the model's name, such as ``"efficientnetv2-s"``.
+        name: name of the model, such as ``"efficientnetv2-s"``.
         blocks: the stages, unscaled.
         width: multiplier of every channel count.
         depth: multiplier of every repeat count.
         head_filters: channels of the last 1x1 convolution, unscaled.
-        train_size: largest training image, pixels (side of a square).
-        eval_size: evaluation image, pixels.
+        train_size: side of the largest (square) training image, pixels.
+        eval_size: side of the (square) evaluation image, pixels.
         dropout_rate: dropout before the classifier at the end of training, in [0, 1).
         normalization: how 0..255 pixels become network input. ``"centered"``: ``(x - 128) / 128``;
             ``"imagenet"``: ``(x / 255 - mean) / std`` of ImageNet, per channel; ``"symmetric"``:
             ``(x - 127.5) / 127.5``.
         least_width: see ``round_filters``.
+
+    Raises:
+        ValueError: if a value is out of range, or the channels of consecutive stages differ.
     """
 
     name: str
@@ -140,17 +147,17 @@ class ModelSpec:
         for before, after in zip(self.blocks, self.blocks[1:]):
             if before.output_filters != after.input_filters:
                 raise ValueError(
-                    f"ModelSpec {self.name!r}: a stage gives {before.output_filters} channels but the next takes "
-                    f"{after.input_filters}; make them equal."
+                    f"ModelSpec {self.name!r}: a stage has {before.output_filters} output channels but the next has "
+                    f"{after.input_filters} input channels; make them equal."
                 )
 
     @property
     def stem_filters(self) -> int:
-        """Channels of the stem, unscaled: what the first stage takes."""
+        """Channels of the stem, unscaled: the input channels of the first stage."""
         return self.blocks[0].input_filters
 
     def to_json(self) -> str:
-        """The network as JSON, one line for each stage; ``from_json`` reads it back."""
+        """Returns the network as JSON with one line per stage; ``from_json`` reads it."""
         fields = dataclasses.asdict(self)
         stages = ",\n".join(f"    {json.dumps(block)}" for block in fields.pop("blocks"))
         head = json.dumps(fields, indent=2)
@@ -158,10 +165,10 @@ class ModelSpec:
 
     @staticmethod
     def from_json(text: str) -> ModelSpec:
-        """Reads what ``to_json`` wrote; fields left out take their defaults.
+        """Reads a network from JSON that ``to_json`` wrote; missing optional fields take their defaults.
 
         Raises:
-            UsageError: for text that is not JSON, unknown or missing fields, or values that no network can have.
+            UsageError: if the text is not JSON, a field is unknown or missing, or a value is out of range.
         """
         try:
             fields = json.loads(text)
@@ -171,20 +178,22 @@ class ModelSpec:
             return _from_fields(ModelSpec, {**fields, "blocks": blocks}, "the network")
         except (ValueError, TypeError) as error:
             raise UsageError(
-                f"This is not the JSON of a ModelSpec: {error}. ModelSpec.to_json() and --mode=search write such."
+                f"This is not the JSON of a ModelSpec: {error}. Use a file that ModelSpec.to_json() or --mode=search "
+                "wrote."
             ) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class KerasSpec:
-    """A network that Keras or a function of one's own builds; only what training must know of it beforehand.
+    """A network built by Keras or by your own function; holds only what training must know before it is built.
 
     Attributes:
-        name: ``"keras:ResNet50"``, a name of ``tf.keras.applications``, or ``"keras:package.module:function"``.
-        train_size: largest training image, pixels (side of a square).
-        eval_size: evaluation image, pixels.
+        name: ``"keras:NAME"``, where NAME is in ``tf.keras.applications``, such as ``"keras:ResNet50"``; or
+            ``"keras:package.module:function"``.
+        train_size: side of the largest (square) training image, pixels.
+        eval_size: side of the (square) evaluation image, pixels.
         dropout_rate: dropout before the classifier at the end of training, in [0, 1).
-        normalization: see ``ModelSpec``; of a network that normalises pixels itself, it is not asked for.
+        normalization: see ``ModelSpec``. It is not used for a network that normalizes pixels itself.
     """
 
     name: str
@@ -195,7 +204,7 @@ class KerasSpec:
 
 
 AnySpec = Union[ModelSpec, KerasSpec]
-"""What can be trained."""
+"""Any network that can be trained."""
 
 
 def _from_fields(kind: Any, fields: dict[str, Any], what: str) -> Any:
@@ -206,14 +215,14 @@ def _from_fields(kind: Any, fields: dict[str, Any], what: str) -> Any:
 
 
 def round_filters(filters: int, width: float, least_width: float = 0.0) -> int:
-    """Scales a channel count and rounds it to the nearest multiple of 8, at least 8.
+    """Returns a channel count, scaled and rounded to the nearest multiple of 8; at least 8.
 
     Args:
         filters: the unscaled count.
         width: multiplier.
-        least_width: share of the scaled count that must be left after rounding, or 8 are added: 0.9 in the first code
-            of V1 (tensorflow/tpu, ``models/official/efficientnet``), Keras and timm, as in MobileNet; 0 in the
-            reference code.
+        least_width: smallest allowed ratio of the rounded to the scaled count. If rounding gives less, 8 are added. It
+            is 0.9 in the first code of V1 (tensorflow/tpu, ``models/official/efficientnet``), Keras and timm, as in
+            MobileNet; it is 0 in the reference code.
     """
     scaled = filters * width
     rounded = max(DEPTH_DIVISOR, int(scaled + DEPTH_DIVISOR / 2) // DEPTH_DIVISOR * DEPTH_DIVISOR)
@@ -221,18 +230,18 @@ def round_filters(filters: int, width: float, least_width: float = 0.0) -> int:
 
 
 def round_repeats(repeats: int, depth: float) -> int:
-    """Scales a repeat count, rounding up."""
+    """Returns a repeat count, scaled and rounded up."""
     return math.ceil(depth * repeats)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExpandedSpec:
-    """A network block by block, after scaling.
+    """A network after scaling, block by block.
 
     Attributes:
         stem_filters: channels of the stem.
         blocks: one entry per block, each with ``repeats == 1``.
-        stage_ends: for each stage, the index of its last block.
+        stage_ends: index of the last block of each stage.
         head_filters: channels of the last 1x1 convolution.
     """
 
@@ -243,7 +252,7 @@ class ExpandedSpec:
 
 
 def expand(spec: ModelSpec) -> ExpandedSpec:
-    """Applies width and depth scaling and writes every repeat out as a block of its own."""
+    """Returns the network after width and depth scaling, with a separate entry for each repeated block."""
 
     def scaled(filters: int) -> int:
         return round_filters(filters, spec.width, spec.least_width)
@@ -266,10 +275,14 @@ def expand(spec: ModelSpec) -> ExpandedSpec:
 
 
 def drop_path_rates(num_blocks: int, final_rate: float) -> tuple[float, ...]:
-    """Gives each block's stochastic-depth rate: linear from 0 in the first block towards ``final_rate``.
+    """Returns the stochastic-depth rate of each block, which rises linearly from 0 towards ``final_rate``.
 
-    Block ``i`` of ``n`` is dropped with probability ``final_rate * i / n``, so the last stays just below
-    ``final_rate`` (reference code; the paper's section 5.1 gives survival 0.8, a final rate of 0.2).
+    Block ``i`` of ``n``, counted from 0, is dropped with probability ``final_rate * i / n``, so the rate of the last
+    block is just below ``final_rate`` (reference code). Section 5.1 of the paper gives a survival probability of 0.8,
+    which is a final rate of 0.2.
+
+    Raises:
+        ValueError: if ``final_rate`` is not in [0, 1).
     """
     if not 0.0 <= final_rate < 1.0:
         raise ValueError(f"The drop-path rate is {final_rate!r}; it must lie in [0, 1).")

@@ -1,7 +1,7 @@
-"""The named networks: EfficientNetV2, and V1 that it is measured against (no TensorFlow).
+"""The tables of the named networks, EfficientNetV2 and V1 (the baseline), and their lookup by name (no TensorFlow).
 
-The block tables are Table 4 of the paper (arXiv 2104.00298) for V2-S and the tables of the reference code
-(google/automl, ``efficientnetv2/effnetv2_configs.py``) for every variant the paper does not print.
+The block table of V2-S is Table 4 of the paper (arXiv 2104.00298). Those of all variants that the paper does not print
+are from the reference code (google/automl, ``efficientnetv2/effnetv2_configs.py``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from effnetv2_keras.errors import UsageError
 
 
 def _stages(rows: Sequence[tuple[BlockKind, int, int, int, int, int, int, float]]) -> tuple[BlockSpec, ...]:
-    """Reads a table whose columns are kind, repeats, kernel, stride, expand, in, out, se."""
+    """Builds stages from rows with the columns kind, repeats, kernel, stride, expand, in, out, se."""
     return tuple(BlockSpec(*row) for row in rows)
 
 
@@ -29,7 +29,7 @@ _V2_BASE = _stages([
     ("mbconv", 8, 3, 2, 6, 112, 192, 0.25),
 ])  # fmt: skip
 
-_V2_S = _stages([  # Table 4, in its last version (256 channels and head 1280)
+_V2_S = _stages([  # Table 4 of the last version of the paper (256 channels in stage 6, 1280 in the head)
     ("fused_mbconv", 2, 3, 1, 1, 24, 24, 0.0),
     ("fused_mbconv", 4, 3, 2, 4, 24, 48, 0.0),
     ("fused_mbconv", 4, 3, 2, 4, 48, 64, 0.0),
@@ -94,9 +94,9 @@ MODELS: dict[str, ModelSpec] = _table(
     ModelSpec("efficientnetv2-m", _V2_M, 1.0, 1.0, 1280, 384, 480, 0.3),
     ModelSpec("efficientnetv2-l", _V2_L, 1.0, 1.0, 1280, 384, 480, 0.4),
     ModelSpec("efficientnetv2-xl", _V2_XL, 1.0, 1.0, 1280, 384, 512, 0.4),
-    # EfficientNet V1 (arXiv 1905.11946), the baseline. The reference code trains it at 0.8 of the evaluation size, in
-    # whole multiples of 16. Keras, timm and all published weights round widths in another way, which only changes the
-    # first stage of B3: 24 channels, where the reference code has 16.
+    # EfficientNet V1 (arXiv 1905.11946), the baseline. The reference code trains it at 0.8 of the evaluation size,
+    # rounded to a multiple of 16. Keras, timm and all published weights round widths differently. This only changes
+    # the first stage of B3, which has 24 channels there and 16 in the reference code.
     ModelSpec("efficientnet-b0", _V1_BASE, 1.0, 1.0, 1280, 176, 224, 0.2, "imagenet"),
     ModelSpec("efficientnet-b1", _V1_BASE, 1.0, 1.1, 1280, 192, 240, 0.2, "imagenet"),
     ModelSpec("efficientnet-b2", _V1_BASE, 1.1, 1.2, 1280, 208, 260, 0.3, "imagenet"),
@@ -113,13 +113,14 @@ MODELS: dict[str, ModelSpec] = _table(
 
 
 def get_spec(name: str) -> ModelSpec:
-    """Looks a network up by name, or reads it from a file.
+    """Returns the network with a name, or reads one from a file.
 
     Args:
         name: a key of ``MODELS``, or the path of a ``.json`` file that ``ModelSpec.to_json`` wrote.
 
     Raises:
-        UsageError: for an unknown name; the message suggests the nearest one. For a file that is missing or no spec.
+        UsageError: if the name is unknown (the message suggests the nearest one), or the file cannot be read or is not
+            the JSON of a ``ModelSpec``.
     """
     if name.endswith(".json"):
         return _read(pathlib.Path(name))
@@ -127,31 +128,31 @@ def get_spec(name: str) -> ModelSpec:
         near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.0)[0]
         raise UsageError(
             f"Unknown model {name!r}; did you mean {near!r}? Known models: {', '.join(MODELS)}, or the path of a "
-            ".json. --model_name also takes keras:NAME, any model of Keras."
+            ".json file. --model_name also accepts keras:NAME for any model of Keras."
         )
     return MODELS[name]
 
 
 KERAS = "keras:"
-"""What the name of a network begins with that Keras or a function of one's own builds."""
+"""Prefix of the names of networks that Keras or your own function builds."""
 
 
 def any_spec(name: str) -> AnySpec:
-    """Looks up whatever can be trained.
+    """Returns the network with a name, including networks built by Keras or by your own function.
 
     Args:
-        name: as for ``get_spec``; ``keras:NAME``, a name of ``tf.keras.applications``; or
-            ``keras:package.module:function``. Whether those exist is found out when they are built. EfficientNets of
-            Keras have the sizes and the dropout of the variant of the same name.
+        name: a name or path as for ``get_spec``; ``keras:NAME``, where NAME is in ``tf.keras.applications``; or
+            ``keras:package.module:function``. Only building the network checks that NAME or the function exists.
+            EfficientNets of Keras get the image sizes and the dropout rate of the variant of the same name here.
 
     Raises:
-        UsageError: as ``get_spec``, and for a name in another form.
+        UsageError: as ``get_spec``, or if a name with the prefix ``keras:`` has another form.
     """
     if not name.startswith(KERAS):
         return get_spec(name)
     if not re.fullmatch(r"\w+|\w+(\.\w+)*:\w+", name[len(KERAS) :]):
         raise UsageError(
-            f"The model {name!r} is in no known form; write keras:NAME with a name of tf.keras.applications, such as "
+            f"The model name {name!r} is malformed; write keras:NAME, where NAME is in tf.keras.applications, such as "
             "keras:ResNet50, or keras:package.module:function."
         )
     twin = MODELS.get(re.sub(r"keras:EfficientNet(V2)?(B\d|[SML])", r"EfficientNet\1-\2", name).lower())

@@ -15,6 +15,7 @@ import yaml
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import reference_keys
+from effnetv2_keras.config.fields import Section
 from effnetv2_keras.config.overrides import flatten, nearest, read_yaml
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.config.sections import (
@@ -25,7 +26,6 @@ from effnetv2_keras.config.sections import (
     ProgressiveConfig,
     RampConfig,
     RuntimeConfig,
-    Section,
     TrainConfig,
     ramp,
 )
@@ -83,6 +83,15 @@ class Config(Section):
     def eval_size(self) -> int:
         """Side of the evaluation images, pixels."""
         return self.eval.isize or self.spec.eval_size
+
+    @property
+    def input_normalization(self) -> specs.Normalization | None:
+        """The normalisation that the input pipeline applies; None where the network normalises its input itself."""
+        return None if self.model.include_preprocessing else self.spec.normalization
+
+    def with_network(self, spec: specs.ModelSpec) -> Config:
+        """Returns a copy whose network is ``spec``, stored in the configuration as JSON."""
+        return self.override({"model.model_name": spec.name, "model.network": spec.to_json()})
 
     def total_steps(self, num_train: int) -> int:
         """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least ``min_steps`` and 1.

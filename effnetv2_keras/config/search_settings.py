@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from effnetv2_keras.architecture import specs
-from effnetv2_keras.config.sections import OptionalFloat, OptionalInt, OptionalStr, Section, Sizes, setting, split_bars
+from effnetv2_keras.config.fields import OptionalFloat, OptionalInt, OptionalStr, Section, Sizes, setting, split_bars
 
 
 def _no_doubles(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Annotated, Any, Literal, Optional
+import typing
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from effnetv2_keras import progressive
 from effnetv2_keras.architecture import specs, variants
-from effnetv2_keras.config.overrides import check_regex
-
-
-def split_bars(value: Any) -> Any:
-    """Reads ``"a|b|c"`` as a list, the list syntax of ``--hparam_str``."""
-    if isinstance(value, str):
-        return [part for part in value.split("|") if part]
-    return [value] if isinstance(value, (int, float)) else value
-
-
-def _check_address(value: str) -> str:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}", value):
-        raise ValueError(f"{value!r} is no address; write host:port, several as host:port|host:port")
-    return value
-
-
-def _none_word(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
-
-
-Sizes = Annotated[tuple[Annotated[int, pydantic.Field(ge=1)], ...], pydantic.BeforeValidator(split_bars)]
-# `from __future__ import annotations` and Python 3.9 together need Optional, not `X | None`, in pydantic fields.
-OptionalPair = Annotated[
-    Optional[tuple[float, float]], pydantic.BeforeValidator(lambda value: split_bars(_none_word(value)))
-]
-OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
-OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
-OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]
-OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
-Addresses = Annotated[
-    tuple[Annotated[str, pydantic.AfterValidator(_check_address)], ...],
-    pydantic.BeforeValidator(lambda value: split_bars(_none_word(value)) or ()),
-]
-Regex = Annotated[Optional[str], pydantic.BeforeValidator(_none_word), pydantic.AfterValidator(check_regex)]
-
-
-def setting(default: Any, description: str, **limits: Any) -> Any:
-    """Describes a setting: its default, what it is for, and its limits."""
-    return pydantic.Field(default, description=description, **limits)
-
-
-Trackers = Annotated[tuple[Literal["wandb", "mlflow"], ...], pydantic.BeforeValidator(split_bars)]
-
-
-class Section(pydantic.BaseModel):
-    """Frozen; unknown fields are refused."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+from effnetv2_keras.config.fields import (
+    Addresses,
+    OptionalFloat,
+    OptionalInt,
+    OptionalNormalization,
+    OptionalPair,
+    OptionalStr,
+    Regex,
+    Section,
+    Sizes,
+    Trackers,
+    setting,
+)
 
 
 class RampConfig(Section):
@@ -113,8 +78,8 @@ class ModelConfig(Section):
         return dataclasses.replace(spec, normalization=self.normalization or spec.normalization)
 
 
-class ProgressiveConfig(Section):
-    """Stages of progressive learning (paper section 4, Algorithm 1 and Table 6)."""
+class _StageSettings(Section):
+    """What the stages have in common."""
 
     stages: int = setting(4, "number of stages; 1 trains at the final size throughout", ge=1)
     schedule: progressive.RampSchedule = setting("paper", "size ramp: 'paper' (Algorithm 1) or 'original' (its code)")
@@ -122,13 +87,26 @@ class ProgressiveConfig(Section):
         "rising", "'random': each stage anywhere between the ends of the ramps, drawn from train.seed (Table 13)"
     )
     size_multiple: int = setting(1, "round image sizes to a multiple of this, pixels", ge=1)
-    image_size: RampConfig = setting(ramp(128, 224), "side of the training images, pixels")
-    randaug_magnitude: RampConfig = setting(
-        ramp(5, 15), "of augment=randaug and ra_aa: magnitude, 0 to 30; 0 turns it off"
-    )
-    mixup_alpha: RampConfig = setting(ramp(0, 0), "mixup Beta parameter; 0 turns it off")
-    cutmix_alpha: RampConfig = setting(ramp(0, 0), "CutMix Beta parameter; 0 turns it off")
-    dropout_rate: RampConfig = setting(ramp(0.1, 0.3), "dropout before the classifier")
+
+
+_RAMPS: dict[str, Any] = {
+    name: (RampConfig, setting(ramp(quantity.default.start, quantity.default.end), quantity.description))
+    for name, quantity in progressive.QUANTITIES.items()
+}
+_RampSettings: Any = pydantic.create_model("_RampSettings", __base__=_StageSettings, **_RAMPS)
+
+
+class ProgressiveConfig(_RampSettings):
+    """Stages of progressive learning (paper section 4, Algorithm 1 and Table 6).
+
+    Every quantity of ``progressive.QUANTITIES`` is a setting with a ``start`` and an ``end``.
+    """
+
+    if typing.TYPE_CHECKING:  # the settings come from a table, which type checkers do not read
+
+        def __init__(self, **settings: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> RampConfig: ...
 
     def plan(self, total_steps: int, *, seed: int = 0) -> tuple[progressive.Stage, ...]:
         """The stage plan of a run of ``total_steps`` steps; of a configuration, ``Config.plan``."""
@@ -144,8 +122,7 @@ class ProgressiveConfig(Section):
 
     def ramps(self) -> progressive.Ramps:
         """The ramps as the planner's type."""
-        names = ("image_size", "randaug_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
-        return progressive.Ramps(**{name: getattr(self, name).to_ramp() for name in names})
+        return progressive.Ramps(**{name: getattr(self, name).to_ramp() for name in progressive.QUANTITIES})
 
     @pydantic.model_validator(mode="after")
     def _ramps_in_range(self) -> ProgressiveConfig:

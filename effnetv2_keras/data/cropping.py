@@ -21,6 +21,7 @@ the network's own rule.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Callable
 
 import tensorflow as tf
@@ -52,6 +53,9 @@ class Cropping:
     dtype: tf.DType = tf.float32
 
 
+_reference_square = functools.partial(decode.central_square, dtype=tf.float32)
+
+
 def _v2_train(image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
         return decode.random_rectangle(shape, area=area, aspect=aspect, seed=seed)
@@ -69,14 +73,14 @@ def _v1_train(image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, 
     def choose(shape: tf.Tensor) -> tf.Tensor:
         drawn = decode.random_rectangle(shape, area=area, aspect=aspect, covered=0.1, attempts=10, seed=seed)
         found = tf.reduce_any(drawn[2:] < shape[:2])
-        return tf.where(found, drawn, _central_square(shape, image_size, None, round_up=1))
+        return tf.where(found, drawn, _reference_square(shape, image_size, None, round_up=1))
 
     return _bicubic(decode.cut(image, choose), image_size)
 
 
 def _v1_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
-        return _central_square(shape, image_size, crop, round_up=1)
+        return _reference_square(shape, image_size, crop, round_up=1)
 
     return _bicubic(decode.cut(image, choose), image_size)
 
@@ -94,16 +98,9 @@ def _finetune_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None)
 
 def _bilinear_square(image: tf.Tensor, image_size: int, crop: float | None) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
-        return _central_square(shape, image_size, crop, round_up=0)
+        return _reference_square(shape, image_size, crop)
 
     return _bilinear(decode.cut(image, choose, decode_whole=True), image_size)
-
-
-def _central_square(shape: tf.Tensor, image_size: int, crop: float | None, *, round_up: int) -> tf.Tensor:
-    """Top, left, height and width of the central square, in the reference code's float32 and its way to round."""
-    share = image_size / (image_size + decode.EVAL_MARGIN) if crop is None else crop
-    side = tf.maximum(tf.cast(tf.cast(tf.reduce_min(shape[:2]), tf.float32) * share, tf.int32), 1)
-    return tf.concat([(shape[:2] - side + round_up) // 2, [side, side]], axis=0)
 
 
 def _bilinear(image: tf.Tensor, size: int) -> tf.Tensor:

@@ -116,15 +116,27 @@ def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None
     Raises:
         ValueError, tf.errors.InvalidArgumentError: see ``decode``.
     """
+    return _resize(cut(image, lambda shape: central_square(shape, image_size, crop)), image_size)
+
+
+def central_square(
+    shape: tf.Tensor, image_size: int, crop: float | None, *, dtype: tf.DType = tf.float64, round_up: int = 0
+) -> tf.Tensor:
+    """Returns the central square to evaluate on: top, left, height and width, int32 ``[4]``.
+
+    Args:
+        shape: of the image, int32 ``[3]``.
+        image_size: side to which the square will be resized, pixels.
+        crop: as for ``central_crop``.
+        dtype: float64 computes the exact side; float32 rounds as the reference code does.
+        round_up: 1 puts the square one pixel further down and right where it cannot be centred (reference code, V1).
+    """
     share = image_size / (image_size + EVAL_MARGIN) if crop is None else crop
-
-    def choose(shape: tf.Tensor) -> tf.Tensor:
-        shorter = tf.cast(tf.reduce_min(shape[:2]), tf.float64)
-        # The nudge: a product such as 100 * 0.29 falls just short of the whole number that it is.
-        side = tf.maximum(tf.cast(tf.floor(shorter * share + 1e-6), tf.int32), 1)
-        return tf.concat([(shape[:2] - side) // 2, [side, side]], axis=0)
-
-    return _resize(cut(image, choose), image_size)
+    side = tf.cast(tf.reduce_min(shape[:2]), dtype) * share
+    if dtype == tf.float64:
+        side += 1e-6  # a product such as 100 * 0.29 falls just short of the whole number that it is
+    side = tf.maximum(tf.cast(side, tf.int32), 1)
+    return tf.concat([(shape[:2] - side + round_up) // 2, [side, side]], axis=0)
 
 
 def cut(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor], *, decode_whole: bool = False) -> tf.Tensor:

@@ -1,3 +1,3 @@
-"""Devices, replicas and workers."""
+"""Choice of devices, and communication between replicas and workers."""
 
-import effnetv2_keras.environment  # noqa: F401  before any of them imports TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow

@@ -8,10 +8,16 @@ import tensorflow as tf
 
 
 def sum_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Adds up tensors of any shapes over all replicas; each gets the sums.
+    """Returns the sums of tensors over all replicas.
 
-    This is what ``ReplicaContext.all_reduce`` does, without registering a gradient that would keep the graph for good;
-    it has none. With one replica, or outside any, the sums are the tensors themselves.
+    ``ReplicaContext.all_reduce`` returns the same but registers a gradient, which would keep the graph in memory for
+    ever. The result of this function has no gradient.
+
+    Args:
+        values: tensors of any shape. Every replica must call this function with tensors of the same shapes.
+
+    Returns:
+        The sums, in every replica. With one replica, or outside a replica context, they are ``values``.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -20,7 +26,7 @@ def sum_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def mean_over_replicas(statistics: Sequence[tf.Variable]) -> None:
-    """Gives each replica's copy of the variables, such as BatchNorm's moving statistics, their mean over all."""
+    """Sets each replica's copy of variables, such as BatchNorm's moving statistics, to their mean over all replicas."""
     if tf.distribute.get_strategy().num_replicas_in_sync > 1 and statistics:
         means = _reduced(tf.distribute.ReduceOp.MEAN, [tf.identity(statistic) for statistic in statistics])
         for statistic, mean in zip(statistics, means):

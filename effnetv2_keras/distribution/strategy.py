@@ -1,4 +1,4 @@
-"""Which devices a run uses."""
+"""Choice of the devices of a run (``--strategy``), and agreement between the workers that share it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from effnetv2_keras.errors import UsageError, WorkerLost
 
 
 class StrategyError(UsageError):
-    """A choice of devices that this machine or this version cannot serve."""
+    """A choice of devices that is unknown, incomplete, or not available."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Where devices beyond this machine are.
+    """The addresses of a TPU or of the workers of a multi-worker run.
 
     Attributes:
-        tpu: name or address of a TPU; ``"local"`` is this host's, an empty one what the environment names.
-        tpu_zone: its Google Cloud zone, such as ``us-central1-a``; empty for the environment's.
-        gcp_project: its Google Cloud project; empty for the environment's.
-        workers: addresses ``host:port`` of all workers of a multi-worker run, the same list for each; without any,
-            the environment variable ``TF_CONFIG`` describes them.
-        worker_index: this worker's place in ``workers``.
+        tpu: name or address of a TPU; ``"local"`` is the TPU of this host, and an empty name is the TPU that the
+            environment names.
+        tpu_zone: Google Cloud zone of the TPU, such as ``us-central1-a``; if empty, the environment's.
+        gcp_project: Google Cloud project of the TPU; if empty, the environment's.
+        workers: addresses ``host:port`` of all workers of a multi-worker run, the same list in every worker. If empty,
+            the environment variable ``TF_CONFIG`` describes the workers.
+        worker_index: position of this worker in ``workers``.
     """
 
     tpu: str = ""
@@ -44,10 +45,10 @@ class Devices:
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-    """This process among those that share a run.
+    """The position of this process among the workers that share a run.
 
     Attributes:
-        index: its number, in [0, count).
+        index: number of this worker, in [0, count).
         count: number of workers.
     """
 
@@ -56,12 +57,12 @@ class Worker:
 
     @property
     def is_chief(self) -> bool:
-        """Whether it is the one that writes to the run's folder and to the screen."""
+        """Whether this is worker 0, the only one that writes to the folder of the run and to the screen."""
         return self.index == 0
 
 
 def worker_of(strategy: tf.distribute.Strategy) -> Worker:
-    """Finds which worker of a ``MultiWorkerMirroredStrategy`` this process is; any other strategy has just one."""
+    """Returns which worker of a ``MultiWorkerMirroredStrategy`` this process is; other strategies have one worker."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return Worker()
     resolver = strategy.cluster_resolver
@@ -70,7 +71,10 @@ def worker_of(strategy: tf.distribute.Strategy) -> Worker:
 
 
 def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
-    """Makes a function that returns, once all workers have called it, what the chief has called it with, a float32."""
+    """Returns a function that gives every worker the value which the chief passes to it, as a float32.
+
+    All workers must call the function: each call waits for the others.
+    """
     worker = worker_of(strategy)
     if worker.count == 1:
         return lambda value: value
@@ -88,10 +92,13 @@ def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]
 
 @contextlib.contextmanager
 def explained_losses(worker: Worker) -> Iterator[None]:
-    """Says so where another worker is gone, with which this one wanted to exchange gradients.
+    """Turns TensorFlow's errors about a lost worker into ``WorkerLost``, inside a ``with`` block.
+
+    Args:
+        worker: this worker.
 
     Raises:
-        WorkerLost: in place of TensorFlow's own error.
+        WorkerLost: if another worker does not answer.
     """
     try:
         yield
@@ -100,22 +107,23 @@ def explained_losses(worker: Worker) -> Iterator[None]:
         if worker.count == 1 or (isinstance(error, tf.errors.InternalError) and not _OF_PEERS.search(str(error))):
             raise
         raise WorkerLost(
-            f"Another of the {worker.count} workers is gone, or does not answer. Start all of them again with the same "
-            f"commands: they go on from the last checkpoint. ({_reason(error)})"
+            f"Another of the {worker.count} workers has ended or does not answer. Start all workers again with the "
+            f"same commands: they resume from the last checkpoint. ({_reason(error)})"
         ) from error
 
 
-_OF_PEERS = re.compile("collective|peer|connection|socket|remote", re.IGNORECASE)  # every device is a "worker"
+# "worker" is not among these words, because the name of every device contains it.
+_OF_PEERS = re.compile("collective|peer|connection|socket|remote", re.IGNORECASE)
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """The line of a message that says most: the last one that names no node of a graph."""
+    """Returns the most informative line of a message: the last one that does not name a node of a graph."""
     lines = [line.strip() for line in error.message.splitlines()]
     return next((line for line in reversed(lines) if line and "node" not in line), type(error).__name__)
 
 
 def _tasks(cluster: tf.train.ClusterSpec) -> list[tuple[str, int]]:
-    """All tasks, the chief first."""
+    """Returns all tasks, the chief first."""
     return [
         (kind, index) for kind in ("chief", "worker") if kind in cluster.jobs for index in cluster.task_indices(kind)
     ]
@@ -126,11 +134,12 @@ def _cpu(devices: Devices) -> tf.distribute.Strategy:
 
 
 def _mirrored(devices: Devices) -> tf.distribute.Strategy:
-    """All GPUs; without any, all logical CPU devices."""
+    """Uses all GPUs, or all logical CPU devices if there is no GPU."""
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return tf.distribute.MirroredStrategy([device.name for device in gpus])
-    # Collectives on CPU devices number their keys from the same start in every strategy of a process, and then clash.
+    # With collectives on CPU devices, every strategy of a process numbers its keys from the same start, and the keys
+    # of two strategies clash.
     return tf.distribute.MirroredStrategy(
         [device.name for device in tf.config.list_logical_devices("CPU")],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
@@ -138,7 +147,7 @@ def _mirrored(devices: Devices) -> tf.distribute.Strategy:
 
 
 def _tpu(devices: Devices) -> tf.distribute.Strategy:
-    """The TPU with this name or address, a slice of a pod too."""
+    """Uses the TPU with the given name or address, which may be a slice of a pod."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             devices.tpu, zone=devices.tpu_zone or None, project=devices.gcp_project or None
@@ -155,14 +164,14 @@ def _tpu(devices: Devices) -> tf.distribute.Strategy:
 
 
 def _multiworker(devices: Devices) -> tf.distribute.Strategy:
-    """All devices of all workers; the same call in each of them waits for the others."""
-    tf.get_logger().setLevel(logging.WARNING)  # it tells of every sum over the workers
+    """Uses all devices of all workers. Every worker must call this; each call waits for the others."""
+    tf.get_logger().setLevel(logging.WARNING)  # level INFO logs every sum over the workers
     resolver = _resolve_flags(devices) if devices.workers else _resolve_environment()
     handler = signal.getsignal(signal.SIGTERM)
     with explained_losses(Worker(count=len(_tasks(resolver.cluster_spec())))):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # TensorFlow's own would note the signal, and do nothing else
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow's handler records the signal but does not end the process
     return strategy
 
 
@@ -170,8 +179,8 @@ def _resolve_flags(devices: Devices) -> tf.distribute.cluster_resolver.ClusterRe
     workers, index = devices.workers, devices.worker_index
     if not 0 <= index < len(workers):
         raise StrategyError(
-            f"--worker_index={index} is not the place of one of the {len(workers)} --workers; it goes from 0 to "
-            f"{len(workers) - 1}, another one for each worker."
+            f"--worker_index={index} is not the position of one of the {len(workers)} --workers; it must lie in "
+            f"[0, {len(workers) - 1}]. Give each worker a different one."
         )
     malformed = [
         worker for worker in workers if not worker.rpartition(":")[0] or not worker.rpartition(":")[2].isdigit()
@@ -191,7 +200,7 @@ def _resolve_environment() -> tf.distribute.cluster_resolver.ClusterResolver:
         "or with --workers=host1:2222,host2:2222 --worker_index=0"
     )
     if not text:
-        raise StrategyError(f"--strategy=multiworker knows no workers. {advice}")
+        raise StrategyError(f"--strategy=multiworker has no list of workers. {advice}")
     try:
         described = json.loads(text)
         task = (described["task"]["type"], int(described["task"]["index"]))
@@ -204,7 +213,7 @@ def _resolve_environment() -> tf.distribute.cluster_resolver.ClusterResolver:
 
 
 def _auto(devices: Devices) -> tf.distribute.Strategy:
-    """The TPU or the workers if they are named, else all GPUs, else the CPU."""
+    """Uses the TPU or the workers if they are named, otherwise all GPUs, otherwise the CPU."""
     if devices.tpu:
         return _tpu(devices)
     if devices.workers or os.environ.get("TF_CONFIG"):
@@ -222,16 +231,21 @@ STRATEGIES: dict[str, Callable[[Devices], tf.distribute.Strategy]] = {
     "tpu": _tpu,
     "multiworker": _multiworker,
 }
-"""Every ``--strategy``."""
+"""The function that builds each ``--strategy``."""
 
 
 def make_strategy(name: str = "auto", devices: Devices = Devices()) -> tf.distribute.Strategy:  # noqa: B008 - frozen
-    """Builds the distribution strategy called ``name``, a key of ``STRATEGIES``.
+    """Builds a distribution strategy.
 
-    Call it before anything else that uses TensorFlow: the devices of several workers are fixed with the first use.
+    Call this function before anything else that uses TensorFlow. With several workers, the first use of TensorFlow
+    fixes their devices.
+
+    Args:
+        name: a key of ``STRATEGIES``.
+        devices: the addresses that ``"tpu"`` and ``"multiworker"`` use.
 
     Raises:
-        StrategyError: for an unknown name, or devices that are not there.
+        StrategyError: if the name is unknown, ``devices`` is malformed, or a device is not available.
     """
     if name not in STRATEGIES:
         raise StrategyError(f"Unknown strategy {name!r}; use one of: {', '.join(STRATEGIES)}.")

@@ -11,7 +11,7 @@ from effnetv2_keras.export.keras_file import KerasExporter
 from effnetv2_keras.export.onnx import OnnxExporter
 from effnetv2_keras.export.saved_model import SavedModelExporter
 from effnetv2_keras.export.tflite import TfliteExporter
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 
 __all__ = [
     "EXPORTERS",

@@ -23,7 +23,7 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -182,8 +182,7 @@ class Exporter(abc.ABC):
 def network_runtime(trained: Trained) -> Runtime:
     """The network as evaluation runs it, to compare an export with."""
     config = trained.config
-    normalization = None if config.model.include_preprocessing else trained.spec.normalization
-    plan = InputPlan(config.data, 1, normalization, UnreadableImages("error"))
+    plan = InputPlan(config.data, 1, config.input_normalization, UnreadableImages("error"))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)], autograph=False)
     def evaluate(images: tf.Tensor) -> tf.Tensor:
@@ -222,7 +221,7 @@ def _rebuilt(trained: Trained, key: str, value: object) -> Trained:
     config = trained.config.override({key: value})
     if config == trained.config:
         return trained
-    model = build_for(config, trained.spec, len(trained.class_names))
+    model = build_for(config, len(trained.class_names))
     model.set_weights(trained.model.get_weights())
     return dataclasses.replace(trained, model=model, config=config)
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.export import exporter
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 
 OPSET = 15
 """Version of ONNX's operators: the newest that nearly every runtime of the last years reads."""

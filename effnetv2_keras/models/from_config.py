@@ -13,13 +13,14 @@ from effnetv2_keras.models.keras_models import build_keras_model
 from effnetv2_keras.models.naming import layers_by_name
 
 
-def build_for(config: Config, spec: specs.AnySpec, num_classes: int) -> tf.keras.Model:
+def build_for(config: Config, num_classes: int) -> tf.keras.Model:
     """Builds the network that a configuration describes, with the layers trainable that it names.
 
     Raises:
         UsageError: if it names a layer that the network does not have; for a network that cannot be built, or settings
             that cannot apply to it.
     """
+    spec = config.spec
     if isinstance(spec, specs.KerasSpec):
         _check_settings(config, spec)
         sizes = [stage.image_size for stage in config.plan(config.progressive.stages)]

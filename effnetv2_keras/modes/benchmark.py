@@ -23,15 +23,16 @@ import numpy as np
 import rich.console
 import rich.table
 import tensorflow as tf
+from absl import logging
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import EXPORTERS, export_model
 from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of, shown
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.runs.trained import Trained, load_trained
 
 _WARM_UP = 3
 
@@ -80,11 +81,10 @@ class Benchmark:
     rows: tuple[Row, ...]
 
 
-def fresh(config: Config, *, num_classes: int = 1000, spec: specs.AnySpec | None = None) -> Trained:
+def fresh(config: Config, *, num_classes: int = 1000) -> Trained:
     """A network as ``config`` describes it that nobody has trained; it takes as long as a trained one."""
-    spec = spec or config.spec
     names = tuple(str(label) for label in range(num_classes))
-    return Trained(build_for(config, spec, num_classes), config, names, step=0, spec=spec)
+    return Trained(build_for(config, num_classes), config, names, step=0)
 
 
 def benchmark(
@@ -224,3 +224,24 @@ def _device() -> str:
     if gpus:
         return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
     return f"CPU with {os.cpu_count()} cores"
+
+
+def run(invocation: Invocation) -> None:
+    """Benchmarks the network of a run or, without ``--model_dir``, an untrained ``--model_name``."""
+    options = invocation.options
+    logging.set_verbosity(logging.WARNING)
+    if not all(size.strip().isdecimal() for size in options.batch_sizes):
+        raise ConfigError(f"--batch_sizes={','.join(options.batch_sizes)} must be whole numbers: --batch_sizes=1,8")
+    if options.model_dir:
+        trained = load_trained(options.model_dir, which=options.weights, use_ema=options.use_ema)
+        trained = dataclasses.replace(trained, config=trained.config.override(invocation.data_changes()))
+    else:
+        trained = fresh(invocation.config())
+    result = benchmark(
+        trained,
+        formats=(options.format or "savedmodel").split(","),
+        quantize=options.quantize,
+        batch_sizes=[int(size) for size in options.batch_sizes],
+        image_size=options.image_size,
+    )
+    print_benchmark(result, invocation.console)

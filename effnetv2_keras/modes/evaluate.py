@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Callable
 
 import numpy as np
-import numpy.typing as npt
 import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.data.pipeline import InputPlan, eval_input
 from effnetv2_keras.data.sources.base import Source
 from effnetv2_keras.data.splits import Splits, open_splits
@@ -24,19 +23,18 @@ from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE
 from effnetv2_keras.models.from_config import build_for
+from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.per_class import report_classes
 from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.tables import describe_evaluation
-from effnetv2_keras.runs.checkpoints import Which, load_trained
+from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.weights import load_weights
 
 SIZES_PLOT = "eval_sizes.png"
-CONFUSION_PLOT = "confusion.png"
-PER_CLASS_FILE = "per_class.csv"
 
 _CHANGEABLE = ("data.", "eval.", "precision.")
-_NUM_WORST = 5
 
 Network = Callable[..., tf.Tensor]
 """Called as a Keras model is, ``network(images, training=False)``; gives logits ``[N, classes]``."""
@@ -71,7 +69,6 @@ def load_run(
     *,
     which: Which = "best",
     changes: Mapping[str, Any] | None = None,
-    spec: specs.AnySpec | None = None,
 ) -> Subject:
     """Loads raw and averaged weights of a run.
 
@@ -81,7 +78,6 @@ def load_run(
         which: the best checkpoint or the latest.
         changes: dotted settings to change for this evaluation, under ``data``, ``eval`` and ``precision``:
             ``{"data.eval_split": "test", "eval.isize": 256}``.
-        spec: a network other than the one that the configuration names.
 
     Raises:
         ConfigError: for other changes.
@@ -94,13 +90,14 @@ def load_run(
             "belong to the trained network."
         )
     with strategy.scope():
-        trained = load_trained(model_dir, which=which, use_ema=False, spec=spec)
+        trained = load_trained(model_dir, which=which, use_ema=False)
         models = {"": trained.model}
         if trained.config.train.ema_decay:
-            models["_ema"] = load_trained(model_dir, which=which, use_ema=True, spec=spec).model
+            models["_ema"] = load_trained(model_dir, which=which, use_ema=True).model
     config = trained.config.override(changes or {})
-    normalization = None if config.model.include_preprocessing else trained.spec.normalization
-    return Subject(model_dir, models, config, normalization, config.eval_size, trained.class_names, trained.step)
+    return Subject(
+        model_dir, models, config, config.input_normalization, config.eval_size, trained.class_names, trained.step
+    )
 
 
 def is_export(path: str | os.PathLike[str]) -> bool:
@@ -155,14 +152,13 @@ def load_file(config: Config, strategy: tf.distribute.Strategy, *, num_classes: 
             "--model_name=NAME --hparam_str=train.ft_init_ckpt=PATH."
         )
     with strategy.scope():
-        model = build_for(config, config.spec, num_classes)
+        model = build_for(config, num_classes)
         report = load_weights(model, path, prefer_ema=config.train.ft_init_ema)
     if report.missing or report.mismatched:
         raise ConfigError(
             f"The data has {num_classes} classes, and {report.source} has no classifier for them: {report.describe()}"
         )
-    normalization = None if config.model.include_preprocessing else config.spec.normalization
-    return Subject(report.source, {"": model}, config, normalization, config.eval_size)
+    return Subject(report.source, {"": model}, config, config.input_normalization, config.eval_size)
 
 
 def evaluate(
@@ -218,7 +214,7 @@ def evaluate(
         plots.plot_sizes(rows, path)
         console.print(f"Wrote {path}.", highlight=False)
     if best["tables"]:
-        _report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
+        report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
     console.print(json.dumps(result), highlight=False, soft_wrap=True)
     return result
 
@@ -242,42 +238,18 @@ def _evaluate_at(
         return evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))
 
 
-def _report_classes(
-    tables: Mapping[str, npt.NDArray[Any]], names: Sequence[str], folder: pathlib.Path, console: rich.console.Console
-) -> None:
-    """Writes the figures of each class, of one label an image the confusion matrix too; prints the worst classes."""
-    suffix = "_ema" if any(name.endswith("_ema") for name in tables) else ""
-    written = [folder / PER_CLASS_FILE]
-    headings: tuple[str, ...]
-    if f"confusion{suffix}" in tables:
-        confusion = tables[f"confusion{suffix}"]
-        headings, rows = ("top1", "most often taken for", "so many times"), _mistakes(confusion, names)
-        plots.plot_confusion(confusion, names, folder / CONFUSION_PLOT)
-        written.append(folder / CONFUSION_PLOT)
+def run(invocation: Invocation) -> None:
+    """Evaluates the run or SavedModel in ``--model_dir``, or without it the weights of ``train.ft_init_ckpt``."""
+    options, strategy, splits = invocation.options, invocation.strategy(), None
+    model_dir = options.model_dir
+    if model_dir is None:
+        config = invocation.config()
+        splits = open_splits(config.data)
+        subject = load_file(config, strategy, num_classes=len(splits.evaluation.class_names))
+    elif is_export(model_dir):
+        subject = load_export(model_dir, strategy, invocation.config())
     else:
-        headings = ("average precision",)
-        rows = list(zip(names, tables[f"num_positive{suffix}"].tolist(), tables[f"average_precision{suffix}"].tolist()))
-    with written[0].open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "images", *headings))
-        writer.writerows(rows)
-    worst = sorted((row for row in rows if row[1]), key=lambda row: row[2])[:_NUM_WORST]
-    listed = ", ".join(f"{name} {share:.3f} of {count}" for name, count, share, *_ in worst)
-    console.print(f"Lowest {headings[0].replace('top1', 'top-1')}: {listed}.", highlight=False, soft_wrap=True)
-    console.print(f"Wrote {' and '.join(map(str, written))}.", highlight=False)
-
-
-def _mistakes(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Of each class its name, images and accuracy, and the class that it is most often taken for, how often."""
-    counts, hits = confusion.sum(axis=1), confusion.diagonal()
-    wrong = confusion - np.diag(hits)
-    return [
-        (
-            name,
-            int(count),
-            hit / count if count else float("nan"),
-            names[mistaken] if errors[mistaken] else "",
-            int(errors[mistaken]),
-        )
-        for name, count, hit, errors, mistaken in zip(names, counts, hits, wrong, wrong.argmax(axis=1))
-    ]
+        changes = {**parse_overrides(options.hparam_str), **invocation.data_changes()}
+        subject = load_run(model_dir, strategy, which=options.weights, changes=changes)
+    folder = options.output_dir or (model_dir if subject.step is not None else ".")
+    evaluate(subject, strategy, splits=splits, folder=folder or ".", console=invocation.console)

@@ -17,12 +17,12 @@ import rich.text
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import CONFIG_FILE
 from effnetv2_keras.data.sources.files import IMAGE_SUFFIXES
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
-from effnetv2_keras.runs.checkpoints import Which, load_trained
+from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.runs.trained import Which, load_trained
 
 Unreadable = Literal["error", "skip"]
 
@@ -63,7 +63,6 @@ def load_predictor(
     *,
     which: Which = "best",
     use_ema: bool = True,
-    spec: specs.AnySpec | None = None,
 ) -> Predictor:
     """Loads a predictor from the folder of a run or of an exported SavedModel, whichever ``path`` is.
 
@@ -71,7 +70,6 @@ def load_predictor(
         path: the folder.
         which: of a run: the checkpoint with the best evaluation, or the latest.
         use_ema: of a run: take the moving average of the weights, where there is one.
-        spec: of a run: a network other than the one that its configuration names.
 
     Raises:
         PredictError: if it is neither, or a SavedModel that ``export`` did not write.
@@ -85,7 +83,7 @@ def load_predictor(
             f"{path} is neither a run (it would hold {CONFIG_FILE}) nor a SavedModel (it would hold "
             f"{SAVED_MODEL_FILE}). Give --model_dir the folder of a training run or of an export."
         )
-    trained = load_trained(path, which=which, use_ema=use_ema, spec=spec)
+    trained = load_trained(path, which=which, use_ema=use_ema)
     classifier = SavedModelExporter(trained, trained.config.eval_size).classifier()
     return Predictor(trained.class_names, lambda files: classifier.encoded(files)["probabilities"])
 
@@ -213,3 +211,15 @@ def to_json(predictions: Sequence[Prediction]) -> str:
         ],
         indent=1,
     )
+
+
+def run(invocation: Invocation) -> None:
+    """Classifies the images of the command line and prints a table or JSON."""
+    options = invocation.options
+    output = invocation.format(["table", "json"])
+    predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
+    predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k)
+    if output == "json":
+        print(to_json(predictions))
+    else:
+        format_table(predictions, invocation.console)

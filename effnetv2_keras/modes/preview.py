@@ -10,6 +10,7 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.reporting import plots
 
 
@@ -33,3 +34,9 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
             rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
         titles.append(plots.stage_title(stage, config.data.augment))
     plots.plot_image_sheet(rows, titles, path)
+
+
+def run(invocation: Invocation) -> None:
+    """Writes the sheet to ``--preview_file``."""
+    write_preview(invocation.config(), invocation.options.preview_file)
+    invocation.say(f"Wrote {invocation.options.preview_file}.")

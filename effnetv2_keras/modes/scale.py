@@ -11,6 +11,7 @@ from effnetv2_keras.architecture.scaling import LateLayers, Scaling, family, sca
 from effnetv2_keras.architecture.specs import ModelSpec, expand
 from effnetv2_keras.architecture.variants import MODELS, get_spec
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.modes.invocation import Invocation
 
 _PUBLISHED = {
     "efficientnetv2-s-to-m": "efficientnetv2-m",
@@ -149,3 +150,9 @@ def write_family(
     members = family(spec, numbers)
     paths = write_specs(members, folder, overwrite=overwrite)
     return "\n".join((table((spec, *members)), *(f"Wrote {path}" for path in paths)))
+
+
+def run(invocation: Invocation) -> None:
+    """Scales ``--model_name``, writes the larger networks to ``--output_dir`` and prints the table."""
+    options = invocation.options
+    print(write_family(options.model_name, options.phi, options.output_dir or ".", overwrite=options.overwrite))

@@ -18,6 +18,7 @@ from effnetv2_keras.reporting.primary_metric import primary_metric, primary_metr
 from effnetv2_keras.reporting.progress import format_seconds, is_input_bound
 from effnetv2_keras.reporting.report_plots import draw_plots
 from effnetv2_keras.reporting.samples import Sample, Samples
+from effnetv2_keras.reporting.stage_summary import StageSummary, summarize_stages
 from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.runs.provenance import read_provenance
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
@@ -47,6 +48,7 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
     config, rows = folder.config(), folder.metrics()
     num_train, num_eval = folder.num_images()
     stages = config.plan(config.total_steps(num_train))
+    summaries = summarize_stages(stages, rows)
     page = render(
         "report.html.jinja",
         title=f"{config.model.model_name} on {_data_name(config)}",
@@ -55,11 +57,8 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
         cards=_cards(rows, stages),
         results=_results(rows),
         plots=draw_plots(rows, stages),
-        stage_headings=(*STAGE_HEADINGS, *_stage_figures(stages[0], [])),
-        stage_rows=[
-            (*stage_cells(stage), *_stage_figures(stage, [row for row in rows if row["stage"] == stage.index]).values())
-            for stage in stages
-        ],
+        stage_headings=(*STAGE_HEADINGS, *_stage_figures(summaries[0])),
+        stage_rows=[(*stage_cells(summary.stage), *_stage_figures(summary).values()) for summary in summaries],
         settings=_settings(config),
         provenance=read_provenance(folder),
         samples=[(_picture(sample), sample) for sample in samples.samples],
@@ -114,25 +113,18 @@ def _results(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]
     }
 
 
-def _stage_figures(stage: Stage, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _stage_figures(summary: StageSummary) -> dict[str, str]:
     """What a stage took and reached, by heading."""
-    trained = [row for row in rows if row["kind"] == "train"]
-    timed = [row for row in trained if row["images_per_second"] > 0]
-    evaluated = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
-    speeds = sorted(row["images_per_second"] for row in timed)
-    waits = [row["input_wait"] for row in timed if "input_wait" in row]
-    wait = sum(waits) / len(waits) if waits else None
-    compiling = sum(row.get("compile_seconds", 0.0) for row in trained)
-    memory = max((row["memory_mb"] for row in trained if "memory_mb" in row), default=None)
-    score = evaluated.get(primary_metric_key(evaluated))
+    wait, evaluation = summary.input_wait, summary.evaluation
+    score = evaluation.get(primary_metric_key(evaluation))
     bound = "input-bound, " if wait is not None and is_input_bound({"input_wait": wait}) else ""
     return {
-        "steps": f"{stage.num_steps:,}",
-        "images/s": f"{speeds[len(speeds) // 2]:,.0f}" if speeds else _ABSENT,
-        "compile, s": f"{compiling:.1f}" if compiling else _ABSENT,
+        "steps": f"{summary.stage.num_steps:,}",
+        "images/s": _ABSENT if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
+        "compile, s": f"{summary.compile_seconds:.1f}" if summary.compile_seconds else _ABSENT,
         "waits for input": _ABSENT if wait is None else f"{bound}{wait:.0%}",
-        "peak memory, MiB": _ABSENT if memory is None else f"{memory:,.0f}",
-        "last loss": f"{trained[-1]['loss']:.3f}" if trained else _ABSENT,
+        "peak memory, MiB": _ABSENT if summary.memory_mb is None else f"{summary.memory_mb:,.0f}",
+        "last loss": _ABSENT if summary.loss is None else f"{summary.loss:.3f}",
         "last score": _ABSENT if score is None else f"{score:.4f}",
     }
 

@@ -10,8 +10,9 @@ import matplotlib.figure
 import numpy as np
 import numpy.typing as npt
 
-from effnetv2_keras.progressive import Stage
+from effnetv2_keras.progressive import QUANTITIES, Stage
 from effnetv2_keras.reporting.primary_metric import primary_metric
+from effnetv2_keras.reporting.stage_summary import summarize_stages
 
 _MOST_NAMES = 50
 _MOST_NOTES = 12  # of more stages than that, they would cover each other
@@ -43,20 +44,14 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
     score_axes.set_ylabel(f"evaluation {name}")
     score_axes.legend(loc="lower right")
 
-    began = 0.0
-    for stage in stages:
-        mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
-        ended = mine[-1]["seconds"] / 60 if mine else began
+    for summary in summarize_stages(stages, rows):
+        stage, began, ended = summary.stage, summary.began / 60, summary.ended / 60
         plan_axes.plot([began, ended], [stage.image_size] * 2, color="black", linewidth=2)
-        regularisers = (
-            f"RA {stage.randaug_magnitude:.3g}\nmixup {stage.mixup_alpha:.2g}\ndropout {stage.dropout_rate:.2g}"
-        )
-        note = regularisers if len(stages) <= _MOST_NOTES else ""
+        note = "\n".join(regularisers(stage)) if len(stages) <= _MOST_NOTES else ""
         plan_axes.annotate(note, ((began + ended) / 2, stage.image_size), (0, -4), textcoords="offset points",
                            ha="center", va="top", fontsize=7)  # fmt: skip
         for axes in (loss_axes, score_axes, plan_axes):
             axes.axvspan(began, ended, color="tab:gray", alpha=0.08 if stage.index % 2 else 0.18, linewidth=0)
-        began = ended
     plan_axes.set_ylim(0, max(stage.image_size for stage in stages) * 1.15)
     plan_axes.set_ylabel("image size, px")
     plan_axes.set_xlabel("training time, minutes")
@@ -88,13 +83,14 @@ def plot_image_sheet(
 
 
 def stage_title(stage: Stage, augment: str) -> str:
-    """Says in three lines how the images of a stage are made, augmented by ``augment``, as in ``data.augment``."""
-    magnitude = f" {stage.randaug_magnitude:.3g}" if augment in ("randaug", "ra_aa") else ""
-    return (
-        f"stage {stage.index + 1}: {stage.image_size} px\n"
-        f"{augment}{magnitude}\n"
-        f"mixup {stage.mixup_alpha:.2g} CutMix {stage.cutmix_alpha:.2g}"
-    )
+    """Describes a stage in three lines: its number and image size, ``data.augment``, and its regularisers."""
+    return f"stage {stage.index + 1}: {stage.image_size} px\naugment {augment}\n{' '.join(regularisers(stage))}"
+
+
+def regularisers(stage: Stage) -> list[str]:
+    """Names the regularisers that a stage turns on, with their strength: ``["RandAugment 5", "dropout 0.1"]``."""
+    values = {quantity.heading: getattr(stage, name) for name, quantity in QUANTITIES.items() if name != "image_size"}
+    return [f"{heading} {value:.2g}" for heading, value in values.items() if value]
 
 
 def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:

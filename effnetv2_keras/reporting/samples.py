@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, sample_records
 from effnetv2_keras.data.sources.base import DataError, Source
@@ -19,8 +18,8 @@ from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.optim import losses
-from effnetv2_keras.runs.checkpoints import Which, load_trained
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.trained import Which, load_trained
 
 _MOST = 24
 
@@ -65,7 +64,6 @@ def draw_samples(
     source: Source,
     config: Config,
     *,
-    normalization: specs.Normalization | None,
     note: str,
     count: int = _MOST,
 ) -> Samples:
@@ -75,7 +73,6 @@ def draw_samples(
         model: gives float32 logits ``[N, classes]``.
         source: where the images come from.
         config: of the run.
-        normalization: how the input pipeline normalises pixels; None where the model takes 0..255.
         note: which network this is.
         count: images, at most; those that cannot be decoded are left out.
 
@@ -88,7 +85,7 @@ def draw_samples(
     if not records:
         return Samples((), "No evaluation image could be decoded.")
     images = np.stack([record["image"].numpy() for record in records])
-    plan = InputPlan(config.data, count, normalization, unreadable)
+    plan = InputPlan(config.data, count, config.input_normalization, unreadable)
     size = config.eval.batch_size  # which fits in memory
     parts = [images[start : start + size] for start in range(0, len(images), size)]
     logits = tf.concat([model(plan.normalize(tf.constant(part)), training=False) for part in parts], 0)
@@ -108,7 +105,6 @@ def samples_of_run(
     which: Which = "best",
     use_ema: bool = True,
     changes: Mapping[str, Any] | None = None,
-    spec: specs.AnySpec | None = None,
 ) -> Samples:
     """Classifies some images with the network in a run's folder; without data or checkpoint, says that there are none.
 
@@ -117,7 +113,6 @@ def samples_of_run(
         which: the best checkpoint or the latest.
         use_ema: take the averaged weights, where there are any.
         changes: dotted settings of the data to change, such as ``{"data.data_dir": "elsewhere"}``.
-        spec: a network other than the one that the configuration names.
 
     Raises:
         RunFolderError: if there is no run.
@@ -128,12 +123,11 @@ def samples_of_run(
         source = open_splits(config.data).evaluation
         if source.class_names != class_names:
             raise DataError(f"The data has other classes than the run: {', '.join(source.class_names[:5])} ...")
-        trained = load_trained(model_dir, which=which, use_ema=use_ema, spec=spec)
+        trained = load_trained(model_dir, which=which, use_ema=use_ema)
         return draw_samples(
             trained.model,
             source,
             config,
-            normalization=None if config.model.include_preprocessing else trained.spec.normalization,
             note=describe_network(config, trained.step, use_ema=use_ema),
         )
     except UsageError as error:

@@ -7,9 +7,10 @@ from typing import Any
 
 import rich.table
 
-from effnetv2_keras.progressive import Stage
+from effnetv2_keras.progressive import QUANTITIES, Stage
 from effnetv2_keras.reporting.primary_metric import primary_metric
 from effnetv2_keras.reporting.progress import format_seconds
+from effnetv2_keras.reporting.stage_summary import summarize_stages
 
 
 def describe_evaluation(row: dict[str, Any], num_examples: int, *, is_best: bool = False) -> str:
@@ -35,40 +36,29 @@ def _figures(row: dict[str, Any], suffix: str) -> str:
     return " ".join((f"mAP {row[f'map{suffix}']:.4f}{error}", *others))
 
 
-STAGE_HEADINGS = ("stage", "size px", "RandAugment", "mixup", "CutMix", "dropout")
+STAGE_HEADINGS = ("stage", *(quantity.heading for quantity in QUANTITIES.values()))
 
 
 def stage_cells(stage: Stage) -> tuple[str, ...]:
     """A stage's settings as the cells of a table, under ``STAGE_HEADINGS``."""
-    return (
-        f"{stage.index + 1}",
-        f"{stage.image_size}",
-        f"{stage.randaug_magnitude:.4g}",
-        f"{stage.mixup_alpha:.3g}",
-        f"{stage.cutmix_alpha:.3g}",
-        f"{stage.dropout_rate:.3g}",
-    )
+    values = (f"{getattr(stage, name):.{quantity.digits}g}" for name, quantity in QUANTITIES.items())
+    return (f"{stage.index + 1}", *values)
 
 
 def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> rich.table.Table:
-    """One line per stage: its settings, what it took and what it reached."""
+    """Returns a table with one line per stage: its settings, what it took and what it reached."""
     table = rich.table.Table(title="Stages of this run")
     key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}))
     for heading in (*STAGE_HEADINGS, "steps", "images/s", "time", "loss", name, f"EMA {name}"):
         table.add_column(heading, justify="right")
-    ended = 0.0
-    for stage in stages:
-        mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
-        trained = [row for row in mine if row["kind"] == "train"]
-        evaluated = next((row for row in reversed(mine) if row["kind"] == "eval"), {})
-        began, ended = ended, (mine[-1]["seconds"] if mine else ended)
-        speeds = sorted(row["images_per_second"] for row in trained)
+    for summary in summarize_stages(stages, rows):
+        reached = summary.evaluation
         table.add_row(
-            *stage_cells(stage),
-            f"{stage.num_steps}",
-            f"{speeds[len(speeds) // 2]:.0f}" if speeds else "-",
-            format_seconds(ended - began),
-            f"{trained[-1]['loss']:.3f}" if trained else "-",
-            *(f"{evaluated[column]:.4f}" if column in evaluated else "-" for column in (key, f"{key}_ema")),
+            *stage_cells(summary.stage),
+            f"{summary.stage.num_steps}",
+            "-" if summary.images_per_second is None else f"{summary.images_per_second:.0f}",
+            format_seconds(summary.ended - summary.began),
+            "-" if summary.loss is None else f"{summary.loss:.3f}",
+            *(f"{reached[column]:.4f}" if column in reached else "-" for column in (key, f"{key}_ema")),
         )
     return table

@@ -1,3 +1,3 @@
-"""What a run keeps on disk: its folder, checkpoints and provenance."""
+"""The files of a run: its folder, checkpoints and provenance."""
 
-import effnetv2_keras.environment  # noqa: F401  before any of them imports TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow

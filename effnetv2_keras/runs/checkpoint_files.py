@@ -1,4 +1,4 @@
-"""The checkpoint files of one folder: written aside and renamed, listed by step, checked when read."""
+"""Writing, listing, checking and removing of the checkpoint files in one folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _ASIDE = ".writing-"
 class CheckpointFiles:
     """The checkpoints ``ckpt-<step>`` of a folder, each an index file and data files.
 
-    A checkpoint is written into a hidden folder beside the others and then renamed, its index last, so a crash at any
-    moment leaves the ones before. What there is to read is found by the files' names and read whole before it is
-    used: TensorFlow's ``checkpoint`` file, which names the newest, is written for other readers only.
+    A checkpoint is first written to a hidden folder beside the others. Then its files are renamed, the index last. A
+    crash at any moment therefore leaves the earlier checkpoints intact. Checkpoints are found by the names of their
+    files, and are read completely before they are used. TensorFlow's ``checkpoint`` file, which names the newest
+    checkpoint, is written for other programs and never read here.
 
     Args:
-        folder: theirs; the first ``write`` creates it.
-        keep: the newest ones that ``prune`` leaves.
+        folder: folder of the checkpoints; the first ``write`` creates it.
+        keep: number of newest checkpoints that ``prune`` keeps.
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int = 1) -> None:
@@ -35,27 +36,29 @@ class CheckpointFiles:
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the checkpoints, newest first, also of those that have lost a file."""
+        """Steps of the checkpoints, newest first, including checkpoints with missing files."""
         found = {int(match[1]) for path in self._folder.glob("ckpt-*") if (match := _FILE.fullmatch(path.name))}
         return sorted((step for step in found if not self._is_unfinished(step)), reverse=True)
 
     def prefix(self, step: int) -> str:
-        """TensorFlow's name of the checkpoint of a step."""
+        """Returns the path prefix of the checkpoint of a step, which is its name in TensorFlow."""
         return str(self._folder / f"ckpt-{step}")
 
     @property
     def size(self) -> int:
-        """Bytes of all checkpoints."""
+        """Total size of all checkpoints, bytes."""
         return sum(path.stat().st_size for step in self.steps for path in self._files(step))
 
     def newest_intact(self) -> tuple[int | None, dict[int, str]]:
-        """Finds the newest checkpoint that can be read from beginning to end.
+        """Finds the newest checkpoint that can be read completely.
 
         Returns:
-            Its step, or None; and what is wrong with each newer one.
+            The step of the checkpoint, or None if there is none; and for each newer checkpoint, by step, what is wrong
+            with it.
         """
         damages: dict[int, str] = {}
-        while left := [step for step in self.steps if step not in damages]:  # anew, since a run may be at work
+        # Lists the steps again each time, because a running training may add and remove checkpoints.
+        while left := [step for step in self.steps if step not in damages]:
             damage = check_integrity(self.prefix(left[0]))
             if damage is None:
                 break
@@ -64,7 +67,7 @@ class CheckpointFiles:
         return (left[0] if left else None), still_there
 
     def write(self, checkpoint: tf.train.Checkpoint, step: int) -> str:
-        """Writes a checkpoint and returns its prefix; if that fails, all files are as they were."""
+        """Writes a checkpoint and returns its path prefix; if writing fails, the folder is unchanged."""
         aside = self._aside(step)
         shutil.rmtree(aside, ignore_errors=True)
         try:
@@ -82,32 +85,32 @@ class CheckpointFiles:
         return self.prefix(step)
 
     def prune(self) -> None:
-        """Removes all but the newest."""
+        """Removes all checkpoints except the ``keep`` newest."""
         for step in self.steps[self._keep :]:
             for path in self._files(step):
                 path.unlink()
 
     def remove_leftovers(self) -> None:
-        """Removes what a write that was killed has left."""
+        """Removes the files that a killed ``write`` left."""
         for aside in self._folder.glob(f"{_ASIDE}[0-9]*"):
             self._remove_unfinished(int(aside.name[len(_ASIDE) :]))
         remove_partial_files(self._folder)
 
     def move_aside(self, step: int) -> None:
-        """Renames the files of a damaged checkpoint, so that it is not listed any more."""
+        """Renames the files of a damaged checkpoint to ``*.damaged``, so that ``steps`` no longer lists it."""
         for path in self._files(step):
             names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
             path.rename(next(place for place in map(path.with_name, names) if not place.exists()))
 
     def update_state_file(self) -> None:
-        """Makes TensorFlow's ``checkpoint`` file name what there is, for ``tf.train.latest_checkpoint``."""
+        """Updates TensorFlow's ``checkpoint`` file, which ``tf.train.latest_checkpoint`` reads."""
         names = [f"ckpt-{step}" for step in reversed(self.steps[: self._keep])]
         if names:
             state = tf.compat.v1.train.generate_checkpoint_state_proto(str(self._folder.absolute()), names[-1], names)
             write_atomically(self._folder / "checkpoint", str(state))
 
     def _files(self, step: int) -> list[pathlib.Path]:
-        """The files of a checkpoint, its index first: without it, the others are no checkpoint to TensorFlow."""
+        """Returns the files of a checkpoint, the index first: without an index, TensorFlow finds no checkpoint."""
         found = [path for path in self._folder.glob(f"ckpt-{step}.*") if _FILE.fullmatch(path.name)]
         return sorted(found, key=lambda path: path.suffix != ".index")
 
@@ -115,30 +118,32 @@ class CheckpointFiles:
         return self._folder / f"{_ASIDE}{step}"
 
     def _is_unfinished(self, step: int) -> bool:
-        """Whether the files of a step are those of a write that did not get to the index."""
+        """Returns whether the files of a step are from a write that ended before the index was renamed."""
         return self._aside(step).exists() and not pathlib.Path(f"{self.prefix(step)}.index").exists()
 
     def _remove_unfinished(self, step: int) -> None:
-        """Removes the files of a write that did not get to the index, and its hidden folder."""
+        """Removes the hidden folder of a step, and its files if the write ended before the index was renamed."""
         for path in self._files(step) if self._is_unfinished(step) else ():
             path.unlink()
         shutil.rmtree(self._aside(step), ignore_errors=True)
 
 
 def checkpoint_bytes(variables: list[Any]) -> int:
-    """Room that a checkpoint of variables takes."""
+    """Returns the size of a checkpoint of the variables, bytes; each distinct variable counts once."""
     distinct = {id(variable): variable for variable in variables}.values()
     return sum(variable.shape.num_elements() * variable.dtype.size for variable in distinct)
 
 
 def check_integrity(prefix: str) -> str | None:
-    """Reads a whole checkpoint, whose checksums TensorFlow compares.
+    """Returns what is wrong with a checkpoint, or None if it can be read completely.
 
-    Returns:
-        What is wrong with it; None if nothing is.
+    TensorFlow compares the checksums when it reads the tensors.
+
+    Args:
+        prefix: path prefix of the checkpoint.
 
     Raises:
-        RunFolderError: if this user may not read it.
+        RunFolderError: if this user has no permission to read the files.
     """
     try:
         reader = tf.train.load_checkpoint(prefix)
@@ -146,6 +151,6 @@ def check_integrity(prefix: str) -> str | None:
             reader.get_tensor(name)
     except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
         if os.strerror(errno.EACCES) in str(error):
-            raise RunFolderError(f"{prefix} cannot be read: {error}. Give this user the right to read it.") from error
+            raise RunFolderError(f"{prefix} cannot be read: {error}. Give this user read permission.") from error
         return str(error).strip().splitlines()[0]
     return None

@@ -1,4 +1,4 @@
-"""Writing to a run's folder so that neither a crash nor a full disk leaves half a file."""
+"""Writing of files so that a crash or a full disk never leaves a partial file, and errors about full disks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RunFolderError(UsageError):
-    """A folder that does not hold the run it should, or that cannot be used."""
+    """A folder that cannot be used, or that does not hold the expected run."""
 
 
 class NoRoomError(RunFolderError):
-    """A disk, or a quota, that is full."""
+    """A full disk, or an exhausted disk quota."""
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a text file so that a reader, or a crash, never meets half of it."""
+    """Writes a text file atomically: a reader sees the old or the new content, even after a crash."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with partial.open("w", newline="") as file:
@@ -38,13 +38,13 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 
 def remove_partial_files(folder: pathlib.Path) -> None:
-    """Removes what a ``write_atomically`` that was killed left in the folder, which may be missing."""
+    """Removes the temporary files that a killed ``write_atomically`` left in a folder; the folder may be missing."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def append_whole(path: pathlib.Path, text: str) -> None:
-    """Appends text to a file; if that fails, the file is left as it was."""
+    """Appends text to a file; if writing fails, the file is unchanged."""
     left = text.encode()
     with path.open("ab", buffering=0) as file:
         size = file.tell()
@@ -57,7 +57,7 @@ def append_whole(path: pathlib.Path, text: str) -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Makes renames in a folder outlive a loss of power, where the file system can."""
+    """Makes renames in a folder survive a power failure, on file systems that support it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 
 def is_out_of_room(error: BaseException) -> bool:
-    """Whether an error, of Python or TensorFlow, says that the disk or the quota is full."""
+    """Returns whether an error of Python or TensorFlow means that the disk is full or the quota is exhausted."""
     if isinstance(error, OSError):
         return error.errno in _OUT_OF_ROOM
     return any(os.strerror(number) in str(error) for number in _OUT_OF_ROOM)
@@ -75,13 +75,13 @@ def is_out_of_room(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def full_disk_explained(path: pathlib.Path) -> Iterator[None]:
-    """Turns the error of a full disk into one that says what to do.
+    """Turns errors about a full disk into a ``NoRoomError`` that says what to do, inside a ``with`` block.
 
     Args:
-        path: what is written.
+        path: the file or folder that the block writes.
 
     Raises:
-        NoRoomError: if there is no room.
+        NoRoomError: if the disk is full or the quota is exhausted.
     """
     try:
         yield
@@ -89,17 +89,17 @@ def full_disk_explained(path: pathlib.Path) -> Iterator[None]:
         if not is_out_of_room(error):
             raise
         raise NoRoomError(
-            f"No room to write {path}: {megabytes(free_bytes(path.parent))} are free. The checkpoints are unharmed; "
-            "free some room, then the same command goes on from the newest."
+            f"Not enough disk space to write {path}: {megabytes(free_bytes(path.parent))} are free. The checkpoints "
+            "are intact. Free disk space; the same command then resumes from the newest one."
         ) from error
 
 
 def free_bytes(folder: pathlib.Path) -> int:
-    """Room that is left where a folder is, or will be."""
+    """Returns the free space on the disk of a folder, bytes; the folder may not exist yet."""
     existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free
 
 
 def megabytes(size: float) -> str:
-    """A number of bytes in words."""
+    """Returns a number of bytes as text, in units of 10^6 bytes, such as ``"1.5 MB"``."""
     return f"{size / 1e6:,.1f} MB"

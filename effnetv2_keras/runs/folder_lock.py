@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""A lock that lets only one process at a time use the folder of a run."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ LOCK_FILES = frozenset({_LOCK, _HOLDER})
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a folder against other processes; the operating system lets go of it when this one dies, however it dies.
+    """Locks a folder against other processes inside a ``with`` block.
 
-    The folder is created if missing, and removed again if nothing was put into it.
+    The operating system releases the lock when this process ends, even if it is killed. A missing folder is created,
+    and removed at the end if it is still empty.
 
     Raises:
-        RunFolderError: if another process holds it.
+        RunFolderError: if another process holds the lock.
     """
     is_new = not folder.exists()
     lock = filelock.FileLock(folder / _LOCK)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(filelock.Timeout):
         lock.acquire(timeout=0)
-    if not lock.is_locked or not (folder / _LOCK).exists():  # removed by its last holder in this very moment
+    if not lock.is_locked or not (folder / _LOCK).exists():  # the last holder may have just removed the file
         lock.release()
         raise RunFolderError(
-            f"{folder} is in use by {_describe_holder(folder)}. Wait until it has ended, stop it (Ctrl-C or SIGTERM "
-            "saves a checkpoint first), or choose another --model_dir."
+            f"{folder} is in use by {_describe_holder(folder)}. Wait until that process ends, stop it (Ctrl-C or "
+            "SIGTERM saves a checkpoint first), or choose another --model_dir."
         )
     try:
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": _now()}
@@ -56,7 +57,7 @@ def _now() -> str:
 
 
 def _describe_holder(folder: pathlib.Path) -> str:
-    """Names who holds a folder, once the holder has left its note."""
+    """Returns a description of the process that holds a folder: its number, host and start, if it has noted them."""
     try:
         holder = json.loads((folder / _HOLDER).read_text())
         return f"process {holder['pid']} on {holder['host']}, since {holder['started']}"

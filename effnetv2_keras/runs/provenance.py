@@ -1,4 +1,4 @@
-"""Where a run is made: versions, devices and source, noted in its folder as ``provenance.json``."""
+"""The provenance of a run: versions, devices and git commit, stored in its folder as ``provenance.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROVENANCE_FILE = "provenance.json"
 
 
 def describe_provenance(strategy: tf.distribute.Strategy) -> dict[str, str]:
-    """Describes what a run is made with, for a person: names in words, and values."""
+    """Returns the versions, devices and git commit of this process as readable names and values; omits empty ones."""
     facts = {
         "Python": platform.python_version(),
         "TensorFlow": tf.__version__,
@@ -34,18 +34,18 @@ def describe_provenance(strategy: tf.distribute.Strategy) -> dict[str, str]:
 
 
 def note_provenance(folder: RunFolder, strategy: tf.distribute.Strategy) -> None:
-    """Writes ``provenance.json``; a run that goes on elsewhere has that of its last part."""
+    """Writes ``provenance.json``; resuming a run overwrites it, so it describes the last part of a run."""
     write_atomically(folder / PROVENANCE_FILE, json.dumps(describe_provenance(strategy), indent=1))
 
 
 def read_provenance(folder: RunFolder) -> dict[str, str]:
-    """Reads ``provenance.json``; empty if there is none."""
+    """Returns the content of ``provenance.json``; empty if there is no such file."""
     path = folder / PROVENANCE_FILE
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _version(package: str) -> str:
-    """The installed version."""
+    """Returns the installed version of a package, or a note that it is used from its source tree."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -53,7 +53,7 @@ def _version(package: str) -> str:
 
 
 def _describe_device(device: tf.config.PhysicalDevice) -> str:
-    """Kind and, where it is known, make."""
+    """Returns the type of a device and, if known, its model."""
     name = ""
     if device.device_type == "GPU":
         name = tf.config.experimental.get_device_details(device).get("device_name", "")
@@ -61,7 +61,7 @@ def _describe_device(device: tf.config.PhysicalDevice) -> str:
 
 
 def _git_commit() -> str:
-    """The commit of this package's source tree, marked if files were changed since; empty if it is in none."""
+    """Returns the git commit of this source tree, with a mark if files have changed since; empty outside of git."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""

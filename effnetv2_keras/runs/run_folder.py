@@ -1,9 +1,9 @@
-"""A run's folder: whose run it is, with which settings and which data. Refuses to mix two runs.
+"""The folder of a run: its settings, its data, and checks that prevent two runs from sharing a folder.
 
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
 ``best/``, ``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's
-event files; while it is trained, also ``.lock`` and ``.lock_holder.json``. A checkpoint that could not be read is kept
-as ``*.damaged``.
+event files. During training it also holds ``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be
+read are kept as ``*.damaged``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DATA_FILE = "data.json"
 
 
 def _data_of(splits: Splits) -> dict[str, Any]:
-    """What a run notes of its data."""
+    """Returns the content of ``data.json``: class names and numbers of images."""
     return {
         "class_names": list(splits.train.class_names),
         "num_train": splits.train.num_examples,
@@ -36,7 +36,7 @@ def _data_of(splits: Splits) -> dict[str, Any]:
 
 
 def _is_no_content(name: str) -> bool:
-    """Whether a file is one that a run leaves which did not get to its first configuration."""
+    """Returns whether a file may be left by a run that ended before it wrote its configuration."""
     return name == DATA_FILE or name in LOCK_FILES or name.endswith(".partial")
 
 
@@ -47,14 +47,14 @@ class RunFolder:
         path: the folder; ``claim`` creates it.
 
     Raises:
-        RunFolderError: for an address of another machine's storage.
+        RunFolderError: if the path is the address of remote storage, such as ``gs://bucket/run``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if "://" in str(path):
             raise RunFolderError(
-                f"A run cannot be kept at {path}: --model_dir must be a folder of this machine's file system. Mount "
-                "the bucket (gcsfuse does that for gs://) and name the folder where it is mounted."
+                f"A run cannot be stored at {path}: --model_dir must be a folder in the local file system. Mount the "
+                "bucket (with gcsfuse for gs://) and give the folder where it is mounted."
             )
         self.path = pathlib.Path(path)
 
@@ -62,10 +62,10 @@ class RunFolder:
         return self.path / name
 
     def claim(self, config: Config, splits: Splits) -> None:
-        """Makes the folder this run's, or checks that it already is.
+        """Writes the configuration and the data of this run to the folder, after ``check``.
 
         Raises:
-            RunFolderError: as ``check`` does, or if the folder cannot be written.
+            RunFolderError: as ``check``, or if the folder cannot be written.
         """
         self.check(config, splits)
         with self._writable():
@@ -76,10 +76,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[RunFolder]:
-        """Holds the folder for this process; one that is killed leaves it free.
+        """Locks the folder for this process inside a ``with`` block; a killed process releases it.
 
         Raises:
-            RunFolderError: if another process holds the folder, or it cannot be written.
+            RunFolderError: if another process holds the lock, or the folder cannot be written.
         """
         with contextlib.ExitStack() as held:
             with self._writable():
@@ -88,22 +88,23 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _writable(self) -> Iterator[None]:
-        """Explains why the folder cannot be written."""
+        """Turns errors of writing into a ``RunFolderError`` that says what to do, inside a ``with`` block."""
         try:
             with full_disk_explained(self.path):
                 yield
         except OSError as error:
             raise RunFolderError(
-                f"{self.path} cannot be written: {error.strerror}. Make it a folder that this user may write to, or "
-                "choose another --model_dir."
+                f"{self.path} cannot be written: {error.strerror}. Give this user permission to write to the folder, "
+                "or choose another --model_dir."
             ) from error
 
     def check(self, config: Config, splits: Splits) -> None:
-        """Makes sure that the folder is this run's or free, and changes nothing.
+        """Raises RunFolderError unless the folder holds this run or is free; changes no files.
+
+        Settings under ``runtime`` and ``data.service`` may differ from those of the stored run.
 
         Raises:
-            RunFolderError: if it holds a run with other settings or other data, or files that are no run's. Settings
-                under ``runtime`` and ``data.service`` may differ.
+            RunFolderError: if the folder holds a run with other settings or other data, or files of something else.
         """
         data = _data_of(splits)
         if (self / CONFIG_FILE).exists():
@@ -114,7 +115,7 @@ class RunFolder:
             if differences:
                 listed = "; ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in differences.items())
                 raise RunFolderError(
-                    f"{self.path} holds another run: {listed}. Use the same settings to go on with it, or another "
+                    f"{self.path} holds another run: {listed}. Use the same settings to resume it, or another "
                     "--model_dir for a new run."
                 )
         elif self.path.is_dir() and any(not _is_no_content(path.name) for path in self.path.iterdir()):
@@ -124,24 +125,24 @@ class RunFolder:
             )
 
     def config(self) -> Config:
-        """The run's configuration.
+        """Returns the configuration of the run.
 
         Raises:
-            RunFolderError: if there is no run here, or its configuration is not one of this version.
+            RunFolderError: if the folder holds no run, or this version cannot read its configuration.
         """
         if not (self / CONFIG_FILE).is_file():
-            raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG_FILE}. Is --model_dir right?")
+            raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG_FILE}. Check --model_dir.")
         try:
             return Config.from_yaml((self / CONFIG_FILE).read_text())
         except ConfigError as error:
             raise RunFolderError(f"{self / CONFIG_FILE} cannot be read: {error}") from error
 
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in label order."""
+        """Returns the class names, in label order."""
         return tuple(self._data()["class_names"])
 
     def num_images(self) -> tuple[int, int]:
-        """Images to train on and to evaluate on."""
+        """Returns the numbers of training and evaluation images."""
         data = self._data()
         return data["num_train"], data["num_eval"]
 
@@ -149,7 +150,13 @@ class RunFolder:
         return json.loads((self / DATA_FILE).read_text())
 
     def metrics(self, up_to_step: int | None = None) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl``, oldest first; a last line cut short by a crash is left out."""
+        """Returns the rows of ``metrics.jsonl``, oldest first.
+
+        A last line that a crash cut short is left out.
+
+        Args:
+            up_to_step: the last step to return; None returns all.
+        """
         path = self / "metrics.jsonl"
         rows = []
         for line in path.read_text().splitlines() if path.exists() else ():

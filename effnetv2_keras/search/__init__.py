@@ -1,1 +1,1 @@
-"""Training-aware architecture search and non-uniform scaling (paper section 3.3)."""
+"""Training-aware architecture search: space, samplers, reward, trials and results (paper section 3.3)."""

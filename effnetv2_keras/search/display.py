@@ -1,4 +1,4 @@
-"""Shows a person how a search goes: its table as it grows, and a bar with the time left (no TensorFlow)."""
+"""Output of a search on the screen: a table of finished trials and a bar with the time left (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.reporting.progress import format_seconds
+from effnetv2_keras.search.ownership import owner_of
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import NETWORK, Proposal, Study, owner_of
+from effnetv2_keras.search.study import NETWORK, Proposal, Study
 
 _COLUMNS = (
     ("trial", 5), ("network", 32), ("accuracy", 8), ("step time", 9), ("params, M", 9), ("MACs, G", 8),
@@ -24,7 +25,7 @@ _ENDINGS = {TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 
 
 def cells(trial: FrozenTrial) -> list[str]:
-    """Writes a trial that ended as the cells of ``HEADINGS``; a dash stands for what is not known."""
+    """Returns the cells of a finished trial, in the order of ``HEADINGS``; unknown values are dashes."""
 
     def figure(name: str, form: str, unit: float = 1) -> str:
         value = trial.user_attrs.get(name)
@@ -46,17 +47,17 @@ HEADINGS = tuple(name for name, _ in _COLUMNS)
 
 
 def ending(trial: FrozenTrial) -> str:
-    """Says why a trial has no result; empty if it has one."""
+    """Returns why a trial has no result; empty if it has one."""
     return f"{_ENDINGS[trial.state]}: {trial.user_attrs.get('reason', '?')}" if trial.state in _ENDINGS else ""
 
 
 class Display:
-    """The table and the bar.
+    """The table and the progress bar of a search.
 
     Args:
-        study: the trials, of all processes.
-        settings: of the search.
-        console: where to draw.
+        study: trials of all processes.
+        settings: settings of the search.
+        console: console to print to.
     """
 
     def __init__(self, study: Study, settings: SearchConfig, console: rich.console.Console) -> None:
@@ -75,25 +76,25 @@ class Display:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Shows the bar while the context lasts."""
+        """Shows the bar inside a ``with`` block."""
         with self._bar:
             yield
 
     def say(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Prints a line above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def introduce(self, space: SearchSpace) -> None:
-        """Says what is searched, and prints the table so far."""
+        """Prints a description of the search, and the table of the trials so far."""
         self.say(
-            f"{space.size:.3g} networks around {space.backbone.name}; {self._settings.sampler} sampler, "
-            f"{self._settings.trials} trials of {self._settings.epochs:g} epochs; this is process {self._study.me}."
+            f"Search space: {space.size:.3g} networks around {space.backbone.name}. {self._settings.trials} trials of "
+            f"{self._settings.epochs:g} epochs; sampler: {self._settings.sampler}; this process: {self._study.me}."
         )
         self.say(_line(list(HEADINGS)))
         self.update()
 
     def update(self) -> None:
-        """Prints the trials that ended since, whichever process ran them."""
+        """Prints the trials of all processes that have finished since the last call."""
         for trial in self._study.trials():
             if trial.state.is_finished() and trial.number not in self._shown:
                 self._shown.add(trial.number)
@@ -102,12 +103,12 @@ class Display:
         self._bar.update(self._task, completed=len(self._shown))
 
     def begin(self, proposal: Proposal) -> None:
-        """Shows which trial runs."""
+        """Shows the number of the running trial on the bar."""
         self._note = f"trial {proposal.trial.number}: measuring the step time"
         self._draw()
 
     def epoch(self, proposal: Proposal, epoch: int, accuracy: float) -> None:
-        """Shows how far it is."""
+        """Shows the epoch and the accuracy of the running trial on the bar."""
         self._note = f"trial {proposal.trial.number}: epoch {epoch}/{self._settings.epochs:g}, accuracy {accuracy:.4f}"
         self._draw()
 
@@ -120,11 +121,11 @@ class Display:
         self._bar.update(self._task, note=f"{self._note}{left}")
 
     def conclude(self, files: list[pathlib.Path], *, stopped: bool) -> None:
-        """Says how many trials there are, which network is the best, and where to read more.
+        """Prints the number of trials with a result, the best network, and the paths of the written files.
 
         Args:
-            files: what was written.
-            stopped: whether the search was asked to end, rather than having come to its end.
+            files: the written files.
+            stopped: whether the search was stopped on request.
         """
         trials = self._study.trials()
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
@@ -132,7 +133,10 @@ class Display:
         others = f", {running} in other processes" if running else ""
         self.say(f"{len(complete)} of {len(trials)} trials have a result{others}.")
         if not stopped and len(trials) < self._settings.trials:
-            self.say(f"Few new networks are left: the last draws were known or over a limit ({self._refusals()}).")
+            self.say(
+                "The search ended early because the sampler found no new network within the limits: its last draws "
+                f"were known or over a limit ({self._refusals()})."
+            )
         if complete:
             best = max(complete, key=lambda trial: trial.user_attrs["reward"])
             self.say(f"Best by reward: trial {best.number}, {best.user_attrs[NETWORK]}.")
@@ -140,7 +144,7 @@ class Display:
             self.say(f"Wrote {path}")
 
     def _refusals(self) -> str:
-        return f"{len(self._study.optuna_study.get_trials(deepcopy=False)) - len(self._study.trials())} in all"
+        return f"{len(self._study.optuna_study.get_trials(deepcopy=False)) - len(self._study.trials())} in total"
 
 
 def _line(texts: list[str]) -> str:

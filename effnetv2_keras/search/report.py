@@ -1,4 +1,4 @@
-"""What a search found, for people: ``search.html``, ``search.png``, ``trials.csv``, and the networks worth training."""
+"""Result files of a search: ``search.html``, ``search.png``, ``trials.csv``, ``best.json`` and ``front/``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from effnetv2_keras.search.study import NETWORK, Study
 BEST_FILE, FRONT_FOLDER = "best.json", "front"
 
 _MOST_BARS = 12
-_FEWEST = 8  # trials from which importances are told
+_FEWEST = 8  # trials that importances need
 _BEST_SHARE = 0.25
 _OPERATORS = {"fused_mbconv": ("Fused-MBConv", ORANGE), "mbconv": ("MBConv", BLUE)}
 
@@ -38,17 +38,17 @@ Draw = Callable[[matplotlib.axes.Axes], None]
 
 
 def write_results(folder: pathlib.Path, study: Study, space: SearchSpace, settings: SearchConfig) -> list[pathlib.Path]:
-    """Writes what is known so far; each file is replaced as a whole.
+    """Writes the results so far; each file is replaced atomically.
 
     Args:
-        folder: of the search.
-        study: its trials.
-        space: its networks.
-        settings: its settings.
+        folder: folder of the search.
+        study: the trials.
+        space: the search space.
+        settings: settings of the search.
 
     Returns:
-        The files, in the order in which a person would look: the page, its plots as PNG, the table, the best network
-        by reward, and those that no other one beats in accuracy, step time and size at once.
+        The paths, most readable first: the page, its plots as PNG, the table, the best network by reward, and the
+        folder of the Pareto front of accuracy, step time and parameters. Without a complete trial, only the table.
     """
     trials = study.trials()
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -73,11 +73,13 @@ def write_results(folder: pathlib.Path, study: Study, space: SearchSpace, settin
 
 
 def front_of(trials: Sequence[FrozenTrial], figures: Sequence[str]) -> list[FrozenTrial]:
-    """Finds the trials that no other one equals or beats in all figures and beats in one, the most accurate first.
+    """Returns the Pareto front of the trials, the most accurate first.
+
+    A trial is on the front unless another is at least as good in all figures and better in one.
 
     Args:
-        trials: with results.
-        figures: names among their attributes; the first is better if higher, the others if lower.
+        trials: trials with results.
+        figures: names of user attributes. Higher is better for the first, lower is better for the others.
     """
 
     def values(trial: FrozenTrial) -> tuple[float, ...]:
@@ -93,10 +95,11 @@ def front_of(trials: Sequence[FrozenTrial], figures: Sequence[str]) -> list[Froz
 
 
 def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """Tells how much each decision parts good networks from others: PED-ANOVA (arXiv 2304.10255), shares of 1.
+    """Returns how well each decision separates good networks from others, by PED-ANOVA (arXiv 2304.10255).
 
     Returns:
-        By decision, the largest first; empty where there are too few trials to tell.
+        The importance of each decision, as a share of 1, the largest first; empty if there are fewer than 8 trials, or
+        PED-ANOVA gives no result.
     """
     if len(trials) < _FEWEST:
         return {}
@@ -120,7 +123,7 @@ def _best(trials: Sequence[FrozenTrial]) -> FrozenTrial:
 
 
 def _leaders(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The best quarter by reward."""
+    """Returns the best quarter of the trials by reward."""
     ranked = sorted(trials, key=lambda trial: trial.user_attrs["reward"], reverse=True)
     return ranked[: max(1, math.ceil(_BEST_SHARE * len(ranked)))]
 
@@ -130,9 +133,9 @@ def _stages(space: SearchSpace) -> range:
 
 
 def _drawings(trials: list[FrozenTrial], space: SearchSpace) -> dict[str, Draw]:
-    """What is drawn, by title."""
+    """Returns the function that draws each plot, by title."""
     drawings: dict[str, Draw] = {
-        "accuracy against step time": lambda axes: _draw_front(axes, trials, "step_time", "step time / backbone's", 1),
+        "accuracy against step time": lambda axes: _draw_front(axes, trials, "step_time", "step time / backbone", 1),
         "accuracy against parameters": lambda axes: _draw_front(axes, trials, "parameters", "parameters, M", 1e6),
         "operators of the best quarter": lambda axes: _draw_operators(axes, trials, space),
         "best reward so far": lambda axes: _draw_course(axes, trials),
@@ -190,7 +193,7 @@ def _draw_importances(axes: matplotlib.axes.Axes, shares: dict[str, float]) -> N
 
 
 def _choices_that_win(trials: Sequence[FrozenTrial], space: SearchSpace) -> list[list[str]]:
-    """By stage, the most frequent choice of each kind among the best quarter, with its share there and in all."""
+    """Returns a row per stage: the most frequent choices in the best quarter, with their shares there and overall."""
     leaders, rows = _leaders(trials), []
     for stage in _stages(space):
         row = [str(stage)]
@@ -229,9 +232,9 @@ def _page(
         cards=[
             ("trials with a result", f"{len(complete)} of {len(trials)}"),
             ("best reward", f"{best.user_attrs['reward']:.4f}"),
-            ("its accuracy", f"{best.user_attrs['accuracy']:.2%}"),
-            ("its step time / backbone's", f"{best.user_attrs['step_time']:.2f}"),
-            ("its parameters", f"{best.user_attrs['parameters'] / 1e6:.2f} M"),
+            ("accuracy of the best", f"{best.user_attrs['accuracy']:.2%}"),
+            ("its step time / backbone", f"{best.user_attrs['step_time']:.2f}"),
+            ("parameters of the best", f"{best.user_attrs['parameters'] / 1e6:.2f} M"),
         ],
         plots=[Plot(title, _svg(title, draw)) for title, draw in drawings.items()],
         best=space.spec(best.params),
@@ -263,13 +266,14 @@ def _write_png(path: pathlib.Path, drawings: dict[str, Draw]) -> None:
         draw(axes)
         axes.set_title(title, fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # several processes may write at once
+    # The name is unique, because several processes may write at once.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     figure.savefig(partial, format="png", dpi=110)
     partial.replace(path)
 
 
 def _csv(trials: Sequence[FrozenTrial]) -> str:
-    """All trials that ended, one a line, with every choice."""
+    """Returns ``trials.csv``: one line per finished trial, with all decisions."""
     decisions = sorted({name for trial in trials for name in trial.params})
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

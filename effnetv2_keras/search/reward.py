@@ -1,4 +1,4 @@
-"""What a search is after, and what it may not exceed (no TensorFlow)."""
+"""The reward of a search, and its limits on parameters and multiply-adds (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from effnetv2_keras.search.space import SearchSpace
 
 
 def reward(accuracy: float, step_time: float, parameters: float, settings: SearchConfig) -> float:
-    """Joins accuracy, training speed and size into one figure: ``A * S^w * P^v`` (paper section 3.3).
+    """Returns the reward of a network: ``A * S^w * P^v`` (paper section 3.3).
 
-    Both S and P are relative to the backbone, whose reward is therefore its accuracy. The paper normalises S only;
-    to normalise P as well multiplies all rewards by the same number.
+    Both S and P are relative to the backbone, so the reward of the backbone is its accuracy. The paper only normalizes
+    S. Normalizing P as well multiplies all rewards by the same number.
 
     Args:
-        accuracy: A, of held-out images after the short training, in [0, 1].
-        step_time: S, time of a train step over that of the backbone, positive.
-        parameters: P, trainable parameters over those of the backbone, positive.
+        accuracy: A, the accuracy on held-out images after the short training, in [0, 1].
+        step_time: S, the time of a training step divided by that of the backbone, positive.
+        parameters: P, the number of trainable parameters divided by that of the backbone, positive.
         settings: w is ``time_exponent`` and v is ``parameters_exponent``; the paper's are -0.07 and -0.05.
 
     Raises:
-        ValueError: if a time or size is not positive.
+        ValueError: if ``step_time`` or ``parameters`` is not positive.
     """
     if step_time <= 0 or parameters <= 0:
         raise ValueError(f"step_time is {step_time} and parameters is {parameters}; both must be positive.")
@@ -34,12 +34,12 @@ def reward(accuracy: float, step_time: float, parameters: float, settings: Searc
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What a network costs, counted from its specification.
+    """The costs of a network, computed from its specification.
 
     Attributes:
-        parameters: trainable ones.
+        parameters: number of trainable parameters.
         macs: multiply-adds for one image.
-        relative_parameters: over those of the backbone.
+        relative_parameters: trainable parameters divided by those of the backbone.
     """
 
     parameters: int
@@ -48,16 +48,16 @@ class Costs:
 
 
 class Budget:
-    """The limits of a search on what can be counted before a network is trained.
+    """The limits of a search that can be checked before a network is trained.
 
     Args:
-        space: the space.
+        space: the search space.
         settings: the limits.
         image_size: side of the images, pixels.
         num_classes: width of the classifier.
 
     Raises:
-        UsageError: if no network of the space keeps within them.
+        UsageError: if every network of the space exceeds a limit.
     """
 
     def __init__(self, space: SearchSpace, settings: SearchConfig, *, image_size: int, num_classes: int) -> None:
@@ -68,8 +68,8 @@ class Budget:
             if limit is not None and least > limit:
                 raise UsageError(
                     f"search.{key} is {limit:g} {name}, but the smallest network of this space has {least:.4g}. Raise "
-                    f"the limit, take a smaller backbone as --model_name, or offer less: search.layers=-2|-1|0, "
-                    "search.expansions=1|4, search.kernels=3."
+                    f"the limit, use a smaller backbone as --model_name, or include smaller choices in the space, such "
+                    "as search.layers=-2|-1|0, search.expansions=1|4, search.kernels=3."
                 )
 
     def _limits(self) -> tuple[tuple[str, float | None, float, str, Callable[[ModelSpec], int]], ...]:
@@ -86,12 +86,12 @@ class Budget:
         return count_macs(spec, image_size=self._image_size, num_classes=self._num_classes)
 
     def costs(self, spec: ModelSpec) -> Costs:
-        """Counts a network."""
+        """Returns the costs of a network."""
         parameters = self._parameters(spec)
         return Costs(parameters, self._macs(spec), parameters / self._reference)
 
     def excess(self, spec: ModelSpec) -> dict[str, float]:
-        """By how much a network exceeds each limit, as a share of it; at most 0 where it keeps within it."""
+        """Returns by how much a network exceeds each limit, as a share of the limit; 0 or less if it does not."""
         return {
             key: count(spec) / unit / limit - 1 for key, limit, unit, _, count in self._limits() if limit is not None
         }

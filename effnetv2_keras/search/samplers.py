@@ -1,4 +1,4 @@
-"""Who proposes networks: Optuna's samplers, and a controller that learns by REINFORCE (no TensorFlow)."""
+"""Samplers that propose networks: those of Optuna, and a policy trained by REINFORCE (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from optuna.trial import FrozenTrial, TrialState
 from effnetv2_keras.config.search_settings import SearchConfig
 
 EXCESS = "excess"
-"""User attribute of a trial: by how much its network exceeds each limit, ``{limit: share}``."""
+"""User attribute of a trial: the excess of its network over each limit, as a share of the limit, ``{limit: share}``."""
 NOT_TRAINED = "not_trained"
-"""User attribute of a trial whose network was not trained: why."""
+"""User attribute of a trial: the reason why its network was not trained."""
 CONTINUES = "continues"
-"""User attribute of a trial: the number of the one before it that was interrupted, with the same network."""
+"""User attribute of a trial: the number of the interrupted trial with the same network that it continues."""
 
 
 def without_continued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Leaves out the trials that another one goes on with."""
+    """Returns the trials without those that another trial continues."""
     continued = {trial.user_attrs.get(CONTINUES) for trial in trials}
     return [trial for trial in trials if trial.number not in continued]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Optuna's own reports, and its warnings of what may change in it, from the person at the keyboard."""
+    """Hides Optuna's log lines and its warnings about experimental features, inside a ``with`` block."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -42,19 +42,20 @@ def quiet() -> Iterator[None]:
 
 
 class ReinforceSampler(optuna.samplers.BaseSampler):
-    """A policy over the factorised space, trained by REINFORCE: the paper's other option beside random search.
+    """A policy over the factorized space, trained by REINFORCE, which the paper names beside random search.
 
-    The policy is one categorical distribution for each decision. It is never stored: it follows from the finished
-    trials in the order in which they ended, so that every process, and one that goes on later, has the same. After each
-    trial the logits move along ``advantage * grad log p(point)``, where the advantage is the reward's distance from a
-    moving baseline in moving standard deviations (Williams 1992; the controller of Zoph and Le, arXiv 1611.01578, and
-    MnasNet, arXiv 1807.11626, without their recurrence). Failed trials count as the worst seen.
+    The policy has a separate categorical distribution for each decision. It is never stored: it is computed from the
+    finished trials in the order in which they ended, so that every process and every resumed search has the same
+    policy. After each trial, the logits move along ``advantage * grad log p(point)``. The advantage is the difference
+    between the reward and a moving mean, in moving standard deviations (Williams 1992; the controller of Zoph and Le,
+    arXiv 1611.01578, and MnasNet, arXiv 1807.11626, without their recurrence). Failed trials count as the worst reward
+    so far.
 
     Args:
-        seed: of this draw.
-        learning_rate: step of the logits.
-        baseline_decay: of the moving mean and variance of the rewards.
-        exploration: share of each draw that stays uniform, in [0, 1].
+        seed: seed of this draw.
+        learning_rate: step size of the logits.
+        baseline_decay: decay of the moving mean and variance of the rewards, in [0, 1).
+        exploration: share of the uniform distribution in each draw, in [0, 1].
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class ReinforceSampler(optuna.samplers.BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, optuna.distributions.BaseDistribution]:
-        """Takes all decisions of the trials so far; none before the first, which is drawn evenly."""
+        """Returns the decisions of the trials so far; before the first trial, none, so its draw is uniform."""
         return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, optuna.distributions.BaseDistribution]
     ) -> dict[str, Any]:
-        """Draws a point from the policy."""
+        """Returns a point drawn from the policy."""
         if not search_space:
             return {}
         choices = {name: distribution.choices for name, distribution in search_space.items()}  # type: ignore[attr-defined]
@@ -93,21 +94,21 @@ class ReinforceSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: optuna.distributions.BaseDistribution,
     ) -> Any:
-        """Draws evenly."""
+        """Returns a choice drawn from the uniform distribution."""
         options = param_distribution.choices  # type: ignore[attr-defined]
         return options[self._generator.integers(len(options))]
 
     def policy(
         self, choices: Mapping[str, Sequence[Any]], trials: Sequence[FrozenTrial]
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """Replays the finished trials.
+        """Returns the policy after the finished trials.
 
         Args:
-            choices: what each decision offers.
-            trials: of the study, in any order.
+            choices: the choices of each decision.
+            trials: trials of the study, in any order.
 
         Returns:
-            The probability of each choice, by decision.
+            The probabilities of the choices of each decision, float64.
         """
         ended = [
             trial
@@ -144,7 +145,7 @@ class ReinforceSampler(optuna.samplers.BaseSampler):
 
 
 def _constraints(trial: FrozenTrial) -> Sequence[float]:
-    """What Optuna's samplers take as constraints: above 0 is too much."""
+    """Returns the constraints for Optuna's samplers; values above 0 violate a constraint."""
     return list(trial.user_attrs.get(EXCESS, {}).values())
 
 
@@ -157,7 +158,7 @@ def _tpe(seed: Sequence[int], trials: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(
             n_startup_trials=max(3, min(10, trials // 4)),
             multivariate=True,
-            constant_liar=True,  # so that processes do not all propose the same
+            constant_liar=True,  # keeps parallel processes from proposing the same network
             constraints_func=_constraints,
             seed=_mixed(seed),
         )
@@ -182,14 +183,14 @@ SAMPLERS: dict[str, Callable[[Sequence[int], int], optuna.samplers.BaseSampler]]
     "nsga2": _nsga2,
     "reinforce": _reinforce,
 }
-"""Each takes a seed and the number of trials that are planned."""
+"""The function that builds each sampler, from a seed and the planned number of trials."""
 
 
 def make_sampler(settings: SearchConfig, seed: Sequence[int]) -> optuna.samplers.BaseSampler:
-    """Makes the sampler of a search for its next draw; what it has learnt is in the study's trials.
+    """Builds the sampler of a search for its next draw; samplers keep no state besides the trials of the study.
 
     Args:
-        settings: names the sampler.
-        seed: whole numbers; the same ones and the same trials give the same point.
+        settings: settings of the search, which name the sampler.
+        seed: integers; the same integers and the same trials give the same point.
     """
     return SAMPLERS[settings.sampler](seed, settings.trials)

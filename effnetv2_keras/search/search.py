@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import filelock
 import rich.console
@@ -15,13 +16,15 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten, read_yaml
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.errors import ConfigError, Interrupted, UsageError
+from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.runs.disk import RunFolderError, write_atomically
 from effnetv2_keras.search.display import Display
 from effnetv2_keras.search.report import write_results
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.runner import Asked, NotWorthIt, TooSlow, TrialFailed, TrialRunner, search_size
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import JOURNAL_FILE, Proposal, Study, open_storage
+from effnetv2_keras.search.storage import JOURNAL_FILE, open_storage
+from effnetv2_keras.search.study import Proposal, Study
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 
 CONFIG_FILE = "search.yaml"
@@ -67,33 +70,45 @@ def search(
         study = Study(space, budget, config.search, storage=storage, name=name, drawing=drawing, seed=config.train.seed)
     display = Display(study, config.search, console)
     runner = TrialRunner(folder / TRIALS, config, space.backbone, strategy)
+    save_results = functools.partial(write_results, folder, study, space, config.search)
     with stop_on_signal() as stop, display.shown(), contextlib.closing(runner):
         display.introduce(space)
-        failures = 0
-        while not stop:
-            for number in study.take_over():
-                display.say(f"Trial {number} was interrupted; its network is tried again.")
-            proposal = study.next()
-            display.update()
-            if proposal is None:
-                break
-            failures = failures + 1 if _evaluate(study, runner, display, proposal, stop) else 0
-            display.update()
-            write_results(folder, study, space, config.search)
-            if failures == _MOST_FAILURES:
-                raise UsageError(
-                    f"{failures} trials in a row failed, which is hardly their fault. The reasons are above and "
-                    f"in {folder / 'trials.csv'}; the same command goes on with the search."
-                )
+        _run_trials(study, runner, display, stop, save_results)
     if not stop and not study.trials():
         raise UsageError(
             "No network within the limits was found by drawing; only few of this space keep them. Raise "
             "search.max_parameters or search.max_macs, or offer less: search.layers=-2|-1|0, search.expansions=1|4."
         )
-    display.conclude(write_results(folder, study, space, config.search), stopped=bool(stop))
+    display.conclude(save_results(), stopped=bool(stop))
     if stop:
         raise Interrupted(f"{stop.name}: all finished trials are saved. The same command goes on with the search.")
     return study
+
+
+def _run_trials(
+    study: Study, runner: TrialRunner, display: Display, stop: StopRequest, save_results: Callable[[], object]
+) -> None:
+    """Runs one trial after the other until there are enough, or a signal asks for the end.
+
+    Raises:
+        UsageError: if trial after trial fails.
+    """
+    failures = 0
+    while not stop:
+        for number in study.take_over():
+            display.say(f"Trial {number} was interrupted; its network is tried again.")
+        proposal = study.next()
+        display.update()
+        if proposal is None:
+            return
+        failures = failures + 1 if _evaluate(study, runner, display, proposal, stop) else 0
+        display.update()
+        save_results()
+        if failures == _MOST_FAILURES:
+            raise UsageError(
+                f"{failures} trials in a row failed, so the networks are probably not the cause. The reasons are above "
+                "and in trials.csv in --model_dir. Repair the cause; the same command resumes the search."
+            )
 
 
 def _evaluate(study: Study, runner: TrialRunner, display: Display, proposal: Proposal, stop: StopRequest) -> bool:
@@ -193,3 +208,13 @@ def _spare_the_accelerators() -> None:
 
     with contextlib.suppress(RuntimeError):  # in use already, as in a notebook
         tf.config.set_visible_devices([], "GPU")
+
+
+def run(invocation: Invocation) -> None:
+    """Searches with the configuration of the command line, in ``--model_dir``."""
+    search(
+        invocation.config(),
+        invocation.model_dir(),
+        strategy=invocation.options.strategy,
+        console=invocation.console,
+    )

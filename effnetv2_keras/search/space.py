@@ -1,8 +1,8 @@
-"""The search space of section 3.3 of the paper: stage by stage, factorised (no TensorFlow).
+"""The stage-based, factorized search space of section 3.3 of the paper (no TensorFlow).
 
-Each stage of a backbone chooses its operator, number of layers, kernel size and expansion ratio; channels and strides
-are the backbone's, which the paper takes from EfficientNet. There is no pooling skip. As in Table 4, MBConv has
-squeeze-and-excite and Fused-MBConv has none.
+The decisions are the operator, number of layers, kernel size and expansion ratio of each stage of a backbone. Channels
+and strides are those of the backbone; the paper uses EfficientNet's. There are no pooling skip operations. As in Table
+4, MBConv has squeeze-and-excite and Fused-MBConv does not.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from effnetv2_keras.errors import UsageError
 
 Choice = Union[str, int]
 Point = Mapping[str, Choice]
-"""A network of the space: what is chosen for each decision, such as ``{"stage1.operator": "mbconv", ...}``."""
+"""A network of the space: the choice for each decision, such as ``{"stage1.operator": "mbconv", ...}``."""
 
 SE_RATIO = 0.25
-"""Squeeze-and-excite of an MBConv whose stage has none in the backbone (Table 4)."""
+"""Squeeze-and-excite ratio of MBConv in stages that have none in the backbone (Table 4)."""
 
 _FIELDS = {"operator": "kind", "layers": "repeats", "kernel": "kernel_size", "expansion": "expand_ratio"}
 
 
 def unscaled(spec: ModelSpec) -> ModelSpec:
-    """Writes a network's width and depth into its stages: the same network, with multipliers of 1."""
+    """Returns the same network with its width and depth applied to the stages, so that both multipliers are 1."""
     expanded = expand(spec)
     blocks, start = [], 0
     for end in expanded.stage_ends:
@@ -41,25 +41,26 @@ def unscaled(spec: ModelSpec) -> ModelSpec:
 
 
 class SearchSpace:
-    """The networks that differ from a backbone in what the stages may choose.
+    """The networks that differ from a backbone only in the decisions of a search.
 
     Args:
-        backbone: gives channels, strides, head, sizes and the number of layers that ``settings.layers`` counts from.
-        settings: what there is to choose from.
+        backbone: network with the channels, strides, head and sizes of all networks; ``settings.layers`` is relative to
+            its numbers of layers.
+        settings: the choices of each decision.
 
     Attributes:
-        backbone: the same network with multipliers of 1.
-        decisions: what there is to choose from, by decision; stages count from 1 as in Table 4.
+        backbone: the backbone, with multipliers of 1.
+        decisions: the choices of each decision, by name; stages are numbered from 1 as in Table 4.
 
     Raises:
-        UsageError: for a backbone that is no ``ModelSpec``.
+        UsageError: if the backbone is not a ``ModelSpec``.
     """
 
     def __init__(self, backbone: AnySpec, settings: SearchConfig) -> None:
         if not isinstance(backbone, ModelSpec):
             raise UsageError(
-                f"{backbone.name} has no stages of blocks to choose; take another --model_name as the backbone: one of "
-                "the EfficientNets, or the .json of a ModelSpec."
+                f"{backbone.name} has no stages of blocks to choose. Use another --model_name as the backbone: an "
+                "EfficientNet, or the .json file of a ModelSpec."
             )
         self.backbone = unscaled(backbone)
         self.decisions: dict[str, tuple[Choice, ...]] = {}
@@ -72,19 +73,20 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """Number of points."""
+        """Number of networks in the space."""
         return math.prod(len(choices) for choices in self.decisions.values())
 
     def spec(self, point: Point) -> ModelSpec:
-        """Gives the network of a point; its name follows from its stages, and equal networks have equal names.
+        """Returns the network of a point; its name is derived from its stages, so equal networks have equal names.
 
         Raises:
-            UsageError: if the point lacks a decision, or makes one that this space does not offer.
+            UsageError: if a decision of the point is missing, or its choice is not in the space.
         """
         for decision, choices in self.decisions.items():
             if point.get(decision) not in choices:
                 raise UsageError(
-                    f"{decision} is {point.get(decision)!r}; this space offers {', '.join(map(str, choices))}."
+                    f"{decision} is {point.get(decision)!r}; use one of the choices of this space: "
+                    f"{', '.join(map(str, choices))}."
                 )
         blocks = [self._stage(number, block, point) for number, block in enumerate(self.backbone.blocks, 1)]
         spec = dataclasses.replace(self.backbone, name="", blocks=tuple(blocks))
@@ -97,10 +99,10 @@ class SearchSpace:
         return dataclasses.replace(block, se_ratio=se_ratio, **chosen)
 
     def point(self, spec: ModelSpec) -> dict[str, Choice]:
-        """Gives the point of a network, the inverse of ``spec``.
+        """Returns the point of a network; the inverse of ``spec``.
 
         Raises:
-            UsageError: if the network is none of this space.
+            UsageError: if the network is not in the space.
         """
         spec = unscaled(spec)
         point: dict[str, Choice] = {
@@ -111,15 +113,19 @@ class SearchSpace:
         known = all(point.get(decision) in choices for decision, choices in self.decisions.items())
         if not known or dataclasses.replace(self.spec(point), name=spec.name) != spec:
             raise UsageError(
-                f"{spec.name} is no network of the space around {self.backbone.name}: stages, channels, strides, "
-                "squeeze-and-excite, head and sizes must be the backbone's."
+                f"{spec.name} is not in the search space around {self.backbone.name}: its stages must use choices of "
+                "the space, and channels, strides, squeeze-and-excite, head and sizes must be those of the backbone."
             )
         return point
 
     def smallest(self, count: Callable[[ModelSpec], float]) -> ModelSpec:
-        """Finds the network of the space for which ``count``, a sum over the stages, is least.
+        """Returns the network of the space with the smallest ``count``.
 
-        Channels and strides are fixed, so that no stage's choice changes what another one counts.
+        Each stage is minimized separately, because channels and strides are fixed and the choices of a stage therefore
+        do not change the count of another.
+
+        Args:
+            count: function of a network that is a sum over the stages, such as the number of parameters.
         """
         point = {decision: choices[0] for decision, choices in self.decisions.items()}
         for number in range(1, len(self.backbone.blocks) + 1):

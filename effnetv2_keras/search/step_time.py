@@ -1,4 +1,4 @@
-"""The time of a train step over that of another network, measured so that a busy machine cancels out."""
+"""Measurement of the training step time of a network relative to another, which cancels out other load."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep
 
-_WARM_UP = 2  # steps: the first traces, the second grows the allocator
+_WARM_UP = 2  # steps: the first includes tracing, the second includes growth of the allocator
 
 
 class Stopwatch:
-    """Compares train steps with those of a reference network.
+    """Compares the training step time of networks with that of a reference network.
 
-    Both train on random images with the settings of ``config`` in its last stage: forward and backward pass, optimizer
-    and moving average.
+    All networks train on random images with the settings of the last stage of ``config``. A step includes forward and
+    backward pass, optimizer and moving average.
 
     Args:
-        config: batch size, precision, optimizer and the stage's image size.
-        reference: the network that others are compared with; it is compiled once.
-        strategy: where the steps run.
+        config: configuration with batch size, precision, optimizer and image size.
+        reference: the reference network, which is compiled once.
+        strategy: distribution strategy of the steps.
         num_classes: width of the classifiers.
     """
 
@@ -40,13 +40,13 @@ class Stopwatch:
         self._reference = self._make_stepper(reference)
 
     def relative_time(self, spec: specs.ModelSpec, *, steps: int) -> float:
-        """Measures how long a train step of a network takes, over that of the reference.
+        """Returns the median time of a training step of a network divided by that of the reference.
 
-        The two take turns step by step, and each goes first in every other turn; their medians are compared.
+        The steps of the two networks alternate, and each turn swaps their order.
 
         Args:
             spec: the network.
-            steps: steps of each that are timed, at least 1.
+            steps: number of timed steps of each network, at least 1.
         """
         contestants = (self._make_stepper(spec), self._reference)
         seconds: tuple[list[float], list[float]] = ([], [])
@@ -62,16 +62,15 @@ class Stopwatch:
 def stepper(
     config: Config, strategy: tf.distribute.Strategy, stage: Stage, num_classes: int, spec: specs.ModelSpec
 ) -> Callable[[], None]:
-    """Makes a function that takes a train step on random images and waits for its end."""
-    state = create_state(
-        config, strategy, num_classes=num_classes, steps_per_epoch=1000, total_steps=1_000_000, spec=spec
-    )
+    """Returns a function that runs a training step on random images and waits for its end."""
+    config = config.with_network(spec)
+    state = create_state(config, strategy, num_classes=num_classes, steps_per_epoch=1000, total_steps=1_000_000)
     step = TrainStep(state, strategy, config=config, stage=stage)
     images = config.train.batch_size // strategy.num_replicas_in_sync
     generator = tf.random.Generator.from_seed(0)
 
     def batch(_: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
-        # Random, not zero: zeros make BatchNorm's gradients infinite.
+        # The images are random, because zeros would make BatchNorm's gradients infinite.
         side = stage.image_size
         return {
             "image": generator.uniform([images, side, side, 3], 0.0, 255.0),

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import os
-import pathlib
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-import psutil
-import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.search import ownership
+from effnetv2_keras.search.ownership import OWNER, SEEN, is_gone, is_orphan, owner_of, this_process
 from effnetv2_keras.search.reward import Budget, Costs, reward
 from effnetv2_keras.search.samplers import CONTINUES, EXCESS, NOT_TRAINED, make_sampler, quiet, without_continued
 from effnetv2_keras.search.space import SearchSpace
 
-JOURNAL_FILE = "journal.log"
 NETWORK = "network"
 """User attribute of a trial: the name of its network."""
 
-_OWNER, _SEEN, _REASON = "owner", "seen", "reason"
+_REASON = "reason"
 
 _MOST_DRAWS = 300  # in a row that give no network to train
-_SILENCE = 600.0  # seconds after which a process of another machine counts as gone
-_DRAWING = 60.0  # seconds after which a process that has not said whose a trial is counts as gone
 _OVER = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
 """What Optuna raises when another process has ended a trial before."""
 
@@ -65,39 +58,6 @@ class Proposal:
     trial: optuna.Trial
     spec: ModelSpec
     costs: Costs
-
-
-def open_storage(url: str | None, folder: pathlib.Path) -> optuna.storages.BaseStorage:
-    """Opens the storage of a search.
-
-    Args:
-        url: of a database, such as ``postgresql://user:password@host/name``; None takes a journal file in the folder,
-            which processes share wherever they share the file system.
-        folder: of the search; it exists.
-
-    Raises:
-        UsageError: if the database cannot be reached or its driver is missing.
-    """
-    if url is None:
-        journal, path = optuna.storages.journal, str(folder / JOURNAL_FILE)
-        # The other kind of lock, a link, is never found stale where the path is relative or another one elsewhere.
-        return journal.JournalStorage(journal.JournalFileBackend(path, lock_obj=journal.JournalFileOpenLock(path)))
-    try:
-        try:
-            return optuna.storages.RDBStorage(url)
-        except sqlalchemy.exc.OperationalError:  # as when two processes make the tables at the same moment
-            return optuna.storages.RDBStorage(url)
-    except Exception as error:  # SQLAlchemy and each driver have their own
-        raise UsageError(
-            f"The search's storage {_without_password(url)} cannot be opened: {type(error).__name__}: "
-            f"{str(error).splitlines()[0]}. Check search.storage (as in postgresql://user:password@host/name), the "
-            "server, and that the driver is installed; search.storage=None takes a journal file in --model_dir."
-        ) from error
-
-
-def _without_password(url: str) -> str:
-    head, separator, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://...@{tail}" if separator else url
 
 
 class Study:
@@ -143,24 +103,23 @@ class Study:
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.decisions.items()
         }
-        process = psutil.Process()
-        self._owner = {"host": _host(), "pid": process.pid, "created": process.create_time()}
+        self._owner = this_process()
 
     @property
     def me(self) -> str:
         """This process, as the tables name it."""
-        return owner_of({_OWNER: self._owner})
+        return owner_of({OWNER: self._owner})
 
     def trials(self) -> list[FrozenTrial]:
         """The trials whose networks are or were trained, by any process, in order of their numbers."""
-        return [trial for trial in self._known() if _OWNER in trial.user_attrs]
+        return [trial for trial in self._known() if OWNER in trial.user_attrs]
 
     def _known(self) -> list[FrozenTrial]:
         """All trials but those that were not trained, or that another one goes on with."""
         return [
             trial
             for trial in without_continued(self.optuna_study.get_trials(deepcopy=False))
-            if NOT_TRAINED not in trial.user_attrs and not _is_orphan(trial)
+            if NOT_TRAINED not in trial.user_attrs and not is_orphan(trial)
         ]
 
     def take_over(self) -> list[int]:
@@ -175,7 +134,7 @@ class Study:
             failed = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
             if NOT_TRAINED in trial.user_attrs or not (failed or trial.state == TrialState.RUNNING):
                 continue
-            if _is_orphan(trial) or (_OWNER in trial.user_attrs and _is_gone(trial.user_attrs)):
+            if is_orphan(trial) or (OWNER in trial.user_attrs and is_gone(trial.user_attrs)):
                 params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
                 if self._put_back(trial.number, params, told=failed):
                     taken.append(trial.number)
@@ -220,7 +179,7 @@ class Study:
         with quiet():
             trial = self.optuna_study.ask(self._distributions)
         # First of all, so that somebody takes over if this process dies.
-        for name, value in ((_OWNER, dict(self._owner)), (_SEEN, time.time())):
+        for name, value in ((OWNER, dict(self._owner)), (SEEN, time.time())):
             trial.set_user_attr(name, value)
         spec = self._space.spec(trial.params)
         trial.set_user_attr(NETWORK, spec.name)
@@ -262,9 +221,9 @@ class Study:
 
     def keep(self, proposal: Proposal) -> None:
         """Tells the other processes now and then that this one is still at it."""
-        if time.time() - proposal.trial.user_attrs[_SEEN] > _SILENCE / 10:
+        if time.time() - proposal.trial.user_attrs[SEEN] > ownership.SILENCE / 10:
             with contextlib.suppress(*_OVER):  # taken over from this process, which was silent for too long
-                proposal.trial.set_user_attr(_SEEN, time.time())
+                proposal.trial.set_user_attr(SEEN, time.time())
 
     def should_stop(self, proposal: Proposal, epoch: int, accuracy: float, step_time: float) -> bool:
         """Notes how far a trial is, and asks whether it is worth going on."""
@@ -310,37 +269,6 @@ class Study:
             for name, value in figures.items():
                 proposal.trial.set_user_attr(name, value)
             self.optuna_study.tell(proposal.trial, values, state)
-
-
-def owner_of(attributes: Mapping[str, Any]) -> str:
-    """Names the process that a trial belongs to: its machine, and its number there."""
-    owner = attributes[_OWNER]
-    return f"{owner['host'].partition('/')[0]}:{owner['pid']}"
-
-
-def _host() -> str:
-    """Names what process numbers are unique in: a machine, or a container."""
-    with contextlib.suppress(OSError):
-        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
-    return socket.gethostname()
-
-
-def _is_orphan(trial: FrozenTrial) -> bool:
-    """Whether the process that drew a trial was killed before it said whose it is."""
-    if trial.state != TrialState.RUNNING or _OWNER in trial.user_attrs or trial.datetime_start is None:
-        return False
-    return (datetime.datetime.now() - trial.datetime_start).total_seconds() > _DRAWING
-
-
-def _is_gone(attributes: Mapping[str, Any]) -> bool:
-    """Whether the process of a trial has ended: certain on the same machine, presumed of others that are silent."""
-    owner = attributes[_OWNER]
-    if owner["host"] != _host():
-        return time.time() - attributes.get(_SEEN, 0.0) > _SILENCE
-    try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["created"]) > 1
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _pruner(settings: SearchConfig) -> optuna.pruners.BasePruner:

@@ -1,8 +1,9 @@
-"""Trials in a process of their own: ``python -m effnetv2_keras.search.trial STRATEGY``, folders on standard input.
+"""The process that runs trials: ``python -m effnetv2_keras.search.trial STRATEGY``, with folders on standard input.
 
-Each folder says what to do (``trial.yaml``, the configuration; ``reference.json``, the backbone), takes what is found
-(``result.json``, and ``run``, the training) and what is printed meanwhile (``log.txt``). A trial that was interrupted
-goes on where it was. The process ends after the first trial that fails; it saves and ends when its input does.
+Each line of standard input is the folder of a trial. The process reads ``trial.yaml`` (the configuration) and
+``reference.json`` (the backbone) from it, and writes ``result.json``, ``run`` (the training) and ``log.txt`` (all
+output) to it. An interrupted trial is resumed. The process ends after the first trial that fails. When standard input
+closes, the process saves and ends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 
 import filelock
 
-import effnetv2_keras.environment  # noqa: F401  before TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config import Config
 
@@ -31,14 +32,14 @@ _PATIENCE = 300  # seconds
 
 EXIT_INTERRUPTED = 75
 EXIT_UNUSABLE = 2
-"""Exit status for settings or data that no other trial could use either."""
+"""Exit status if the settings or data would make every other trial fail, too."""
 
 
 class Trials:
     """Measures and trains networks one after the other.
 
     Args:
-        strategy: name of the devices that they train on, as for ``make_strategy``.
+        strategy: name of the distribution strategy, as for ``make_strategy``.
     """
 
     def __init__(self, strategy: str) -> None:
@@ -46,16 +47,21 @@ class Trials:
 
         from effnetv2_keras.distribution.strategy import make_strategy
 
-        for device in tf.config.list_physical_devices("GPU"):  # which other trials may share
+        for device in tf.config.list_physical_devices("GPU"):  # other trials may share it
             tf.config.experimental.set_memory_growth(device, True)
         self._strategy = make_strategy(strategy)
         self._stopwatches: dict[str, Any] = {}
 
     def run(self, folder: pathlib.Path) -> None:
-        """Measures the step time of a network, trains it for a short while, and notes the result.
+        """Measures the step time of a network, runs its short training, and writes ``result.json``.
 
-        That is ``step_time``, and unless it is over the limit: ``accuracy`` of the last evaluation, ``metric``, which
-        figure of it that is, ``images`` that were evaluated, and ``seconds`` of training.
+        The result has ``step_time``. If it exceeds the limit, the result also has ``too_slow``, the excess as a share
+        of the limit, and the network is not trained. Otherwise the result also has ``accuracy`` (of the last
+        evaluation), ``metric`` (the name of this accuracy), ``images`` (number of evaluated images) and ``seconds`` (of
+        training).
+
+        Args:
+            folder: folder of the trial.
         """
         from effnetv2_keras.data.splits import open_splits
         from effnetv2_keras.reporting.primary_metric import primary_metric_key
@@ -79,7 +85,7 @@ class Trials:
         write_atomically(folder / RESULT, json.dumps(result, indent=1))
 
     def _step_time(self, config: Config, reference: str, num_classes: int) -> float:
-        """Compares a network with the reference, which is compiled once for all trials alike in all else."""
+        """Returns the step time relative to the reference, which is compiled once for trials with equal settings."""
         from effnetv2_keras.search.step_time import Stopwatch
         from effnetv2_keras.training.preflight import explained_shortage
 
@@ -93,19 +99,19 @@ class Trials:
 
 
 def _listen(folders: queue.Queue[pathlib.Path | None]) -> None:
-    """Hears of trials, and of the end of the process that sends them, after which this one saves and ends."""
+    """Puts the folders on standard input into a queue; when it closes, makes this process save and end."""
     text = b""
-    # Not sys.stdin, whose lock would still be held when Python ends.
+    # Does not read sys.stdin, because its lock would still be held when Python ends.
     while some := os.read(0, 1 << 16):
         *lines, text = (text + some).split(b"\n")
         for line in lines:
             folders.put(pathlib.Path(os.fsdecode(line)))
     os.kill(os.getpid(), signal.SIGTERM)
-    folders.put(None)  # if the signal came between two trials, or after the last step of one
+    folders.put(None)  # needed if the signal arrives between two trials or after the last step of one
 
 
 def _write_to(log: pathlib.Path) -> None:
-    """Sends all that is printed, by TensorFlow too, to the end of a file."""
+    """Appends all output of this process, including TensorFlow's, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     with log.open("ab") as file:
@@ -114,7 +120,7 @@ def _write_to(log: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Runs trials until one fails; the exit status says how it ended."""
+    """Runs trials until one fails or standard input closes; the exit status says how the last trial ended."""
     from effnetv2_keras.data.sources.base import DataError
     from effnetv2_keras.distribution.strategy import StrategyError
     from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
@@ -126,8 +132,9 @@ def main() -> None:
     while folder := folders.get():
         _write_to(folder / LOG)
         try:
-            with filelock.FileLock(folder / LOCK, timeout=_PATIENCE):  # one whose parent was killed may still be saving
-                if not (folder / RESULT).exists():  # as when it got to the end
+            # A process with a killed parent may still save, or have finished the trial.
+            with filelock.FileLock(folder / LOCK, timeout=_PATIENCE):
+                if not (folder / RESULT).exists():
                     trials = trials or Trials(sys.argv[1])
                     trials.run(folder)
         except (Interrupted, filelock.Timeout) as stop:
@@ -139,7 +146,7 @@ def main() -> None:
 
 
 def _end(error: Exception, status: int) -> NoReturn:
-    """Ends with the message as the last line of the log, where the search looks for it."""
+    """Prints the message as the last line of the log, where the search reads it, and exits with a status."""
     print(f"{type(error).__name__}: {' '.join(str(error).split())}", flush=True)
     sys.exit(status)
 

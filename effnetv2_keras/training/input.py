@@ -13,7 +13,6 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputFn, InputPlan, eval_input, train_input
 from effnetv2_keras.data.service import next_batch
@@ -30,7 +29,6 @@ class RunInput:
         config: of the run.
         splits: its data.
         strategy: where batches go.
-        normalization: how pixels become network input, or None to leave that to the model.
     """
 
     def __init__(
@@ -38,12 +36,11 @@ class RunInput:
         config: Config,
         splits: Splits,
         strategy: tf.distribute.Strategy,
-        normalization: specs.Normalization | None,
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
         self._unreadable = UnreadableImages(config.data.unreadable)
-        self._plan = InputPlan(config.data, config.train.batch_size, normalization, self._unreadable)
-        self._eval_plan = InputPlan(config.data, config.eval.batch_size, normalization, self._unreadable)
+        self._plan = InputPlan(config.data, config.train.batch_size, config.input_normalization, self._unreadable)
+        self._eval_plan = InputPlan(config.data, config.eval.batch_size, config.input_normalization, self._unreadable)
         self._watchdog = Watchdog(config.runtime.stall_seconds)
 
     def __enter__(self) -> RunInput:

@@ -10,7 +10,6 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.distribution.strategy import explained_losses, make_strategy, worker_of
@@ -28,7 +27,6 @@ def train(
     *,
     strategy: tf.distribute.Strategy | None = None,
     splits: Splits | None = None,
-    spec: specs.AnySpec | None = None,
     console: rich.console.Console | None = None,
 ) -> dict[str, Any]:
     """Trains a network, or goes on with the run in ``model_dir`` from its newest checkpoint.
@@ -38,7 +36,6 @@ def train(
         model_dir: its folder, created if missing; for several workers, one that all of them reach.
         strategy: devices; None takes what ``make_strategy("auto")`` finds.
         splits: the data; None opens what ``config.data`` names.
-        spec: a network other than the one that ``config.model.model_name`` names.
         console: where progress is drawn; None is standard output. Of several workers only the first draws.
 
     Returns:
@@ -62,7 +59,7 @@ def train(
             stack.enter_context(folder.lock())
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(_ended_if_asked(stop))
-        run = Run(config, folder, strategy, splits or open_splits(config.data), spec, console)
+        run = Run(config, folder, strategy, splits or open_splits(config.data), console)
         stack.enter_context(run.shown())
         run.prepare(stop)
         while True:

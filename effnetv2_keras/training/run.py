@@ -10,7 +10,6 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import Splits
@@ -40,7 +39,6 @@ class Run:
         folder: RunFolder,
         strategy: tf.distribute.Strategy,
         splits: Splits,
-        spec: specs.AnySpec | None,
         console: rich.console.Console,
     ) -> None:
         check_libraries(config.runtime.trackers)
@@ -51,15 +49,12 @@ class Run:
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
         self._steps_per_epoch = num_train / config.train.batch_size
-        spec = spec or config.spec
-        self._normalization = None if config.model.include_preprocessing else spec.normalization
         self.state = create_state(
             config,
             strategy,
             num_classes=len(splits.train.class_names),
             steps_per_epoch=self._steps_per_epoch,
             total_steps=total_steps,
-            spec=spec,
         )
         self._agree = make_agreement(strategy)
         self._checkpoints = Checkpoints(
@@ -84,7 +79,7 @@ class Run:
         if initialized:
             self.recorder.progress.say(initialized.describe())
         self._restore()
-        self.input = RunInput(config, splits, strategy, self._normalization)
+        self.input = RunInput(config, splits, strategy)
         self._evaluator = Evaluator(
             self.state.models,
             strategy,
@@ -295,9 +290,7 @@ class Run:
         *_, model = self.state.models.values()  # the averaged one, if there is one
         note = describe_network(self._config, self.state.finished_steps)
         try:  # on every worker: reading BatchNorm's statistics takes all of them
-            samples = draw_samples(
-                model, self._splits.evaluation, self._config, normalization=self._normalization, note=note
-            )
+            samples = draw_samples(model, self._splits.evaluation, self._config, note=note)
         except (DataError, tf.errors.ResourceExhaustedError) as error:  # the run is whole without them
             samples = Samples((), str(error))
         if self._worker.is_chief:

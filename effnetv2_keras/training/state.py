@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config, TrainConfig
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import require_keras_2
@@ -80,7 +79,6 @@ def create_state(
     num_classes: int,
     steps_per_epoch: float,
     total_steps: int,
-    spec: specs.AnySpec | None = None,
 ) -> TrainState:
     """Builds the state of a new run; its initial weights depend only on ``config.train.seed``.
 
@@ -90,7 +88,6 @@ def create_state(
         num_classes: classes of the data.
         steps_per_epoch: training images over batch size, not rounded.
         total_steps: steps of the run.
-        spec: a network other than the one that ``config.model.model_name`` names.
 
     Raises:
         UsageError: if ``train.varsexp`` matches nothing, ``train.trainable_from`` or ``trainable_layers`` name no
@@ -98,11 +95,10 @@ def create_state(
     """
     require_keras_2("Training")
     train = config.train
-    spec = spec or config.spec
     tf.keras.utils.set_random_seed(train.seed)
     with strategy.scope():
-        model = build_for(config, spec, num_classes)
-        ema_model = build_for(config, spec, num_classes) if train.ema_decay else None
+        model = build_for(config, num_classes)
+        ema_model = build_for(config, num_classes) if train.ema_decay else None
         if ema_model:
             ema_model.set_weights(model.get_weights())
         lr_scale = _scalar(1.0, tf.float32)

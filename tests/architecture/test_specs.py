@@ -80,7 +80,7 @@ def test_bad_blocks(change, message):
 
 def test_stages_must_fit_together():
     spec = variants.get_spec("efficientnetv2-s")
-    with pytest.raises(ValueError, match="a stage gives 24 channels but the next takes 48"):
+    with pytest.raises(ValueError, match="a stage has 24 output channels but the next has 48 input channels"):
         dataclasses.replace(spec, blocks=(spec.blocks[0], *spec.blocks[2:]))
 
 

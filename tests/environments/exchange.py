@@ -22,11 +22,11 @@ from effnetv2_keras import Config, build_model, load_trained, load_weights
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.export import export_model
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.data.test_pipeline import array_source
 from tests.models.filling import fill_at_random
 from tests.short_runs import tiny_config, train_tiny
-from tests.tiny import SMALL, TINY
+from tests.tiny import TINY
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [2, 33, 40, 3]).astype(np.float32)
 CLASSES = ("a", "b", "c")
@@ -61,7 +61,7 @@ def write(folder: pathlib.Path) -> None:
     model.save(folder / "model.h5")
     model.save_weights(folder / "model.weights.h5")
     tf.train.Checkpoint(model=model).save(str(folder / "checkpoint" / "ckpt"))
-    trained = Trained(model, Config(), CLASSES, 1, TINY)
+    trained = Trained(model, Config().with_network(TINY), CLASSES, 1)
     export_model(trained, folder / "saved_model", format_name="savedmodel", image_size=40)
     export_model(trained, folder / "keras", format_name="keras", image_size=40)
     half = build_model(TINY, num_classes=len(CLASSES), dtype="mixed_bfloat16")
@@ -77,7 +77,7 @@ def write(folder: pathlib.Path) -> None:
     for file in (run / "checkpoints").glob("ckpt-12*"):
         file.unlink()
     (folder / LAST_LOSS).write_text(json.dumps(loss))
-    np.save(folder / "run_logits.npy", logits_of(load_trained(run, which="best", spec=SMALL).model))
+    np.save(folder / "run_logits.npy", logits_of(load_trained(run, which="best").model))
 
 
 def differ_by(found: np.ndarray, expected: np.ndarray) -> float:
@@ -124,7 +124,7 @@ def read(folder: pathlib.Path) -> dict[str, str]:
     if (folder / "run").exists():
         run_logits = folder / "run_logits.npy"
         ways["`load_trained(\"run\")`"] = (
-            compare(lambda: load_trained(folder / "run", spec=SMALL).model, run_logits), TOLERANCE)  # fmt: skip
+            compare(lambda: load_trained(folder / "run").model, run_logits), TOLERANCE)  # fmt: skip
         ways["`--mode=train --model_dir=run` goes on"] = (lambda: goes_on(folder), TRAINING_TOLERANCE)
     return {name: _outcome(*way) for name, way in ways.items()}
 

@@ -66,7 +66,7 @@ def test_training_is_refused_where_keras_3_came_first(first, value):
 def test_what_belongs_to_training_is_refused():
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     with pytest.raises(UsageError, match="Training needs Keras 2"):
-        create_state(Config(), strategy, num_classes=2, steps_per_epoch=1.0, total_steps=1, spec=TINY)
+        create_state(Config().with_network(TINY), strategy, num_classes=2, steps_per_epoch=1.0, total_steps=1)
     with pytest.raises(UsageError, match="keras:ResNet50 needs Keras 2"):
         build_keras_model(KerasSpec("keras:ResNet50"), num_classes=2)
     with pytest.raises(UsageError, match=r"training_scope\(sync_bn=True\) needs Keras 2"), training_scope(sync_bn=True):

@@ -12,9 +12,8 @@ import tensorflow as tf
 from effnetv2_keras.data.sources.base import ArraySource
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.made_runs import CLASS_NAMES, random_pixels
-from tests.tiny import TINY
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -24,7 +23,7 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 def rebuilt(trained: Trained, **changes: object) -> Trained:
     """The same weights under other settings, whose dot is written ``__``."""
     config = trained.config.override({name.replace("__", "."): value for name, value in changes.items()})
-    model = build_for(config, TINY, len(CLASS_NAMES))
+    model = build_for(config, len(CLASS_NAMES))
     model.set_weights(trained.model.get_weights())
     return dataclasses.replace(trained, config=config, model=model)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from effnetv2_keras.export import EXPORTERS, Comparison, ExportError, ExportReport, default_path, export_model
 from effnetv2_keras.export.exporter import _put_in_place, relative_difference
 from effnetv2_keras.export.saved_model import SavedModelExporter
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.export.exports import contents, ending_in
 from tests.made_runs import CLASS_NAMES, EVAL_SIZE
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from effnetv2_keras.export import ExportError, export_model
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.export.exports import block_images, rebuilt
 
 

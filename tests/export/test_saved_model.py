@@ -16,7 +16,7 @@ import tensorflow as tf
 from effnetv2_keras.data import decode
 from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.export import ExportReport, export_model
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.export.exports import rebuilt
 from tests.made_runs import CLASS_NAMES, EVAL_CROP, EVAL_SIZE, random_pixels
 

@@ -11,7 +11,7 @@ import pytest
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.export import Comparison, ExportError, ExportReport, export_model, tflite
 from effnetv2_keras.export.tflite import TfliteExporter
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.export.exports import block_images, block_splits, ending_in, rebuilt
 from tests.images import write_classes
 from tests.made_runs import EVAL_SIZE

@@ -15,13 +15,13 @@ from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import ExportError, export_model
 from effnetv2_keras.modes import benchmark
 from effnetv2_keras.modes.benchmark import Benchmark, Row
-from effnetv2_keras.runs.checkpoints import Trained
+from effnetv2_keras.runs.trained import Trained
 from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    return benchmark.fresh(Config().override({"eval.isize": 40}), num_classes=7, spec=TINY)
+    return benchmark.fresh(Config().override({"eval.isize": 40}).with_network(TINY), num_classes=7)
 
 
 def test_measures_each_format_at_each_batch_size_in_its_own_process(trained: Trained):

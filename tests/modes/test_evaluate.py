@@ -22,7 +22,7 @@ from effnetv2_keras.export import export_model
 from effnetv2_keras.models import build_model
 from effnetv2_keras.modes.evaluate import evaluate, is_export, load_export, load_file, load_run
 from effnetv2_keras.reporting import plots
-from effnetv2_keras.runs.checkpoints import load_trained
+from effnetv2_keras.runs.trained import load_trained
 from tests.made_runs import CLASS_NAMES, EVAL_CROP, EVAL_SIZE, make_run, random_pixels
 from tests.models.filling import fill_at_random
 from tests.tiny import TINY
@@ -48,7 +48,7 @@ def splits():
 
 def expected_confusion(run, size):
     """By hand: the averaged weights' answers on the centre of each image."""
-    model = load_trained(run, spec=TINY).model
+    model = load_trained(run).model
     confusion = np.zeros([6, 6], int)
     for image, label in zip(IMAGES, LABELS):
         crop = decode.central_crop(tf.constant(image), image_size=size, crop=EVAL_CROP)
@@ -63,7 +63,7 @@ def quiet():
 @pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
 def test_a_run_gives_its_best_raw_and_averaged_weights(run, splits, strategy_name, tmp_path):
     strategy, console = make_strategy(strategy_name), quiet()
-    subject = load_run(run, strategy, changes=EVAL, spec=TINY)
+    subject = load_run(run, strategy, changes=EVAL)
     result = evaluate(subject, strategy, splits=splits, folder=tmp_path, console=console)
     printed = console.file.getvalue().splitlines()
     assert json.loads(printed[-1]) == result
@@ -78,8 +78,8 @@ def test_a_run_gives_its_best_raw_and_averaged_weights(run, splits, strategy_nam
 def test_an_export_and_a_file_of_weights_do_as_the_run_does(run, splits, tmp_path):
     strategy = make_strategy("cpu")
     changes = {"data.eval_crop": EVAL_CROP, **EVAL}
-    expected = evaluate(load_run(run, strategy, changes=EVAL, spec=TINY), strategy, splits=splits, console=quiet())
-    trained = load_trained(run, spec=TINY)
+    expected = evaluate(load_run(run, strategy, changes=EVAL), strategy, splits=splits, console=quiet())
+    trained = load_trained(run)
     export_model(trained, tmp_path / "saved")
     assert is_export(tmp_path / "saved")
     assert not is_export(run)
@@ -115,16 +115,14 @@ def test_a_file_of_weights_is_evaluated_by_name_of_its_network(tmp_path):
 def test_several_sizes_give_a_row_each_and_a_plot(run, splits, tmp_path):
     strategy, console = make_strategy("cpu"), quiet()
     sizes = {"eval.sizes": "24|40|56", **EVAL}
-    result = evaluate(
-        load_run(run, strategy, changes=sizes, spec=TINY), strategy, splits=splits, folder=tmp_path, console=console
-    )
+    result = evaluate(load_run(run, strategy, changes=sizes), strategy, splits=splits, folder=tmp_path, console=console)
     assert [row["image_size"] for row in result["sizes"]] == [24, 40, 56]
     assert len({row["eval_loss"] for row in result["sizes"]}) == 3
     best = max(result["sizes"], key=lambda row: row["top1_ema"])
     assert result["top1_ema"] == best["top1_ema"]
     assert (tmp_path / "eval_sizes.png").stat().st_size > 5000
     alone = evaluate(
-        load_run(run, strategy, changes={"eval.isize": 56, **EVAL}, spec=TINY), strategy, splits=splits,
+        load_run(run, strategy, changes={"eval.isize": 56, **EVAL}), strategy, splits=splits,
         console=quiet(),
     )  # fmt: skip
     assert alone == result["sizes"][2]
@@ -135,7 +133,7 @@ def test_several_sizes_give_a_row_each_and_a_plot(run, splits, tmp_path):
 def test_each_class_is_counted(run, splits, tmp_path):
     strategy, console = make_strategy("mirrored"), quiet()
     changes = {"eval.per_class": True, **EVAL}
-    subject = load_run(run, strategy, changes=changes, spec=TINY)
+    subject = load_run(run, strategy, changes=changes)
     result = evaluate(subject, strategy, splits=splits, folder=tmp_path / "new", console=console)
     confusion = expected_confusion(run, EVAL_SIZE)
     with (tmp_path / "new" / "per_class.csv").open(encoding="utf-8", newline="") as file:
@@ -160,12 +158,12 @@ def test_each_class_of_several_labels_has_its_average_precision(run, tmp_path):
     changes = {"eval.per_class": True, "eval.sizes": "24|40", **EVAL}
     source = ArraySource(IMAGES, SEVERAL, CLASS_NAMES)
     result = evaluate(
-        load_run(run, strategy, changes=changes, spec=TINY), strategy, splits=Splits(source, source), folder=tmp_path,
+        load_run(run, strategy, changes=changes), strategy, splits=Splits(source, source), folder=tmp_path,
         console=console,
     )  # fmt: skip
     assert result["map_ema"] == max(row["map_ema"] for row in result["sizes"])
     assert len({row["map_ema"] for row in result["sizes"]}) == 2
-    model = load_trained(run, spec=TINY).model
+    model = load_trained(run).model
     crops = [decode.central_crop(tf.constant(i), image_size=result["image_size"], crop=EVAL_CROP) for i in IMAGES]
     scores = tf.nn.softmax(model(tf.stack(crops), training=False)).numpy()
     expected = [average_precision_score(SEVERAL[:, c], scores[:, c]) for c in range(6) if c != 2]
@@ -193,12 +191,12 @@ def test_a_confusion_matrix_of_many_classes_is_drawn_without_their_names(tmp_pat
 def test_what_does_not_fit_is_refused(run, splits, tmp_path):
     strategy = make_strategy("cpu")
     with pytest.raises(ConfigError, match="settings under data, eval and precision, but not train.epochs"):
-        load_run(run, strategy, changes={"train.epochs": 3}, spec=TINY)
+        load_run(run, strategy, changes={"train.epochs": 3})
     source = ArraySource(IMAGES, np.arange(COUNT) % 2, ("other", "names"))
     with pytest.raises(
         UsageError, match=r"was trained on the classes \('ape', .*but the data has \('other', 'names'\)"
     ):
-        evaluate(load_run(run, strategy, spec=TINY), strategy, splits=Splits(source, source), console=quiet())
+        evaluate(load_run(run, strategy), strategy, splits=Splits(source, source), console=quiet())
     build_model(TINY, num_classes=2).export(tmp_path / "foreign")
     with pytest.raises(UsageError, match=r"is not one that --mode=export of this version wrote.*Export the run again"):
         load_export(str(tmp_path / "foreign"), strategy, Config())

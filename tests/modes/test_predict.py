@@ -26,9 +26,8 @@ from effnetv2_keras.modes.predict import (
     predict,
     to_json,
 )
-from effnetv2_keras.runs.checkpoints import Trained, load_trained
+from effnetv2_keras.runs.trained import Trained, load_trained
 from tests.made_runs import CLASS_NAMES, EVAL_SIZE, make_run, random_pixels
-from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def trained(run: pathlib.Path) -> Trained:
-    return load_trained(run, spec=TINY)
+    return load_trained(run)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> path
 
 @pytest.fixture(scope="module", params=["run", "exported"])
 def predictor(request: pytest.FixtureRequest) -> Predictor:
-    return load_predictor(request.getfixturevalue(request.param), spec=TINY)
+    return load_predictor(request.getfixturevalue(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +88,8 @@ def test_takes_other_weights_of_a_run_on_request(run: pathlib.Path, trained: Tra
     image = [photos / "b.png"]
     best_average = evaluated(trained, image)
     for choice in ({"use_ema": False}, {"which": "latest"}):
-        chosen = table_of(predict(load_predictor(run, **choice, spec=TINY), image, top_k=6))
-        np.testing.assert_allclose(chosen, evaluated(load_trained(run, **choice, spec=TINY), image), atol=1e-6)
+        chosen = table_of(predict(load_predictor(run, **choice), image, top_k=6))
+        np.testing.assert_allclose(chosen, evaluated(load_trained(run, **choice), image), atol=1e-6)
         assert np.abs(chosen - best_average).max() > 1e-3
 
 

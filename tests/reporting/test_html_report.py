@@ -71,7 +71,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.ids, self.references, self.text = [], [], [], [], []
-        self.input(text)
+        self.feed(text)
         self.close()
         assert not self.open, self.open
 
@@ -197,7 +197,7 @@ def test_samples_are_what_the_network_takes_them_for():
     tf.keras.utils.set_random_seed(0)
     model = build_model(TINY, num_classes=3)
     config = Config().override({"eval.isize": 32})
-    drawn = draw_samples(model, source, config, normalization=None, note="These.")
+    drawn = draw_samples(model, source, config, note="These.")
     assert (len(drawn.samples), drawn.note) == (24, "These.")
     assert {name for sample in drawn.samples for name in sample.true} == set(names)
     expected = tf.nn.softmax(model(levels[:, None, None, None] * np.ones((1, 32, 32, 3), np.float32))).numpy()
@@ -207,24 +207,23 @@ def test_samples_are_what_the_network_takes_them_for():
         assert (sample.image == levels[label]).all()
         assert sample.predicted == names[expected[label].argmax()]
         assert sample.probability == pytest.approx(expected[label].max(), abs=1e-4)
-    again = draw_samples(
-        build_model(TINY, num_classes=3, include_preprocessing=False), source, config, normalization="centered", note=""
-    )
+    config = config.override({"model.include_preprocessing": False, "model.normalization": "centered"})
+    again = draw_samples(build_model(TINY, num_classes=3, include_preprocessing=False), source, config, note="")
     assert (again.samples[0].image == drawn.samples[0].image).all()
 
 
 def test_samples_of_a_run_without_data_or_checkpoint(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
-    absent = samples_of_run(run, changes={"data.data_dir": str(tmp_path / "nowhere")}, spec=TINY)
+    absent = samples_of_run(run, changes={"data.data_dir": str(tmp_path / "nowhere")})
     assert absent.samples == ()
     assert re.match("There are no samples. .*nowhere", absent.note)
-    digits = samples_of_run(run, changes={"data.source": "digits"}, spec=TINY)
+    digits = samples_of_run(run, changes={"data.source": "digits"})
     assert "The data has other classes than the run: 0, 1, 2, 3, 4 ..." in digits.note
     for folder in ("best", "checkpoints"):
         shutil.rmtree(run / folder)
     source = ArraySource(np.zeros((6, 8, 8, 3), np.uint8), np.arange(6), RunFolder(run).class_names())
     monkeypatch.setattr(samples, "open_splits", lambda _: Splits(source, source))
-    assert "has no checkpoint yet" in samples_of_run(run, spec=TINY).note
+    assert "has no checkpoint yet" in samples_of_run(run).note
 
 
 def test_provenance_names_versions_and_devices(tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints against damaged files, leftovers, full disks and other networks."""
+"""Checkpoints with damaged files, leftovers, full disks and other networks."""
 
 import collections
 import json
@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.runs import checkpoint_files
-from effnetv2_keras.runs.checkpoints import Checkpoints, load_trained
+from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.disk import NoRoomError
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.state import create_state
 from tests.made_runs import make_run
 from tests.short_runs import tiny_config
@@ -27,7 +28,7 @@ DATA = ".data-00000-of-00001"
 
 def make_state(num_classes=3, **changes):
     config, strategy = tiny_config().override(changes), make_strategy("cpu")
-    return create_state(config, strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12, spec=TINY)
+    return create_state(config.with_network(TINY), strategy, num_classes=num_classes, steps_per_epoch=3, total_steps=12)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def state():
 
 
 def advance(state, step):
-    """Sets the state to one that only this step has."""
+    """Sets the step, and the weights to values that differ between steps."""
     state.step.assign(step)
     for variable in state.model.trainable_variables:
         variable.assign(tf.fill(variable.shape, float(step)))
@@ -86,7 +87,7 @@ def test_the_one_before_a_damaged_checkpoint_is_taken(saved, state, caplog, dama
     checkpoints = Checkpoints(state, RunFolder(saved.parent), keep=9)
     assert checkpoints.restore_latest() == 6
     assert np.all(state.model.trainable_variables[0].numpy() == 6.0)
-    assert re.search(rf"Damaged: {saved}/ckpt-10: .*; {saved}/ckpt-8: .*. Taking {saved}/ckpt-6 instead", caplog.text)
+    assert re.search(rf"damaged: {saved}/ckpt-10: .*; {saved}/ckpt-8: .*. Using {saved}/ckpt-6 instead", caplog.text)
     assert checkpoints.latest == tf.train.latest_checkpoint(str(saved)) == str(saved / "ckpt-6")
     aside = {name + (".damaged" if re.match("ckpt-(8|10)", name) else ""): size for name, size in before.items()}
     aside["checkpoint"] = (saved / "checkpoint").stat().st_size
@@ -117,14 +118,14 @@ def test_a_run_does_not_begin_again_over_damaged_checkpoints(saved, state, damag
     before = names(saved)
     checkpoints = Checkpoints(state, RunFolder(saved.parent), keep=9)
     assert checkpoints.latest == str(saved / "ckpt-10")
-    with pytest.raises(RunFolderError, match="No checkpoint of .* can be read: .*ckpt-10: .*ckpt-4: .*Put an intact"):
+    with pytest.raises(RunFolderError, match="No checkpoint of .* can be read: .*ckpt-10: .*ckpt-4: .*Restore an"):
         checkpoints.restore_latest()
     assert names(saved) == before
 
 
 def test_an_intact_checkpoint_of_another_network_is_refused(saved):
     before = names(saved)
-    with pytest.raises(RunFolderError, match="ckpt-10 does not fit this run"):
+    with pytest.raises(RunFolderError, match="ckpt-10 does not match this run"):
         Checkpoints(make_state(num_classes=4), RunFolder(saved.parent), keep=9).restore_latest()
     assert names(saved) == before
 
@@ -138,7 +139,7 @@ def test_the_lamb_of_addons_and_our_own_are_not_mistaken_for_each_other(policy, 
     Checkpoints(state, RunFolder(tmp_path), keep=1).save()
     assert Checkpoints(make_state(**changes), RunFolder(tmp_path), keep=1).restore_latest() == 4
     monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
-    with pytest.raises(RunFolderError, match="does not fit this run: (?s:.*) keeps LAMB's slots in another way"):
+    with pytest.raises(RunFolderError, match="does not match this run: (?s:.*) stores its slots differently"):
         Checkpoints(make_state(**changes), RunFolder(tmp_path), keep=1).restore_latest()
 
 
@@ -148,7 +149,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(saved, state
 
     before = names(saved)
     monkeypatch.setattr(checkpoint_files.tf.train, "load_checkpoint", refuse)
-    with pytest.raises(RunFolderError, match="ckpt-10 cannot be read: .*Permission denied. Give this user the right"):
+    with pytest.raises(RunFolderError, match="ckpt-10 cannot be read: .*Permission denied. Give this user read"):
         Checkpoints(state, RunFolder(saved.parent), keep=9).restore_latest()
     assert names(saved) == before
 
@@ -166,7 +167,7 @@ def test_leftovers_of_a_killed_write_are_removed(saved, state):
 
 
 def test_only_a_standing_checkpoint_replaces_older_ones(saved, state, monkeypatch):
-    """A rename fails, of each file in turn."""
+    """The rename of each file in turn fails."""
     checkpoints = Checkpoints(state, RunFolder(saved.parent), keep=1)
     advance(state, 12)
     before = names(saved)
@@ -180,7 +181,7 @@ def test_only_a_standing_checkpoint_replaces_older_ones(saved, state, monkeypatc
 
         monkeypatch.setattr(os, "replace", refuse)
         with pytest.raises(
-            NoRoomError, match=r"0\.2 MB are needed .* free. The run is kept at step 10. Free some room"
+            NoRoomError, match=r"0\.2 MB are needed .* free. The run is saved at step 10. Free disk space"
         ):
             checkpoints.save()
         assert names(saved) == before
@@ -247,21 +248,19 @@ def test_room_for_all_checkpoints_is_asked_for_beforehand(saved, state, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_500_000))
     new.check_room()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_300_000))
-    message = (
-        r"5 recent ones and the best: 1\.3 MB are needed \(0\.2 MB each\) and 1\.3 MB are free. No checkpoint is there"
-    )
+    message = r"5 recent ones and the best one: 1\.3 MB are needed \(0\.2 MB each\) and 1\.3 MB are free. There is no"
     with pytest.raises(NoRoomError, match=message):
         new.check_room()
     old.check_room()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100_000))
-    with pytest.raises(NoRoomError, match=r"0\.2 MB are needed .* step 10. Free some room, lower runtime"):
+    with pytest.raises(NoRoomError, match=r"0\.2 MB are needed .* step 10. Free disk space, lower runtime"):
         old.check_room()
     assert not (saved.parent / "new").exists()
 
 
 def test_load_trained_takes_raw_or_averaged_weights(tmp_path):
     folder = make_run(tmp_path / "run")
-    raw, average = (load_trained(folder, spec=TINY, use_ema=use) for use in (False, True))
+    raw, average = (load_trained(folder, use_ema=use) for use in (False, True))
     assert raw.class_names == average.class_names
     differing = [
         not np.array_equal(one.numpy(), two.numpy()) for one, two in zip(raw.model.weights, average.model.weights)

@@ -1,4 +1,4 @@
-"""Whole runs on disks that fail: they go on to the same end, bit for bit."""
+"""Whole runs on disks that fail: after a resume, the result is the same, bit for bit."""
 
 import functools
 import json
@@ -9,8 +9,9 @@ import subprocess
 
 import pytest
 
-from effnetv2_keras.runs.checkpoints import Checkpoints, load_trained
+from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.run_folder import RunFolderError
+from effnetv2_keras.runs.trained import load_trained
 from tests.filesystems import environment, python, run_in_tmpfs
 from tests.runs.test_checkpoints import DATA, garble, names, truncate
 from tests.short_runs import tiny_config, train_tiny
@@ -24,7 +25,7 @@ def train_arrays(run):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A whole run, and what a crash in step 10 would leave: checkpoints 4, 6 and 8, the best at 6."""
+    """A whole run, and the files of a crash in step 10: checkpoints 4, 6 and 8, the best at 6."""
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 10, functools.partial(shutil.copytree, root / "whole", root / "crashed"))
@@ -33,7 +34,7 @@ def runs(tmp_path_factory):
 
 
 def test_a_run_goes_on_before_the_damage(runs, tmp_path, caplog):
-    """To the same end, after whoever wanted the network as it was has been told."""
+    """Loading the best network reports the damage; the resumed run gives the same result."""
     run = tmp_path / "run"
     shutil.copytree(runs / "crashed", run)
     truncate(run / "checkpoints" / f"ckpt-8{DATA}")
@@ -41,13 +42,13 @@ def test_a_run_goes_on_before_the_damage(runs, tmp_path, caplog):
     garble(run / "checkpoints" / "checkpoint")
     before = names(run / "checkpoints")
     with pytest.raises(RunFolderError, match="The best checkpoint of .* cannot be read: .*--weights=latest"):
-        load_trained(run, spec=TINY)
-    assert load_trained(run, spec=TINY, which="latest").step == 6
-    assert re.search("Damaged: .*ckpt-8: .* Taking .*ckpt-6 instead", caplog.text)
+        load_trained(run)
+    assert load_trained(run, which="latest").step == 6
+    assert re.search("damaged: .*ckpt-8: .* Using .*ckpt-6 instead", caplog.text)
     assert names(run / "checkpoints") == before
     train_arrays(run)
     assert_equal_runs(runs / "whole", run)
-    assert load_trained(run, spec=TINY).step == 12
+    assert load_trained(run).step == 12
 
 
 def test_a_run_killed_before_its_second_save_keeps_its_best(runs, tmp_path, monkeypatch):
@@ -95,7 +96,7 @@ train_arrays(folder)
     died = subprocess.run(python(script, run), env=environment(), capture_output=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr[-3000:]
     assert {".writing-8", f"ckpt-8{DATA}", "ckpt-6.index"} <= set(names(run / "checkpoints"))
-    assert load_trained(run, spec=TINY).step == 6
+    assert load_trained(run).step == 6
     train_arrays(run)
     assert_equal_runs(runs / "whole", run)
     assert not [name for name in (*names(run), *names(run / "checkpoints")) if name.startswith(".")]
@@ -125,6 +126,6 @@ shutil.copytree(run, folder.with_name("copy"))
 """
     error, kept = run_in_tmpfs(script, tmp_path / "mounted", size="3m").splitlines()
     assert "0.2 MB are needed (0.2 MB each) and 0." in error
-    assert "are free. The run is kept at step 6. Free some room or lower runtime.keep_checkpoint_max" in error
+    assert "are free. The run is saved at step 6. Free disk space or lower runtime.keep_checkpoint_max" in error
     assert kept == "['ckpt-0.index', 'ckpt-4.index', 'ckpt-6.index']"
     assert_equal_runs(runs / "whole", tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""A run's folder against other processes, missing rights, full disks and crashes."""
+"""The folder of a run with other processes, missing permissions, full disks and crashes."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path, holder)
     assert not (run / "config.yaml").exists()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    RunFolder(run).check(tiny_config(), array_splits())  # what the killed one left is no content
+    RunFolder(run).check(tiny_config(), array_splits())  # the leftovers of the killed process do not count as content
     with RunFolder(run).lock():
         pass
     assert not list(run.iterdir())
@@ -89,7 +89,9 @@ attempt(lambda: RunFolder(folder / "old").lock().__enter__())
 attempt(lambda: RunFolder(folder / "new").lock().__enter__())
 """
     lines = run_in_tmpfs(script, tmp_path / "mounted", size="1m").splitlines()
-    advice = "cannot be written: Read-only file system. Make it a folder that this user may write to, or choose another"
+    advice = (
+        "cannot be written: Read-only file system. Give this user permission to write to the folder, or choose another"
+    )
     assert [line.split("--")[0].strip() for line in lines] == [
         f"{tmp_path}/mounted/{name} {advice}" for name in ("old", "new", "old", "new")
     ]
@@ -100,7 +102,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(disk.os, "replace", refuse)
-    with pytest.raises(RunFolderError, match="run cannot be written: Permission denied. Make it a folder"):
+    with pytest.raises(RunFolderError, match="run cannot be written: Permission denied. Give this user permission"):
         RunFolder(tmp_path / "run").claim(tiny_config(), array_splits())
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="file cannot be written: File exists"):
@@ -132,7 +134,7 @@ def fails(row):
 for step in range(1, 21):
     log.add({"kind": "train", "step": step})
 before = (folder / "metrics.jsonl").read_bytes()
-assert fails({"kind": "x" * 100_000, "step": 21})  # the first page of it fits
+assert fails({"kind": "x" * 100_000, "step": 21})  # its first page fits
 assert (folder / "metrics.jsonl").read_bytes() == before
 while not fails({"kind": "train", "step": (step := step + 1)}):
     pass
@@ -143,7 +145,8 @@ log.add({"kind": "train", "step": 11})
 print([row["step"] for row in RunFolder(folder).metrics()])
 """
     error, _, steps = run_in_tmpfs(script, tmp_path / "mounted", size="64k").splitlines()
-    assert f"No room to write {tmp_path}/mounted/metrics.jsonl: 0.1 MB are free. The checkpoints are unharmed" in error
+    assert f"Not enough disk space to write {tmp_path}/mounted/metrics.jsonl: 0.1 MB are free. The" in error
+    assert "The checkpoints are intact. Free disk space" in error
     assert steps == str([*range(1, 12)])
 
 
@@ -152,5 +155,5 @@ def test_room_is_looked_up_where_the_folder_will_be(tmp_path):
 
 
 def test_an_address_is_refused_rather_than_made_a_folder():
-    with pytest.raises(RunFolderError, match="A run cannot be kept at gs://bucket/run: .*gcsfuse"):
+    with pytest.raises(RunFolderError, match="A run cannot be stored at gs://bucket/run: .*gcsfuse"):
         RunFolder("gs://bucket/run")

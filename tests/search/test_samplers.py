@@ -1,4 +1,4 @@
-"""The planted problem: a reward with a known optimum in the real space around EfficientNetV2-B0."""
+"""Samplers on a planted problem: a reward with a known optimum in the search space around EfficientNetV2-B0."""
 
 import statistics
 
@@ -17,7 +17,7 @@ SEEDS, TRIALS = range(10), 40
 
 
 def planted(space, spec):
-    """Accuracy falls and step time grows with every decision that is not the planted one."""
+    """Returns an outcome that is worse for every decision that differs from the planted optimum."""
     point = space.point(spec)
     optimum = {
         name: choices[(7 * number + 3) % len(choices)] for number, (name, choices) in enumerate(space.decisions.items())

@@ -1,4 +1,4 @@
-"""Searches as a user runs them: each trial is a real training in a process of its own."""
+"""Searches as a user runs them: each trial is a real training in a separate process."""
 
 import contextlib
 import csv
@@ -74,7 +74,7 @@ QUIET = rich.console.Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, backbone, images):
-    """A search of two trials, one of which failed, and what it printed."""
+    """A search of two trials, one of which failed, and its output."""
     folder = tmp_path_factory.mktemp("search") / "search"
     config = config_for(backbone, images)
     first = _first_network(config, folder)
@@ -91,7 +91,7 @@ def _first_network(config, folder):
 
 @contextlib.contextmanager
 def _obstacle(folder, network):
-    """Makes the trial of a network fail: its configuration is lost the moment it is written."""
+    """Makes the trial of a network fail by removing its configuration as soon as it is written."""
     original = TrialRunner._start
 
     def start(self):
@@ -215,7 +215,7 @@ def test_an_interrupted_search_does_not_claim_that_networks_ran_out(stopped, tol
     printed = io.StringIO()
     Display(study, settings, rich.console.Console(file=printed, width=160)).conclude([], stopped=stopped)
     assert "1 of 1 trials have a result." in printed.getvalue()
-    assert ("Few new networks are left" in printed.getvalue()) == told
+    assert ("the sampler found no new network within the limits" in printed.getvalue()) == told
 
 
 def test_no_password_is_written(tmp_path, backbone, images, monkeypatch):
@@ -286,7 +286,7 @@ def test_kills_cost_a_trial_at_most_and_processes_share_the_rest(tmp_path, backb
     process = start(folder, backbone, images, **changes)
     (child,) = wait_for(lambda: trial_process(process), process)
     wait_for(lambda: list(folder.glob("trials/*/step_time.json")), process)
-    child.kill()  # as for want of memory
+    child.kill()  # as if memory ran out
     wait_for(lambda: len(results(folder)) == 1, process)
     wait_for(lambda: len(list(folder.glob("trials/*/run/metrics.jsonl"))) > 1 + (len(results(folder)) > 1), process)
     before = {path: path.stat().st_mtime_ns for path in results(folder)}
@@ -303,7 +303,7 @@ def test_kills_cost_a_trial_at_most_and_processes_share_the_rest(tmp_path, backb
     assert len(rows) == 6
     assert sorted(row["ending"] != "" for row in rows) == [False] * 5 + [True]
     (failed,) = [row["ending"] for row in rows if row["ending"]]
-    assert failed.startswith("failed: killed by SIGKILL, perhaps for want of memory")
+    assert failed.startswith("failed: killed by SIGKILL, perhaps because memory ran out")
     assert any("was interrupted; its network is tried again" in text for text in printed)
     processes = {row["process"].rsplit(":", 1)[1] for row in rows}
     assert {str(one.pid) for one in both} <= processes
@@ -319,7 +319,7 @@ def test_ctrl_c_saves_the_trial_at_hand(tmp_path, backbone, images):
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=120)[0]
     assert process.returncode == 75, printed
-    assert "Few new networks are left" not in printed
+    assert "the sampler found no new network within the limits" not in printed
     (trial,) = folder.glob("trials/*/run")
     steps = json.loads((trial / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert list((trial / "checkpoints").iterdir())

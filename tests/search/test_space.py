@@ -22,7 +22,7 @@ def random_point(space, generator):
 
 
 def counted_macs(model, size):
-    """Multiply-adds of a built model: from the operations of its graph."""
+    """Returns the multiply-adds of a built model, counted from the operations of its graph."""
     graph = tf.function(model).get_concrete_function(tf.TensorSpec([1, size, size, 3])).graph
     macs = 0
     for operation in graph.get_operations():
@@ -85,14 +85,14 @@ def test_equal_networks_have_equal_names_and_others_have_not():
 @pytest.mark.parametrize("change", [{"head_filters": 640}, {"eval_size": 64}, {"depth": 3.0}])
 def test_another_network_is_no_point(change):
     space = space_around()
-    with pytest.raises(UsageError, match="is no network of the space around efficientnetv2-b0"):
+    with pytest.raises(UsageError, match="is not in the search space around efficientnetv2-b0"):
         space.point(dataclasses.replace(variants.get_spec("efficientnetv2-b0"), **change))
 
 
 def test_a_choice_that_is_not_offered_is_refused():
     space = space_around()
     point = {**random_point(space, random.Random(0)), "stage2.kernel": 7}
-    with pytest.raises(UsageError, match=r"stage2.kernel is 7; this space offers 3, 5"):
+    with pytest.raises(UsageError, match=r"stage2.kernel is 7; use one of the choices of this space: 3, 5"):
         space.spec(point)
 
 

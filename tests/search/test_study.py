@@ -11,11 +11,13 @@ from optuna.trial import TrialState
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.search import study as study_lib
+from effnetv2_keras.search import ownership
+from effnetv2_keras.search.ownership import owner_of
 from effnetv2_keras.search.reward import Budget
 from effnetv2_keras.search.samplers import NOT_TRAINED
 from effnetv2_keras.search.space import SearchSpace
-from effnetv2_keras.search.study import Outcome, Study, open_storage, owner_of
+from effnetv2_keras.search.storage import open_storage
+from effnetv2_keras.search.study import Outcome, Study
 
 
 def open_study(storage=None, *, backbone="efficientnetv2-b0", drawing=None, **settings):
@@ -122,7 +124,7 @@ def test_another_machine_is_gone_when_it_was_silent_for_long(monkeypatch):
     monkeypatch.setitem(study._owner, "host", "elsewhere")
     proposal = study.next()
     assert open_study(storage).take_over() == []
-    monkeypatch.setattr(study_lib, "_SILENCE", 0.0)
+    monkeypatch.setattr(ownership, "SILENCE", 0.0)
     study.keep(proposal)
     assert open_study(storage).take_over() == [proposal.trial.number]
     study.complete(proposal, Outcome(0.5, 1.0))  # it was only slow; the one who took over decides
@@ -214,7 +216,7 @@ def test_a_wanted_trial_is_one_of_the_first(monkeypatch):
 
 
 def draw_without_a_name(study):
-    """What a process leaves that is killed right after it has drawn."""
+    """Leaves the trial of a process that is killed immediately after its draw."""
     return study.optuna_study.ask(study._distributions)
 
 
@@ -222,7 +224,7 @@ def test_a_draw_of_nobody_is_taken_over_after_a_while(monkeypatch):
     study = open_study(trials=1)
     lost = draw_without_a_name(study)
     assert study.take_over() == []
-    monkeypatch.setattr(study_lib, "_DRAWING", 0.0)
+    monkeypatch.setattr(ownership, "_DRAWING", 0.0)
     assert study.take_over() == [lost.number]
     assert study.next().trial.params == lost.params
 
@@ -262,7 +264,7 @@ def test_who_was_taken_over_stops_quietly(monkeypatch):
     study = open_study()
     proposal = study.next()
     study.put_back(proposal)
-    monkeypatch.setattr(study_lib, "_SILENCE", -1.0)
+    monkeypatch.setattr(ownership, "SILENCE", -1.0)
     study.keep(proposal)
     assert study.should_stop(proposal, 1, 0.5, 1.0) is True
     study.prune(proposal, "others are ahead")

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.runs.checkpoints import load_trained
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.weights import WeightsError
 from tests.made_runs import make_run
@@ -23,7 +23,9 @@ STILL = "train.epochs=1,train.lr_base=1e-12,progressive.stages=1"
 
 def new_state(config, strategy=None, num_classes=5):
     strategy = strategy or tf.distribute.OneDeviceStrategy("/cpu:0")
-    return create_state(config, strategy, num_classes=num_classes, steps_per_epoch=3.0, total_steps=12, spec=TINY)
+    return create_state(
+        config.with_network(TINY), strategy, num_classes=num_classes, steps_per_epoch=3.0, total_steps=12
+    )
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_another_run_gives_its_averages_or_its_weights(use_ema, tmp_path):
     config = tiny_config(f"train.ft_init_ckpt={run},train.ft_init_ema={use_ema}")
     state = new_state(config, num_classes=6)
     initialize(state, config.train)
-    assert_same_weights(state.model, load_trained(run, use_ema=use_ema, spec=TINY).model)
+    assert_same_weights(state.model, load_trained(run, use_ema=use_ema).model)
 
 
 def test_without_the_setting_nothing_is_loaded():
@@ -77,7 +79,7 @@ def test_a_run_loads_them_once_says_so_and_does_not_need_them_to_go_on(saved, tm
     total = len(saved.weights)
     assert output.getvalue().count(f"Loaded {total - 2} of {total} weights from") == 1
     assert "Left at their initial values: classifier/kernel (32, 5) in the file, (32, 3) in" in output.getvalue()
-    trained = named_weights(load_trained(tmp_path / "run", which="latest", use_ema=False, spec=TINY).model)
+    trained = named_weights(load_trained(tmp_path / "run", which="latest", use_ema=False).model)
     for name, value in named_weights(saved).items():
         if not name.startswith("classifier/") and "moving_" not in name:
             np.testing.assert_allclose(trained[name], value, atol=1e-6, err_msg=name)
@@ -110,7 +112,7 @@ def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_pat
     config = tiny_config(f"{settings},train.ft_init_ckpt={tmp_path}/saved.h5,train.epochs=1,progressive.stages=1")
     train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits())
     for use_ema in (False, True):
-        trained = load_trained(tmp_path / "run", which="latest", use_ema=use_ema, spec=TINY)
+        trained = load_trained(tmp_path / "run", which="latest", use_ema=use_ema)
         before = named_weights(saved)
         changed = {
             name for name, value in named_weights(trained.model).items() if not np.array_equal(value, before[name])

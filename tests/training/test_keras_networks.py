@@ -16,8 +16,8 @@ from effnetv2_keras.modes import benchmark
 from effnetv2_keras.modes.evaluate import evaluate, load_run
 from effnetv2_keras.modes.plan import print_plan, print_summary
 from effnetv2_keras.modes.predict import load_predictor, predict
-from effnetv2_keras.runs.checkpoints import load_trained
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.loop import train
 from effnetv2_keras.training.selection import moved_variables, split_by_decay
 from tests.images import write_classes
@@ -110,7 +110,7 @@ def test_a_network_without_batchnorm_and_dropout_trains(tmp_path):
 
 def test_variables_are_named_by_their_layers():
     config = config_of("tiny")
-    model = build_for(config, config.spec, 3)
+    model = build_for(config, 3)
     decayed, others = ({variable.name for variable in part} for part in split_by_decay(model, ".*(bias|gamma|beta).*"))
     kernels = {"conv2d/kernel:0", "depthwise_conv2d/depthwise_kernel:0", "conv2d_1/kernel:0", "logits/kernel:0"}
     assert decayed == kernels
@@ -120,16 +120,16 @@ def test_variables_are_named_by_their_layers():
 
 def test_part_of_a_network_trains():
     config = config_of("tiny", "train.trainable_from=dropout,train.freeze_bn=true")
-    model = build_for(config, config.spec, 3)
+    model = build_for(config, 3)
     assert [variable.name for variable in model.trainable_variables] == ["logits/kernel:0", "logits/bias:0"]
     config = config_of("tiny", "train.trainable_layers=.*conv2d.*,train.freeze_bn=true")
-    moving = {name for name, layer in layers_by_name(build_for(config, config.spec, 3)).items() if layer.trainable}
+    moving = {name for name, layer in layers_by_name(build_for(config, 3)).items() if layer.trainable}
     assert moving == {"conv2d", "depthwise_conv2d", "conv2d_1"}
     config = config_of("tiny", "train.trainable_from=logit")
     with pytest.raises(
         UsageError, match="trainable_from is 'logit', which is no layer of 'tiny'; did you mean 'logits'"
     ):
-        build_for(config, config.spec, 3)
+        build_for(config, 3)
 
 
 def test_plan_and_summary(tmp_path):
@@ -176,14 +176,12 @@ def test_plan_and_summary(tmp_path):
 def test_settings_that_cannot_apply(name, changes, message):
     config = config_of(name, changes)
     with pytest.raises(UsageError, match=message):
-        build_for(config, config.spec, 3)
+        build_for(config, 3)
 
 
 def test_pixels_are_normalised_in_the_network_or_before_it():
     config = config_of("tiny", "model.normalization=centered")
-    inside, outside = (
-        build_for(config.override({"model.include_preprocessing": value}), config.spec, 3) for value in (True, False)
-    )
+    inside, outside = (build_for(config.override({"model.include_preprocessing": value}), 3) for value in (True, False))
     outside.set_weights(inside.get_weights())
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 20, 20, 3)).astype(np.float32)
     np.testing.assert_allclose(inside(pixels), outside((pixels - 128) / 128), rtol=1e-4, atol=1e-5)

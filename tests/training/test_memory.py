@@ -20,7 +20,7 @@ def test_stage_switches_leave_memory_flat():
     config = tiny_config("progressive.stages=25,train.epochs=25")
     strategy = make_strategy("cpu")
     source = array_source(24)
-    state = create_state(config, strategy, num_classes=3, steps_per_epoch=3, total_steps=75, spec=SMALL)
+    state = create_state(config.with_network(SMALL), strategy, num_classes=3, steps_per_epoch=3, total_steps=75)
     plan = InputPlan(config.data, 8, None, UnreadableImages("error"))
     memory = []
     for stage in config.progressive.plan(75):

@@ -16,8 +16,8 @@ from effnetv2_keras.distribution.strategy import STRATEGIES, Devices, StrategyEr
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting import progress
 from effnetv2_keras.reporting.metrics_log import FIELDS, MetricsLog
-from effnetv2_keras.runs.checkpoints import load_trained
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError, write_atomically
+from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.interruption import stop_on_signal
 from tests.data.test_pipeline import make_plan
@@ -41,7 +41,7 @@ def test_strategies():
 @pytest.mark.parametrize(
     ("environment", "devices", "message"),
     [
-        ("", Devices(), "knows no workers. Describe the workers in the environment variable TF_CONFIG"),
+        ("", Devices(), "has no list of workers. Describe the workers in the environment variable TF_CONFIG"),
         ("{", Devices(), r"Cannot read TF_CONFIG='\{'"),
         ('{"cluster": {"worker": ["a:1"]}}', Devices(), "Cannot read TF_CONFIG=.*KeyError"),
         (
@@ -49,7 +49,7 @@ def test_strategies():
             Devices(),
             r"\('worker', 1\), which is not among \[\('worker', 0\)\]",
         ),
-        ("", Devices(workers=("a:1", "b:2"), worker_index=2), "--worker_index=2 is not the place of one of the 2"),
+        ("", Devices(workers=("a:1", "b:2"), worker_index=2), "--worker_index=2 is not the position of one of the 2"),
         ("", Devices(workers=("a:1", "b")), "--workers has 'b'; write addresses as host:port"),
     ],
 )
@@ -96,7 +96,7 @@ def test_folder_without_a_run_says_so(tmp_path):
         load_trained(tmp_path)
     write_atomically(tmp_path / "config.yaml", Config().to_yaml())
     write_atomically(tmp_path / "data.json", json.dumps({"class_names": ["a", "b"]}))
-    with pytest.raises(RunFolderError, match="has no checkpoint yet; train first"):
+    with pytest.raises(RunFolderError, match="has no checkpoint yet. Train first"):
         load_trained(tmp_path)
     (tmp_path / "config.yaml").write_text("train: {epoch: 3}")
     with pytest.raises(RunFolderError, match="config.yaml cannot be read: Unknown hparam 'train.epoch'"):

@@ -26,7 +26,6 @@ from tests.records import (
     write_tfds,
 )
 from tests.short_runs import tiny_config, train_tiny
-from tests.tiny import SMALL
 from tests.training.test_loop import assert_equal_runs, stop_at
 
 pytestmark = pytest.mark.usefixtures("graphs_as_traced")
@@ -77,7 +76,7 @@ def test_a_source_trains_evaluates_and_goes_on(tmp_path, monkeypatch, two_replic
     train_tiny(config, tmp_path / "parts")
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
     console = rich.console.Console(file=io.StringIO())
-    subject = load_run(str(tmp_path / "whole"), two_replicas, which="latest", spec=SMALL)
+    subject = load_run(str(tmp_path / "whole"), two_replicas, which="latest")
     figures = evaluate(subject, two_replicas, console=console)
     assert figures["num_images"] == count
     assert figures["top1"] == pytest.approx(whole["top1"], abs=0.01)
@@ -128,7 +127,7 @@ def test_a_wrong_label_in_evaluation_ends_the_run_with_a_message(tmp_path):
     config = tiny_config("progressive.stages=1,train.epochs=2,runtime.checkpoint_every=1", **data)  # two steps
     with pytest.raises(DataError, match=message):
         train_tiny(config, tmp_path / "run")
-    subject = load_run(str(tmp_path / "run"), make_strategy("cpu"), which="latest", spec=SMALL)
+    subject = load_run(str(tmp_path / "run"), make_strategy("cpu"), which="latest")
     with pytest.raises(DataError, match=message):
         evaluate(subject, make_strategy("cpu"), console=rich.console.Console(file=io.StringIO()))
 

@@ -46,7 +46,9 @@ class Run:
     def __init__(self, strategy_name="cpu", changes="", *, freeze_bn=False, stage=0, spec=SMALL):
         self.strategy = make_strategy(strategy_name)
         config = tiny_config(changes)
-        self.state = create_state(config, self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12, spec=spec)
+        self.state = create_state(
+            config.with_network(spec), self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12
+        )
         if freeze_bn:
             for layer in (*self.state.model.submodules, *self.state.ema_model.submodules):
                 if isinstance(layer, tf.keras.layers.BatchNormalization):

@@ -164,7 +164,7 @@ def test_a_killed_worker_comes_back_and_all_go_on(image_folder, uninterrupted_wo
     workers[victim] = start_again(workers[victim])
     ended = [end(process) for process in workers]
     assert [status for status, _ in ended] == [0, 0], ended
-    assert "Another of the 2 workers is gone" in ended[1 - victim][1]
+    assert "Another of the 2 workers has ended" in ended[1 - victim][1]
     assert_same_end(uninterrupted_workers, tmp_path / "run")
 
 
@@ -174,7 +174,7 @@ def test_without_rejoining_the_others_end_too(image_folder, uninterrupted_worker
     assert end(second)[0] == -signal.SIGKILL
     status, output = end(first)
     assert status == EXIT_INTERRUPTED, output
-    assert "Another of the 2 workers is gone" in output
+    assert "Another of the 2 workers has ended" in output
     again = [end(process) for process in start_workers(image_folder, tmp_path / "run")]
     assert [status for status, _ in again] == [0, 0], again
     assert_same_end(uninterrupted_workers, tmp_path / "run")

@@ -31,11 +31,6 @@ class Slice:
         """The items from ``start`` to ``stop``; slices that meet share none and leave none out."""
         return list(items[round(self.start * len(items) / 100) : round(self.stop * len(items) / 100)])
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is the whole split."""
-        return (self.start, self.stop) == (0, 100)
-
 
 def parse_slice(text: str) -> Slice:
     """Reads ``name``, or ``name[a%:b%]`` with whole numbers from 0 to 100, each of which may be left out.

@@ -1,0 +1,34 @@
+"""Restarts a worker that has lost another one; a process can join a TensorFlow cluster only once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import NoReturn
+
+from absl import logging
+
+from effnetv2_keras.errors import UsageError, WorkerLost
+
+_STARTED, _LONG_LIFE = time.monotonic(), 600.0  # seconds
+_RESTARTS, _MOST_RESTARTS = "EFFNETV2_KERAS_REJOINS", 5
+"""Environment variable with the number of restarts, each within ten minutes of the one before, and their limit."""
+
+
+def restart(loss: WorkerLost) -> NoReturn:
+    """Replaces this process by a new one with the same command, which waits for the other workers and resumes.
+
+    Raises:
+        UsageError: after five restarts in a row, each within ten minutes.
+    """
+    logging.warning("%s", loss)
+    restarts = 1 + (0 if time.monotonic() - _STARTED > _LONG_LIFE else int(os.environ.get(_RESTARTS, "0")))
+    if restarts > _MOST_RESTARTS:
+        raise UsageError(
+            f"This worker restarted {_MOST_RESTARTS} times in a row, each time within ten minutes. Read the other "
+            "workers' messages, repair the cause, and start all of them again."
+        ) from loss
+    os.environ[_RESTARTS] = str(restarts)
+    logging.flush()
+    os.execv(sys.executable, [sys.executable, *sys.argv])

@@ -1,0 +1,29 @@
+"""``--mode=export``: writes the network of a run as a SavedModel, Keras, TensorFlow Lite or ONNX file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import logging
+
+from effnetv2_keras import export
+from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.runs.trained import load_trained
+
+
+def run(invocation: Invocation) -> None:
+    """Exports, reloads the export, compares its logits with the network's, and prints what was found."""
+    options = invocation.options
+    logging.set_verbosity(logging.WARNING)  # TensorFlow logs each step of writing a SavedModel
+    format_name = invocation.format(export.EXPORTERS)
+    trained = load_trained(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
+    invocation.say(f"Exporting {trained.spec.name} as {format_name}, then checking the export.")
+    report = export.export_model(
+        dataclasses.replace(trained, config=trained.config.override(invocation.data_changes())),
+        options.export_dir or export.default_path(invocation.model_dir(), format_name, options.quantize),
+        format_name=format_name,
+        quantize=options.quantize,
+        image_size=options.image_size,
+        overwrite=options.overwrite,
+    )
+    invocation.say(report.describe())

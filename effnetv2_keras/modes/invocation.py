@@ -1,0 +1,87 @@
+"""What a mode is called with: the flags, the console, and the configuration that the flags describe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Callable
+
+import rich.console
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import parse_overrides
+from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.modes.options import Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """One call of the command line.
+
+    Attributes:
+        options: the flags.
+        console: where to print.
+        paths: arguments after the flags.
+        load_recipe: returns the configuration of a recipe from its name, the network's name, and ``"paper"`` or
+            ``"original"`` (the reference code's settings).
+    """
+
+    options: Options
+    console: rich.console.Console
+    paths: tuple[str, ...]
+    load_recipe: Callable[[str, str, str], Config]
+
+    def config(self) -> Config:
+        """Returns the configuration: the recipe, then ``--data_dir``, then ``--hparam_str``.
+
+        Raises:
+            ConfigError: for an unknown recipe or setting, or a value that is not allowed.
+        """
+        changes = parse_overrides(self.options.hparam_str)
+        recipe = str(changes.pop("recipe", "paper"))
+        config = self.load_recipe(self.options.dataset_cfg, self.options.model_name, recipe)
+        return config.override(self.data_changes()).override(changes)
+
+    def data_changes(self) -> dict[str, Any]:
+        """Returns the settings that ``--data_dir`` changes."""
+        return {"data.data_dir": self.options.data_dir} if self.options.data_dir else {}
+
+    def model_dir(self) -> str:
+        """Returns ``--model_dir``.
+
+        Raises:
+            ConfigError: if the flag is not given.
+        """
+        if not self.options.model_dir:
+            raise ConfigError(f"--mode={self.options.mode} needs --model_dir, the folder of the run.")
+        return self.options.model_dir
+
+    def format(self, allowed: Iterable[str]) -> str:
+        """Returns ``--format``, or the first of the formats that the mode allows.
+
+        Raises:
+            ConfigError: for a format that the mode does not know.
+        """
+        allowed = list(allowed)
+        chosen = self.options.format or allowed[0]
+        if chosen not in allowed:
+            raise ConfigError(
+                f"--mode={self.options.mode} knows no --format={chosen}; use one of {', '.join(allowed)}."
+            )
+        return chosen
+
+    def strategy(self) -> Any:
+        """Returns the ``tf.distribute.Strategy`` that the flags name.
+
+        Raises:
+            StrategyError: for devices that are not there.
+        """
+        from effnetv2_keras.distribution.strategy import Devices, make_strategy
+
+        options = self.options
+        devices = Devices(options.tpu, options.tpu_zone, options.gcp_project, options.workers, options.worker_index)
+        return make_strategy("tpu" if options.use_tpu else options.strategy, devices)
+
+    def say(self, text: str) -> None:
+        """Prints a line, without markup or line breaks of the console's own."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
