@@ -7,13 +7,14 @@ every setting of ``Config``, ``cli.md`` every flag, and ``networks.md`` has the 
 from __future__ import annotations
 
 import ast
+import math
 import os
 import pathlib
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pydantic
@@ -69,23 +70,33 @@ def settings_page() -> str:
         "and `None` is written `None`.\n",
     ]
     for name, field in Config.model_fields.items():
-        parts += [f"## {name}\n", f"{_first_line(field.annotation)}\n", _row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
-        parts += [_row(cells) for cells in _settings_of(field.annotation, field.default, f"{name}.")]
-        parts.append("")
+        rows = _settings_of(field.annotation, field.default, f"{name}.")
+        parts += [f"## {name}\n", f"{_first_line(field.annotation)}\n", *_table(_COLUMNS, rows)]
     return "\n".join(parts)
 
 
 def _settings_of(section: Any, defaults: Any, prefix: str, above: str = "") -> Iterator[list[str]]:
+    from effnetv2_keras import progressive
+
     for name, field in section.model_fields.items():
         default, description = getattr(defaults, name), "; ".join(filter(None, (above, field.description)))
         if isinstance(default, pydantic.BaseModel):
-            yield from _settings_of(type(default), default, f"{prefix}{name}.", description)
+            for row in _settings_of(type(default), default, f"{prefix}{name}.", description):
+                yield [*row[:3], _range(name), *row[4:]] if name in progressive.QUANTITIES else row
             continue
         source = ", ".join(dict.fromkeys(SOURCES.findall(description)))
         unit = UNITS.search(description)
         kind, allowed = _kind(field.annotation), _allowed(field.annotation, field.metadata)
         measured = (unit["last"] or unit["first"]) if unit else ""
         yield [f"`{prefix}{name}`", kind, f"`{_written(default)}`", allowed, measured, description, source]
+
+
+def _range(quantity: str) -> str:
+    """Says between which values a quantity of the stages must stay."""
+    from effnetv2_keras.progressive import QUANTITIES
+
+    low, high = QUANTITIES[quantity].low, QUANTITIES[quantity].high
+    return f"≥ {low:g}" + (f", ≤ {high:g}" if math.isfinite(high) else "")
 
 
 def _kind(annotation: Any) -> str:
@@ -104,7 +115,8 @@ def _kind(annotation: Any) -> str:
 def _allowed(annotation: Any, metadata: Any = ()) -> str:
     """Says which values a type and its limits allow; empty if any."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    bounds = [(sign, getattr(item, name, None)) for item in metadata for name, sign in _BOUNDS.items()]
+    items = [part for item in metadata for part in getattr(item, "metadata", [item])]
+    bounds = [(sign, getattr(item, name, None)) for item in items for name, sign in _BOUNDS.items()]
     limits = [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in arguments)
@@ -117,29 +129,28 @@ def _allowed(annotation: Any, metadata: Any = ()) -> str:
 
 
 def command_line_page() -> str:
-    """Lists every flag of the command line."""
-    from absl import flags
+    """Lists the modes, and every flag in groups of the modes that read it."""
+    from effnetv2_keras.cli import MODES
+    from effnetv2_keras.modes.options import Options, flag_table
 
-    import effnetv2_keras.cli  # noqa: F401  defines the flags
-
-    columns = ("flag", "type", "default", "allowed", "help")
     parts = [
         "# Command line\n",
-        "`python main.py --mode=MODE --FLAG=VALUE ...`. [The quickstart](quickstart.md#all-modes) describes the modes. "
-        "A help text that begins with names of modes is about these alone.\n",
-        _row(columns),
-        _row(["---"] * len(columns)),
+        "`python main.py --mode=MODE --FLAG=VALUE ...`; `--mode=MODE --help` lists the flags of one mode. "
+        "[The quickstart](quickstart.md#all-modes) says more about the modes.\n",
+        *_table(("`--mode`", "what it does"), [(f"`{name}`", mode.help) for name, mode in MODES.items()]),
     ]
-    for module, defined in flags.FLAGS.flags_by_module_dict().items():
-        for flag in defined if module.startswith("effnetv2_keras") else ():
-            bounds = [
-                (sign, getattr(flag.parser, f"{end}_bound", None)) for end, sign in (("lower", "≥"), ("upper", "≤"))
-            ]
-            values = [f"`{value}`" for value in getattr(flag.parser, "enum_values", ())]
-            allowed = values or [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
-            default = f"`{(flag.default_as_str or '').strip(chr(39)) or flag.default or 'empty'}`"
-            parts.append(_row([f"`--{flag.name}`", flag.flag_type(), default, ", ".join(allowed), flag.help]))
-    return "\n".join([*parts, ""])
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for name, (kind, flag) in flag_table().items():
+        bounds = [f"{sign} {bound}" for sign, bound in (("≥", flag.low), ("≤", flag.high)) if bound is not None]
+        default = _written(getattr(Options(), name), ",") or "empty"
+        cells = (f"`--{name}`", _kind(kind), f"`{default}`", _allowed(kind) or ", ".join(bounds), flag.help)
+        groups.setdefault(flag.modes, []).append(cells)
+    for modes, rows in groups.items():
+        parts += [
+            f"## {', '.join(modes) or 'Every mode'}\n",
+            *_table(("flag", "type", "default", "allowed", "help"), rows),
+        ]
+    return "\n".join(parts)
 
 
 def networks_page() -> str:
@@ -160,15 +171,20 @@ def networks_page() -> str:
     return f"# Networks\n\n{names} share one call.\n\n```text\n{call}\n\n{documentation}```\n"
 
 
-def _written(value: Any) -> str:
+def _written(value: Any, separator: str = "|") -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "|".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _first_line(section: Any) -> str:
     return (section.__doc__ or "").strip().splitlines()[0]
 
 
-def _row(cells: Any) -> str:
-    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Gives a Markdown table's lines, an empty one at its end."""
+    written = (
+        " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row)
+        for row in (columns, ["---"] * len(columns), *rows)
+    )
+    return [*(f"| {row} |" for row in written), ""]

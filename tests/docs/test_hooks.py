@@ -25,7 +25,7 @@ def test_the_settings_page_has_a_row_for_every_setting(pages):
     assert set(rows) == {key for key, _ in flatten(Config().model_dump())}
     assert rows["train.batch_size"].startswith("integer | `4096` | ≥ 1 |")
     assert rows["train.lr_sched"].startswith("choice | `exponential` | `exponential`, `cosine`, `linear`, `constant` |")
-    assert rows["progressive.image_size.end"].startswith("number | `224.0` |")
+    assert rows["progressive.image_size.end"].startswith("number | `224.0` | ≥ 1 |")
     assert rows["data.crop_area"].startswith("list of number or None | `None` |")
 
 
