@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo_run
 NETWORKS := tests/environments tests/export tests/models tests/test_applications.py tests/test_pretrained.py tests/weights
 
-.PHONY: demo test test-slow lint bench ablations clean
+.PHONY: demo test test-slow lint docs bench ablations clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python main.py --mode=plan --dataset_cfg=demo
@@ -33,6 +33,9 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/dev
 	for script in $(filter-out %/environments.py,$(wildcard benchmarks/*.py)) benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
@@ -40,7 +43,7 @@ ablations: $(VENV)/dev
 	for script in benchmarks/ablations/table_*.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site
 
 # The stamp names the version, so that another PYTHON makes the environment anew.
 $(VENV)/python$(VERSION):
@@ -53,6 +56,6 @@ $(VENV)/runtime: $(VENV)/python$(VERSION) requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/dev: $(VENV)/python$(VERSION) requirements.txt requirements-onnx.txt requirements-dev.txt
+$(VENV)/dev: $(VENV)/python$(VERSION) requirements.txt requirements-onnx.txt requirements-docs.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/runtime
