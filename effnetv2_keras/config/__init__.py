@@ -1,4 +1,4 @@
-"""Configurations: sections of settings, overrides, and the reference code's names (no TensorFlow)."""
+"""Configurations: sections of settings, overrides, and setting names from the reference code (no TensorFlow)."""
 
 from effnetv2_keras.config.schema import (
     CONFIG_FILE,

@@ -1,4 +1,4 @@
-"""Types of settings that ``--hparam_str`` can write, and how a setting is declared (no TensorFlow)."""
+"""Types of settings in the syntax of ``--hparam_str``, and the function that declares a setting (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from effnetv2_keras.config.overrides import check_regex
 
 
 def split_bars(value: Any) -> Any:
-    """Reads ``"a|b|c"`` as a list, the list syntax of ``--hparam_str``."""
+    """Returns the parts of ``"a|b|c"``, the list syntax of ``--hparam_str``, and a number as a list of one."""
     if isinstance(value, str):
         return [part for part in value.split("|") if part]
     return [value] if isinstance(value, (int, float)) else value
@@ -20,7 +20,7 @@ def split_bars(value: Any) -> Any:
 
 def _check_address(value: str) -> str:
     if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}", value):
-        raise ValueError(f"{value!r} is no address; write host:port, several as host:port|host:port")
+        raise ValueError(f"{value!r} is not an address; write host:port, or host:port|host:port for several")
     return value
 
 
@@ -45,7 +45,13 @@ Regex = Annotated[Optional[str], pydantic.BeforeValidator(_none_word), pydantic.
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
-    """Describes a setting: its default, what it is for, and its limits."""
+    """Declares a setting.
+
+    Args:
+        default: value of a configuration that does not set it.
+        description: what the setting does, with its unit and source.
+        **limits: limits of ``pydantic.Field``, such as ``ge=0``.
+    """
     return pydantic.Field(default, description=description, **limits)
 
 
@@ -53,6 +59,6 @@ Trackers = Annotated[tuple[Literal["wandb", "mlflow"], ...], pydantic.BeforeVali
 
 
 class Section(pydantic.BaseModel):
-    """Frozen; unknown fields are refused."""
+    """A section of a configuration. Instances are frozen, and unknown fields are an error."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)

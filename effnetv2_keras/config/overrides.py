@@ -1,4 +1,4 @@
-"""Reads overrides of a configuration: ``--hparam_str`` and YAML, as dotted keys (no TensorFlow)."""
+"""Reads overrides of a configuration, from ``--hparam_str`` or YAML, as dotted keys (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from effnetv2_keras.errors import ConfigError
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word closest to ``word``; for a dotted key, its last part decides between equals."""
+    """Returns the known word closest to ``word``; for a dotted key, a known one with the same last part comes first."""
     candidates = list(known)
     leaf = word.split(".")[-1]
     by_leaf = [name for name in candidates if name.split(".")[-1] == leaf]
@@ -22,13 +22,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
-    """Reads ``--hparam_str``: ``"a.b=1,c.d=x|y"``, or the path of a YAML file.
+    """Reads ``--hparam_str``, which is ``"a.b=1,c.d=x|y"`` or the path of a YAML file.
 
     Returns:
-        Dotted keys and their values, as strings or as YAML read them.
+        Dotted keys with their values: strings, or the types that YAML gives them.
 
     Raises:
-        ConfigError: if the text is neither.
+        ConfigError: if the text is neither, or the file is missing or not a YAML mapping.
     """
     if text.endswith((".yaml", ".yml")):
         path = pathlib.Path(text)
@@ -48,16 +48,16 @@ def parse_overrides(text: str) -> dict[str, Any]:
 
 
 def check_regex(value: str | None) -> str | None:
-    """Gives a regular expression back, or None; raises ``ValueError`` for text that is none."""
+    """Returns ``value`` unchanged; raises ``ValueError`` if it is neither None nor a regular expression."""
     try:
         re.compile(value or "")
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}; put a backslash before special characters") from error
+        raise ValueError(f"not a regular expression: {error}; put a backslash before special characters") from error
     return value
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walks a nested mapping as ``("a.b", value)`` pairs."""
+    """Yields the values of a nested mapping with their dotted keys: ``("a.b", value)``."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -66,7 +66,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def read_yaml(text: str) -> dict[str, Any]:
-    """Reads a YAML mapping as dotted keys and values; raises ``ConfigError`` for anything else."""
+    """Returns the dotted keys and values of a YAML mapping; raises ``ConfigError`` for any other text."""
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:

@@ -1,6 +1,7 @@
-"""Settings by the names that the reference code gives them (google/automl, ``efficientnetv2/hparams.py``).
+"""Setting names from the reference code (google/automl, ``efficientnetv2/hparams.py``), and their equivalents here.
 
-Those that are called the same here need nothing. The others are translated, or refused with the reason.
+Names that are the same in both need no entry. The others are renamed (``RENAMED``), converted (``CONVERTED``), or
+rejected with the reason and what to use instead (``DROPPED``).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from effnetv2_keras.errors import ConfigError
 
 
 class Context(NamedTuple):
-    """What the meaning of a setting depends on.
+    """The parts of a configuration on which the meaning of a setting depends.
 
     Attributes:
         eval_size: side of the evaluation images, pixels.
-        is_clean: whether augmentation has the clean arithmetic, not the reference code's.
+        is_clean: whether ``data.augment_arithmetic`` is ``"clean"``, not that of the reference code.
     """
 
     eval_size: int
@@ -33,7 +34,7 @@ RENAMED = {
     "runtime.iterations_per_loop": "runtime.steps_per_loop",
     "runtime.log_step_count_steps": "runtime.log_every",
 }
-"""Settings that mean the same under another name."""
+"""Settings with the same meaning and another name: ``{reference code: here}``."""
 
 
 def _number(key: str, value: Any) -> float:
@@ -44,23 +45,23 @@ def _number(key: str, value: Any) -> float:
 
 
 def _stages(value: Any, context: Context) -> dict[str, Any]:
-    """0 stages meant training at one size, which is one stage."""
+    """Returns the number of stages. 0 in the reference code means training at one size, which is one stage here."""
     return {"progressive.stages": max(1, int(_number("train.stages", value)))}
 
 
 def _train_size(value: Any, context: Context) -> dict[str, Any]:
-    """Up to 16 it is a ratio to the evaluation size, rounded down to a multiple of 16 px."""
+    """Returns the training size; a value up to 16 is a ratio to the evaluation size, rounded down to 16 px."""
     size = _number("train.isize", value)
     return {"progressive.image_size.end": int(context.eval_size * size) // 16 * 16 if size <= 16 else int(size)}
 
 
 def _dropout(value: Any, context: Context) -> dict[str, Any]:
-    """One rate for the whole run."""
+    """Returns a constant dropout rate for the whole run."""
     return {"progressive.dropout_rate.start": value, "progressive.dropout_rate.end": value}
 
 
 def _augmentation(value: Any, context: Context) -> dict[str, Any]:
-    """``effnetv1_NAME``, ``ft``, ``ft_NAME`` or ``NAME``: a pipeline and what augments in it."""
+    """Splits ``effnetv1_NAME``, ``ft``, ``ft_NAME`` or ``NAME`` into a pipeline and an augmentation."""
     name = "none" if value is None else str(value).lower()
     if name.startswith("ft"):
         augment = next((known for known in ("autoaug", "randaug") if known in name), "none")
@@ -74,9 +75,16 @@ def _augmentation(value: Any, context: Context) -> dict[str, Any]:
 
 
 def _normalization(value: Any, context: Context) -> dict[str, Any]:
-    """``tpu_bn`` shares statistics, in groups of up to 8 replicas there; ``gn`` is GroupNorm; all else is plain."""
+    """Returns ``train.sync_bn``; raises ``ConfigError`` for ``gn``, which is GroupNorm.
+
+    ``tpu_bn`` shares statistics over replicas (in the reference code, over groups of up to 8). All other names mean
+    BatchNorm with the statistics of each replica.
+    """
     if value == "gn":
-        raise ConfigError("model.bn_type=gn is GroupNorm, but every published network has BatchNorm; leave it out.")
+        raise ConfigError(
+            "model.bn_type=gn is GroupNorm, which is not supported, because every published network has BatchNorm. "
+            "Leave model.bn_type out."
+        )
     return {"train.sync_bn": value == "tpu_bn"}
 
 
@@ -87,55 +95,55 @@ CONVERTED: dict[str, Callable[[Any, Context], dict[str, Any]]] = {
     "model.bn_type": _normalization,
     "data.augname": _augmentation,
 }
-"""Settings that need a calculation: ``(value, context) -> settings``."""
+"""Settings whose values need a conversion: ``(value, context) -> settings``."""
 
 _SPEC = (
-    "it makes another network; describe that as a ModelSpec, dataclasses.replace(variants.get_spec(NAME), ...), write "
-    "its to_json() to a file and name that with --model_name=FILE.json"
+    "it changes the network; make a ModelSpec with dataclasses.replace(variants.get_spec(NAME), ...), write its "
+    "to_json() to a file, and use --model_name=FILE.json"
 )
-_SPLITS = "splits are named as in TensorFlow Datasets: data.train_split=train[2%:],data.eval_split=train[:2%]"
-_UNUSED = "the reference code never reads it"
+_SPLITS = "name splits as in TensorFlow Datasets: data.train_split=train[2%:],data.eval_split=train[:2%]"
+_UNUSED = "the reference code never reads it; leave it out"
 
 DROPPED = {
-    "model.data_format": "images are always channels_last; TensorFlow arranges them as the device needs",
+    "model.data_format": "images are channels_last, and TensorFlow chooses the layout for the device; leave it out",
     "model.feature_size": _SPEC,
     "model.depth_divisor": _SPEC,
     "model.min_depth": _SPEC,
     "model.depth_coefficient": _SPEC,
     "model.width_coefficient": _SPEC,
     "model.blocks_args": _SPEC,
-    "model.gn_groups": "BatchNorm is what every published network has",
-    "model.local_pooling": "it stops the reference code with an error; the head pools over the whole map",
-    "model.headbias": "no recipe sets it; the classifier's bias starts at 0",
-    "model.conv_dropout": "no recipe sets it, and the reference code makes a new layer of it at each call",
-    "train.sched": "each ramp has its own two ends; set start and end alike to keep it still: "
-    "progressive.randaug_magnitude.start",
+    "model.gn_groups": "GroupNorm is not supported, because every published network has BatchNorm; leave it out",
+    "model.local_pooling": "the reference code fails with it, and the head pools over the whole map; leave it out",
+    "model.headbias": "no recipe sets it, and the bias of the classifier starts at 0; leave it out",
+    "model.conv_dropout": "no recipe sets it, and the reference code makes a new layer at each call; leave it out",
+    "train.sched": "each ramp has its own start and end; set both to the same value for a constant, such as "
+    "progressive.randaug_magnitude.start and .end",
     "train.split": _SPLITS,
     "eval.split": _SPLITS,
-    "data.ds_name": "the data set goes by --dataset_cfg, or data.source and data.tfds_name",
-    "data.splits": f"sizes come from the data, and {_SPLITS}",
-    "data.cache": "records are not kept in memory; data.shuffle_buffer says how many are held to shuffle",
-    "data.try_gcs": "give --data_dir, which may be a bucket, where the data is prepared",
+    "data.ds_name": "choose the data set with --dataset_cfg, or with data.source and data.tfds_name",
+    "data.splits": f"sizes come from the data; {_SPLITS}",
+    "data.cache": "records are not cached in memory; data.shuffle_buffer sets the number of records held for shuffling",
+    "data.try_gcs": "pass the folder or bucket of the prepared data as --data_dir",
     "data.resize": _UNUSED,
     "data.tfds_split": _UNUSED,
     "runtime.use_async_checkpointing": _UNUSED,
-    "runtime.skip_host_call": "there is no host call; summaries are written every runtime.log_every steps",
-    "runtime.mixed_precision": "name the type: precision.policy=mixed_bfloat16 (TPU), mixed_float16 (GPU)",
-    "runtime.keep_checkpoint_every_n_hours": "the best checkpoint and runtime.keep_checkpoint_max recent ones are kept",
-    "runtime.strategy": "devices go by --strategy",
+    "runtime.skip_host_call": "there is no host call; runtime.log_every sets the steps between two summaries",
+    "runtime.mixed_precision": "choose the type instead: precision.policy=mixed_bfloat16 (TPU) or mixed_float16 (GPU)",
+    "runtime.keep_checkpoint_every_n_hours": "set runtime.keep_checkpoint_max; the best checkpoint is kept as well",
+    "runtime.strategy": "choose the devices with --strategy",
 }
-"""Settings that are not taken over, and why."""
+"""Settings without an equivalent here: the reason, and what to use instead."""
 
 
 def translate(changes: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Replaces the reference code's names by those of this package.
+    """Returns overrides with the setting names of the reference code replaced by those of this package.
 
     Args:
-        changes: dotted settings and their values, as ``parse_overrides`` gives them.
-        context: of the configuration that they will change.
+        changes: values by dotted setting name, from ``parse_overrides``.
+        context: context of the configuration that the overrides will change.
 
     Raises:
-        ConfigError: for a setting that is not taken over; the message says why, and what to do.
+        ConfigError: for a setting without an equivalent; the message gives the reason and what to use instead.
     """
     result: dict[str, Any] = {}
     for key, value in changes.items():

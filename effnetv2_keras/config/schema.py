@@ -1,7 +1,8 @@
-"""The configuration of a run: its sections together (no TensorFlow).
+"""The configuration of a run, which joins the sections (no TensorFlow).
 
-A recipe in ``hparams/`` builds a ``Config``; ``--hparam_str`` overrides single fields; the resolved result is written
-to the run's folder and read back from there. Instances are frozen: nothing edits a configuration during a run.
+A recipe in ``hparams/`` builds a ``Config``, and ``--hparam_str`` overrides single fields. The resolved configuration
+is written to the run's folder and read back from there. Instances are frozen: nothing edits a configuration during a
+run.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import yaml
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import reference_keys
+from effnetv2_keras.config.data_settings import DataConfig
 from effnetv2_keras.config.fields import Section
 from effnetv2_keras.config.overrides import flatten, nearest, read_yaml
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.config.sections import (
-    DataConfig,
     EvalConfig,
     ModelConfig,
     PrecisionConfig,
     ProgressiveConfig,
     RampConfig,
     RuntimeConfig,
-    TrainConfig,
     ramp,
 )
+from effnetv2_keras.config.train_settings import TrainConfig
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.progressive import Stage
 
@@ -50,11 +51,11 @@ __all__ = [
 CONFIG_FILE = "config.yaml"
 
 _CHANGEABLE = ("runtime.", "data.service", "eval.batch_size", "search.")
-"""Settings, or beginnings of them, that may change when a run is resumed: they do not change its arithmetic."""
+"""Settings, or prefixes of settings, that may change when a run is resumed, because they do not change its results."""
 
 
 class Config(Section):
-    """A whole run."""
+    """The configuration of a run."""
 
     model: ModelConfig = ModelConfig()
     progressive: ProgressiveConfig = ProgressiveConfig()
@@ -69,14 +70,14 @@ class Config(Section):
     def _replicas_can_meet(self) -> Config:
         if self.train.sync_bn and self.precision.jit_compile:
             raise ValueError(
-                "train.sync_bn and precision.jit_compile are both true, but within what XLA compiles replicas cannot "
-                "exchange BatchNorm's statistics; set one of them to false"
+                "train.sync_bn and precision.jit_compile are both true, but replicas cannot exchange the statistics of "
+                "BatchNorm in a step that XLA compiles; set one of them to false"
             )
         return self
 
     @property
     def spec(self) -> specs.AnySpec:
-        """The network, with the normalisation that is asked for."""
+        """The network, with the normalization of the configuration."""
         return self.model.spec
 
     @property
@@ -86,7 +87,7 @@ class Config(Section):
 
     @property
     def input_normalization(self) -> specs.Normalization | None:
-        """The normalisation that the input pipeline applies; None where the network normalises its input itself."""
+        """The normalization that the input pipeline applies; None if the network normalizes its input."""
         return None if self.model.include_preprocessing else self.spec.normalization
 
     def with_network(self, spec: specs.ModelSpec) -> Config:
@@ -94,10 +95,13 @@ class Config(Section):
         return self.override({"model.model_name": spec.name, "model.network": spec.to_json()})
 
     def total_steps(self, num_train: int) -> int:
-        """Steps of the run: ``epochs * num_train / batch_size``, rounded down, at least ``min_steps`` and 1.
+        """Returns the steps of the run: ``epochs * num_train / batch_size``, rounded down, and at least ``min_steps``.
+
+        Args:
+            num_train: number of training images.
 
         Raises:
-            ConfigError: if one batch is larger than the training data.
+            ConfigError: if a batch has more images than the training data.
         """
         if self.train.batch_size > num_train:
             raise ConfigError(
@@ -107,11 +111,15 @@ class Config(Section):
         return max(1, self.train.min_steps, int(self.train.epochs * num_train / self.train.batch_size))
 
     def plan(self, total_steps: int) -> tuple[Stage, ...]:
-        """The stage plan of a run of ``total_steps`` steps."""
+        """Returns the stages of a run of ``total_steps`` steps."""
         return self.progressive.plan(total_steps, seed=self.train.seed)
 
     def micro_batches(self, stage: int) -> int:
-        """Parts, one after the other, that a replica's batch is computed in, in the stage of this index, from 0."""
+        """Returns the number of micro-batches in which a replica computes its batch.
+
+        Args:
+            stage: index of the stage, from 0.
+        """
         parts = self.train.accumulation_steps
         return parts[stage] if len(parts) > 1 else parts[0]
 
@@ -120,26 +128,28 @@ class Config(Section):
         given, stages = len(self.train.accumulation_steps), self.progressive.stages
         if given not in (1, stages):
             raise ValueError(
-                f"train.accumulation_steps has {given} numbers, but progressive.stages is {stages}: give one for all, "
-                "or one for each stage"
+                f"train.accumulation_steps has {given} numbers, but progressive.stages is {stages}; give one number "
+                "for all stages, or one for each stage"
             )
         return self
 
     def override(self, changes: Mapping[str, Any]) -> Config:
         """Returns a copy with dotted fields replaced: ``{"train.epochs": 10}``.
 
-        Values may be strings, which are read as the field's own type. The reference code's names serve too; see
-        ``reference_keys``.
+        Args:
+            changes: new values by dotted name. A string is converted to the type of the field. Setting names from the
+                reference code are accepted; see ``reference_keys``.
 
         Raises:
-            ConfigError: for an unknown field (the nearest known one is named) or a value of the wrong type.
+            ConfigError: for an unknown field (the message names the nearest known one), a value of the wrong type or
+                out of range, or a setting of the reference code without an equivalent.
         """
         changes = reference_keys.translate(
             changes, reference_keys.Context(self.eval_size, self.data.augment_arithmetic == "clean")
         )
         tree = self.model_dump()
         if "model.model_name" in changes:
-            tree["model"]["network"] = None  # it is another's
+            tree["model"]["network"] = None  # it describes the previous network
         known = dict(flatten(tree))
         for key, value in changes.items():
             if key not in known:
@@ -149,12 +159,12 @@ class Config(Section):
         return _validate(tree)
 
     def to_yaml(self) -> str:
-        """The configuration as YAML, read back by ``Config.from_yaml``."""
+        """Returns the configuration as YAML, which ``Config.from_yaml`` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     @staticmethod
     def from_yaml(text: str) -> Config:
-        """Reads what ``to_yaml`` wrote; fields left out take their defaults.
+        """Returns the configuration in text that ``to_yaml`` wrote; missing fields have their defaults.
 
         Raises:
             ConfigError: for text that is not YAML, unknown fields, or values of the wrong type.
@@ -162,7 +172,7 @@ class Config(Section):
         return Config().override(read_yaml(text))
 
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
-        """Fields in which two runs differ, ``_CHANGEABLE`` aside: ``{key: (self's, other's)}``."""
+        """Returns the fields that differ, except ``_CHANGEABLE``: ``{key: (value in self, value in other)}``."""
         mine, theirs = dict(flatten(self.model_dump())), dict(flatten(other.model_dump()))
         return {
             key: (mine[key], theirs[key])
@@ -185,7 +195,7 @@ def _validate(tree: Mapping[str, Any]) -> Config:
 
 
 def _field_help(path: list[str]) -> str:
-    """The field's own description, for the end of an error message."""
+    """Returns the description of a field in parentheses, for the end of an error message; empty if it has none."""
     section: Any = Config
     for name in path:
         field = getattr(section, "model_fields", {}).get(name)

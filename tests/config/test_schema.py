@@ -37,12 +37,12 @@ def test_overrides_take_the_type_of_the_field():
         ("train.epochs=ten", "train.epochs='ten': .*valid number.*passes over the training images"),
         ("train.batch_size=3.5", "train.batch_size='3.5': .*valid integer"),
         ("train.optimizer=lamp", "train.optimizer='lamp': .*'rmsprop'"),
-        ("train.min_steps=-1", "train.min_steps='-1': .*greater than or equal to 0.*steps that the run takes at least"),
+        ("train.min_steps=-1", "train.min_steps='-1': .*greater than or equal to 0.*smallest number of steps of the run"),
         ("train.gclip=-1", "train.gclip='-1': .*greater than or equal to 0"),
         ("train.weight_decay_inc=-2", "train.weight_decay_inc='-2': .*greater than or equal to -1"),
         (
             "train.varsexp=block_(1",
-            r"train.varsexp='block_\(1': .*no regular expression: missing \).*backslash.*variables to train",
+            r"train.varsexp='block_\(1': .*not a regular expression: missing \).*backslash.*variables to train",
         ),
         ("train.weight_decay_exclude=*bias", r"train.weight_decay_exclude='\*bias': .*nothing to repeat"),
         ("model.model_name=efficientnetv2-b9", "did you mean 'efficientnetv2-b3'"),
@@ -55,7 +55,7 @@ def test_overrides_take_the_type_of_the_field():
         ),
         ("data.augment_arithmetic=exact", "data.augment_arithmetic='exact': .*'clean' or 'original'"),
         ("data.pipeline=v1", "data.pipeline='v1': .*'original_v1'"),
-        ("data.pipeline=original_finetune,data.crop_area=0.1|1", "draws no crop: set data.crop_area and .* to None"),
+        ("data.pipeline=original_finetune,data.crop_area=0.1|1", "draws no crop; set data.crop_area and .* to None"),
         ("progressive.randaug_magnitude.end=31", r"randaug_magnitude goes from 5.0 to 31.0; it must stay in \[0, 30\]"),
         ("progressive.cutmix_alpha.end=-1", "cutmix_alpha goes from 0.0 to -1.0; it must stay in"),
         ("model.normalization=minmax", "model.normalization='minmax': .*'symmetric'"),
@@ -64,7 +64,7 @@ def test_overrides_take_the_type_of_the_field():
         ("missing.yaml", "names the file 'missing.yaml', which does not exist"),
         (
             "train.loss_type=custom",
-            "loss_type=custom takes labels as they are, but label_smoothing is 0.1; set it to 0",
+            "loss_type=custom does not smooth labels, but label_smoothing is 0.1; set it to 0",
         ),
         ("train.epochs=nan", "train.epochs='nan'"),
         (

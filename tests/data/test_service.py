@@ -187,7 +187,7 @@ def test_a_port_that_is_taken_is_said():
 
 @pytest.mark.parametrize("address", ["localhost", "grpc://localhost:50", "a:b", "a:1,b:2"])
 def test_addresses_are_host_and_port(address):
-    with pytest.raises(ConfigError, match=r"is no address; write host:port, several as host:port\|host:port"):
+    with pytest.raises(ConfigError, match=r"is not an address; write host:port, or host:port\|host:port for several"):
         Config().override({"data.service": address})
 
 

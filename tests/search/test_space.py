@@ -99,9 +99,9 @@ def test_a_choice_that_is_not_offered_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kernels": "4"}, "kernels have odd sides"),
+        ({"kernels": "4"}, "kernel sides must be odd"),
         ({"kernels": ""}, "kernels"),
-        ({"expansions": "4|4"}, "4|4 names a choice twice"),
+        ({"expansions": "4|4"}, "4|4 contains a choice twice"),
         ({"operators": "mbconv|conv"}, "operators"),
         ({"layers": "one"}, "layers"),
         ({"trials": "0"}, "trials"),

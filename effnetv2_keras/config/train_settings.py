@@ -1,0 +1,121 @@
+"""The ``train`` section of a configuration: optimization, initial weights, and what is trained (no TensorFlow)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from effnetv2_keras.config.fields import OptionalStr, Regex, Section, Sizes, setting
+
+
+class TrainConfig(Section):
+    """Optimization. The learning rate scales with the batch: peak = lr_base * batch_size / 256."""
+
+    epochs: float = setting(350, "passes over the training images, which may be a fraction (paper section 5.1)", gt=0)
+    min_steps: int = setting(
+        0, "smallest number of steps of the run, if the epochs give fewer (reference code; fine-tuning)", ge=0
+    )
+    batch_size: int = setting(4096, "global batch: images per step over all replicas (paper section 5.1)", ge=1)
+    accumulation_steps: Annotated[Sizes, pydantic.Field(min_length=1)] = setting(
+        (1,),
+        "number of micro-batches that a replica computes one after the other for one step, to save memory; one number "
+        "for all stages, or one for each stage such as 1|1|2|4",
+    )
+    optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw", "lamb"] = setting(
+        "rmsprop",
+        "optimizer: rmsprop with decay 0.9 and momentum 0.9 (paper section 5.1), momentum, sgd and adam as in "
+        "TensorFlow 1 (reference code), or adamw and lamb with decoupled weight decay",
+    )
+    lr_base: float = setting(
+        0.016,
+        "peak learning rate per 256 images of the batch; 0.016 gives 0.256 for 4096 images (paper section 5.1)",
+        gt=0,
+    )
+    lr_sched: Literal["exponential", "cosine", "linear", "constant"] = setting(
+        "exponential",
+        "learning-rate schedule after the warm-up: exponential decay in steps (paper section 5.1), cosine or linear "
+        "decay to 0 at the end of the run, or constant (reference code)",
+    )
+    lr_warmup_epoch: float = setting(5, "epochs of linear warm-up from 0 (reference code)", ge=0)
+    lr_decay_epoch: float = setting(2.4, "lr_sched=exponential: epochs between two decays (paper section 5.1)", gt=0)
+    lr_decay_factor: float = setting(0.97, "lr_sched=exponential: factor of one decay (paper section 5.1)", gt=0, le=1)
+    lr_min: float = setting(
+        0.0, "smallest learning rate after the warm-up, per 256 images of the batch (reference code)", ge=0
+    )
+    weight_decay: float = setting(
+        1e-5,
+        "weight decay (paper section 5.1): coefficient of the L2 penalty in the loss, or with adamw and lamb of "
+        "decoupled weight decay; 0 turns it off",
+        ge=0,
+    )
+    weight_decay_exclude: Regex = setting(
+        ".*(bias|gamma|beta).*",
+        "regular expression, matched from the start of a variable's name, for variables without weight decay; None "
+        "applies weight decay to all (reference code)",
+    )
+    weight_decay_inc: float = setting(
+        0.0,
+        "relative growth of weight_decay over the run, linear in the steps: 0.5 ends at 1.5 times the start (reference "
+        "code)",
+        ge=-1,
+    )
+    loss_type: Literal["softmax", "sigmoid", "custom"] = setting(
+        "softmax",
+        "loss: softmax is cross-entropy over the classes; sigmoid is the mean over the classes of binary "
+        "cross-entropy; custom is their sum, without label smoothing (reference code)",
+    )
+    label_smoothing: float = setting(
+        0.1, "share of the label that is spread evenly over the classes; 0 turns it off (reference code)", ge=0, lt=1
+    )
+    ema_decay: float = setting(
+        0.9999,
+        "decay per step of the exponential moving average of weights and BatchNorm statistics; 0 turns it off (paper "
+        "section 5.1)",
+        ge=0,
+        lt=1,
+    )
+    gclip: float = setting(
+        0.0,
+        "largest norm of the gradient of each variable, and then of all variables together; 0 turns clipping off "
+        "(reference code)",
+        ge=0,
+    )
+    ft_init_ckpt: OptionalStr = setting(
+        None,
+        "weights from which a new run starts: the name of published weights such as imagenet21k, or the path of a "
+        "file, checkpoint or run folder; None starts from random weights (reference code; not for keras: networks)",
+    )
+    ft_init_ema: bool = setting(
+        True, "ft_init_ckpt: load the moving average of the weights if the file contains it (reference code)"
+    )
+    varsexp: Regex = setting(
+        None,
+        "regular expression, matched from the start of a variable's name, for the variables to train; None trains all "
+        "(reference code)",
+    )
+    trainable_from: OptionalStr = setting(
+        None, "first layer that trains, such as block_5 or classifier; layers before it are frozen; None trains all"
+    )
+    trainable_layers: OptionalStr = setting(
+        None,
+        "regular expression, matched with the whole name of a layer, for the layers that train; cannot be combined "
+        "with trainable_from; None trains all",
+    )
+    freeze_bn: bool = setting(False, "whether scale, offset and moving statistics of all BatchNorm layers are frozen")
+    sync_bn: bool = setting(
+        False,
+        "batch statistics of BatchNorm: true computes them over the global batch, false over the share of each "
+        "replica (reference code: bn_type)",
+    )
+    seed: int = setting(
+        0, "seed of initial weights, data order, augmentation, dropout and random stage order", ge=0, lt=2**31
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _smoothing_fits_the_loss(self) -> TrainConfig:
+        if self.loss_type == "custom" and self.label_smoothing:
+            raise ValueError(
+                f"loss_type=custom does not smooth labels, but label_smoothing is {self.label_smoothing}; set it to 0"
+            )
+        return self
