@@ -17,18 +17,11 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import pydantic
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 REPOSITORY_FILES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-UNITS = re.compile(
-    r", (?P<last>pixels)\b|^(?:[\w=, ]+: )?(?:number of )?"
-    r"(?P<first>pixels|seconds|steps|epochs|images|stages|millions|billions|probability|share)\b"
-)
-"""A description ends with its unit, or begins with it."""
-SOURCES = re.compile(r"(?:paper,? )?(?:section [\d.]*\d|Tables? \d+|Algorithm \d+)|\bpaper\b|\breference code\b")
 _COLUMNS = ("setting", "type", "default", "allowed", "unit", "description", "source")
+_PLACES = {"start": "first", "end": "last"}
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -75,20 +68,23 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
-def _settings_of(section: Any, defaults: Any, prefix: str, above: str = "") -> Iterator[list[str]]:
-    from effnetv2_keras import progressive
+def _settings_of(section: Any, defaults: Any, prefix: str) -> Iterator[list[str]]:
+    from effnetv2_keras.config import RampConfig
 
     for name, field in section.model_fields.items():
-        default, description = getattr(defaults, name), "; ".join(filter(None, (above, field.description)))
-        if isinstance(default, pydantic.BaseModel):
-            for row in _settings_of(type(default), default, f"{prefix}{name}.", description):
-                yield [*row[:3], _range(name), *row[4:]] if name in progressive.QUANTITIES else row
-            continue
-        source = ", ".join(dict.fromkeys(SOURCES.findall(description)))
-        unit = UNITS.search(description)
-        kind, allowed = _kind(field.annotation), _allowed(field.annotation, field.metadata)
-        measured = (unit["last"] or unit["first"]) if unit else ""
-        yield [f"`{prefix}{name}`", kind, f"`{_written(default)}`", allowed, measured, description, source]
+        default, extra = getattr(defaults, name), field.json_schema_extra or {}
+        if isinstance(default, RampConfig):
+            for end in ("start", "end"):
+                value, text = getattr(default, end), f"{field.description}: value in the {_PLACES[end]} stage"
+                yield _row(f"{prefix}{name}.{end}", "number", value, _range(name), extra, text)
+        else:
+            kind, allowed = _kind(field.annotation), _allowed(field.annotation, field.metadata)
+            yield _row(f"{prefix}{name}", kind, default, allowed, extra, field.description)
+
+
+def _row(name: str, kind: str, default: Any, allowed: str, extra: dict[str, str], description: str) -> list[str]:
+    source = extra.get("source") or "this package"
+    return [f"`{name}`", kind, f"`{_written(default)}`", allowed, extra.get("unit") or "-", description, source]
 
 
 def _range(quantity: str) -> str:

@@ -62,6 +62,8 @@ class Quantity:
     description: str
     default: Ramp
     heading: str
+    unit: str
+    source: str
     low: float = 0.0
     high: float = math.inf
     digits: int = 3
@@ -89,7 +91,16 @@ class Stage:
     first_step: int
     end_step: int
     image_size: Annotated[
-        int, Quantity("side of the training images, pixels", Ramp(128, 224), heading="size px", low=1, digits=9)
+        int,
+        Quantity(
+            "side of the training images, pixels",
+            Ramp(128, 224),
+            heading="size px",
+            unit="pixels",
+            source="paper Table 6",
+            low=1,
+            digits=9,
+        ),
     ]
     randaug_magnitude: Annotated[
         float,
@@ -97,14 +108,42 @@ class Stage:
             "RandAugment magnitude, for augment=randaug and ra_aa; 0 turns RandAugment off",
             Ramp(5, 15),
             heading="RandAugment",
+            unit="magnitude",
+            source="paper Table 6",
             high=30,
             digits=4,
         ),
     ]
-    mixup_alpha: Annotated[float, Quantity("mixup Beta parameter; 0 turns mixup off", Ramp(0, 0), heading="mixup")]
-    cutmix_alpha: Annotated[float, Quantity("CutMix Beta parameter; 0 turns CutMix off", Ramp(0, 0), heading="CutMix")]
+    mixup_alpha: Annotated[
+        float,
+        Quantity(
+            "mixup Beta parameter; 0 turns mixup off",
+            Ramp(0, 0),
+            heading="mixup",
+            unit="Beta parameter",
+            source="paper Table 6",
+        ),
+    ]
+    cutmix_alpha: Annotated[
+        float,
+        Quantity(
+            "CutMix Beta parameter; 0 turns CutMix off",
+            Ramp(0, 0),
+            heading="CutMix",
+            unit="Beta parameter",
+            source="reference code",
+        ),
+    ]
     dropout_rate: Annotated[
-        float, Quantity("dropout rate before the classifier", Ramp(0.1, 0.3), heading="dropout", high=0.999)
+        float,
+        Quantity(
+            "dropout rate before the classifier",
+            Ramp(0.1, 0.3),
+            heading="dropout",
+            unit="probability",
+            source="paper Table 6",
+            high=0.999,
+        ),
     ]
 
     @property

@@ -216,7 +216,9 @@ def test_remaining_refuses_a_step_outside_the_plan():
 
 
 ANOTHER_QUANTITY = """
-    cutout_share: Annotated[float, Quantity("share of the image that cutout covers", Ramp(0, 0.5), heading="cutout")]
+    cutout_share: Annotated[
+        float, Quantity("covered by cutout", Ramp(0, 0.5), heading="cutout", unit="share", source="reference code")
+    ]
 """
 USES_IT = """
 from effnetv2_keras.config import Config

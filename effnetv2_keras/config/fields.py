@@ -44,15 +44,18 @@ Addresses = Annotated[
 Regex = Annotated[Optional[str], pydantic.BeforeValidator(_none_word), pydantic.AfterValidator(check_regex)]
 
 
-def setting(default: Any, description: str, **limits: Any) -> Any:
+def setting(default: Any, description: str, *, unit: str = "", source: str = "", **limits: Any) -> Any:
     """Declares a setting.
 
     Args:
-        default: value of a configuration that does not set it.
-        description: what the setting does, with its unit and source.
-        **limits: limits of ``pydantic.Field``, such as ``ge=0``.
+        default: its value where neither a recipe nor the user gives one.
+        description: what it does, which values mean what; no trailing period.
+        unit: of a number.
+        source: section or table of the paper, or ``"reference code"``; empty for a setting of this package alone.
+        **limits: as for ``pydantic.Field``.
     """
-    return pydantic.Field(default, description=description, **limits)
+    extra: dict[str, Any] = {"unit": unit, "source": source}
+    return pydantic.Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 Trackers = Annotated[tuple[Literal["wandb", "mlflow"], ...], pydantic.BeforeValidator(split_bars)]

@@ -38,48 +38,78 @@ class SearchConfig(Section):
         "random",
         "algorithm that proposes networks: random or reinforce (both named in paper section 3.3), or tpe; nsga2 "
         "optimizes the Pareto front of accuracy, step time and parameters instead of the reward",
+        source="paper section 3.3",
     )
     trials: int = setting(
         100,
         "number of networks to evaluate, over all processes that share the search (paper section 3.3: up to 1000)",
         ge=1,
+        unit="networks",
+        source="paper section 3.3",
     )
     epochs: float = setting(
-        10, "passes over the training images in a trial, which may be a fraction (paper section 3.3: about 10)", gt=0
+        10,
+        "passes over the training images in a trial, which may be a fraction (paper section 3.3: about 10)",
+        gt=0,
+        unit="epochs",
+        source="paper section 3.3",
     )
     image_size: OptionalInt = setting(
-        None, "side of the training and evaluation images of a trial, pixels; None is the size of the first stage", ge=1
+        None,
+        "side of the training and evaluation images of a trial, pixels; None is the size of the first stage",
+        ge=1,
+        unit="pixels",
+        source="paper section 3.3",
     )
     operators: Operators = setting(
         ("mbconv", "fused_mbconv"),
-        "kinds of block that a stage may have: mbconv, fused_mbconv or both (paper section 3.3)",
+        "kinds of block that a stage may have: mbconv, fused_mbconv or both",
+        source="paper section 3.3",
     )
     layers: Offsets = setting(
         (-1, 0, 1),
         "differences between the number of blocks in a stage and that of the backbone; a stage has at least 1",
+        unit="blocks",
+        source="paper section 3.3",
     )
     kernels: Choices = setting(
-        (3, 5), "sides of the convolution kernel that a stage may have, pixels; odd (paper section 3.3)"
+        (3, 5),
+        "sides of the convolution kernel that a stage may have, pixels; odd",
+        unit="pixels",
+        source="paper section 3.3",
     )
     expansions: Choices = setting(
         (1, 4, 6),
-        "expansion ratios that a stage may have: width of a block's hidden layer over its input (paper section 3.3)",
+        "expansion ratios that a stage may have: width of a block's hidden layer over its input",
+        unit="ratio",
+        source="paper section 3.3",
     )
-    time_exponent: float = setting(-0.07, "exponent w of the step time in the reward (paper section 3.3)", le=0)
-    parameters_exponent: float = setting(-0.05, "exponent v of the parameters in the reward (paper section 3.3)", le=0)
+    time_exponent: float = setting(
+        -0.07, "exponent w of the step time in the reward", le=0, unit="exponent", source="paper section 3.3"
+    )
+    parameters_exponent: float = setting(
+        -0.05, "exponent v of the parameters in the reward", le=0, unit="exponent", source="paper section 3.3"
+    )
     max_parameters: OptionalFloat = setting(
-        None, "largest number of trainable parameters of a network, millions; None for no limit", gt=0
+        None, "largest number of trainable parameters of a network, millions; None for no limit", gt=0, unit="millions"
     )
     max_macs: OptionalFloat = setting(
         None,
         "largest number of multiply-adds of a network for one image of image_size, billions; None for no limit",
         gt=0,
+        unit="billions",
     )
     max_step_time: OptionalFloat = setting(
-        None, "largest time of a train step of a network, divided by that of the backbone; None for no limit", gt=0
+        None,
+        "largest time of a train step of a network, divided by that of the backbone; None for no limit",
+        gt=0,
+        unit="times the backbone",
     )
     timing_steps: int = setting(
-        10, "number of train steps that are timed, of the network and of the backbone, which alternate", ge=1
+        10,
+        "number of train steps that are timed, of the network and of the backbone, which alternate",
+        ge=1,
+        unit="steps",
     )
     pruner: Literal["none", "halving"] = setting(
         "none",

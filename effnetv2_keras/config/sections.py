@@ -62,18 +62,34 @@ class ModelConfig(Section):
         "keras: networks); it decreases linearly from 1 at the first block; 1 turns stochastic depth off",
         gt=0,
         le=1,
+        unit="probability",
+        source="paper section 5.1",
     )
-    bn_momentum: float = setting(0.99, "momentum of the moving averages of BatchNorm (paper section 5.1)", ge=0, lt=1)
+    bn_momentum: float = setting(
+        0.99,
+        "momentum of the moving averages of BatchNorm",
+        ge=0,
+        lt=1,
+        unit="factor per step",
+        source="paper section 5.1",
+    )
     bn_epsilon: float = setting(
-        1e-3, "number that BatchNorm adds to the variance (reference code; not for keras: networks)", gt=0
+        1e-3,
+        "number that BatchNorm adds to the variance (not for keras: networks)",
+        gt=0,
+        unit="variance",
+        source="reference code",
     )
     act_fn: str = setting(
-        "silu", "activation, by its name in tf.keras.activations (reference code; not for keras: networks)"
+        "silu",
+        "activation, by its name in tf.keras.activations (not for keras: networks)",
+        source="reference code",
     )
     normalization: OptionalNormalization = setting(
         None,
         "how pixels in 0..255 become network input: centered is (pixel - 128) / 128, symmetric scales to -1..1, and "
         "imagenet uses the mean and standard deviation of ImageNet; None uses the normalization of the network",
+        source="reference code",
     )
     include_preprocessing: bool = setting(
         True,
@@ -105,24 +121,40 @@ class _StageSettings(Section):
     """The settings that apply to all stages."""
 
     stages: int = setting(
-        4, "number of stages (paper Algorithm 1 and section 5.1); with 1, the whole run uses the end of each ramp", ge=1
+        4,
+        "number of stages; with 1, the whole run uses the end of each ramp",
+        ge=1,
+        unit="stages",
+        source="paper Algorithm 1",
     )
     schedule: progressive.RampSchedule = setting(
         "paper",
         "how the image size grows: paper goes from start in the first stage to end in the last (paper Algorithm 1); "
         "original grows by (stage + 1) / stages, with stages counted from 0, so no stage has the start size "
         "(reference code)",
+        source="paper Algorithm 1, reference code",
     )
     order: progressive.StageOrder = setting(
         "rising",
         "order of the stages: rising goes from the start to the end of each ramp; random draws a position on the ramps "
         "for each stage from train.seed (random resizing, paper Table 13)",
+        source="paper Algorithm 1, Table 13",
     )
-    size_multiple: int = setting(1, "image sizes are rounded to the nearest multiple of this number of pixels", ge=1)
+    size_multiple: int = setting(
+        1, "image sizes are rounded to the nearest multiple of this number of pixels", ge=1, unit="pixels"
+    )
 
 
 _RAMPS: dict[str, Any] = {
-    name: (RampConfig, setting(ramp(quantity.default.start, quantity.default.end), quantity.description))
+    name: (
+        RampConfig,
+        setting(
+            ramp(quantity.default.start, quantity.default.end),
+            quantity.description,
+            unit=quantity.unit,
+            source=quantity.source,
+        ),
+    )
     for name, quantity in progressive.QUANTITIES.items()
 }
 _RampSettings: Any = pydantic.create_model("_RampSettings", __base__=_StageSettings, **_RAMPS)
@@ -165,18 +197,29 @@ class ProgressiveConfig(_RampSettings):
 class EvalConfig(Section):
     """Evaluation."""
 
-    batch_size: int = setting(64, "images per evaluation step over all replicas", ge=1)
+    batch_size: int = setting(
+        64, "images per evaluation step over all replicas", ge=1, unit="images", source="reference code"
+    )
     isize: OptionalInt = setting(
-        None, "side of the evaluation images, pixels; None uses the evaluation size of the network", ge=1
+        None,
+        "side of the evaluation images, pixels; None uses the evaluation size of the network",
+        ge=1,
+        unit="pixels",
+        source="reference code",
     )
     sizes: Sizes = setting(
-        (), "--mode=eval: image sides to compare, pixels, such as 224|300; empty evaluates at eval.isize only"
+        (),
+        "--mode=eval: image sides to compare, pixels, such as 224|300; empty evaluates at eval.isize only",
+        unit="pixels",
     )
     per_class: bool = setting(
         False, "--mode=eval: also report the top-1 accuracy of each class, or its average precision if multi-label"
     )
     every_epochs: float = setting(
-        1.0, "epochs between two evaluations, which may be a fraction; the end of the run always has one", gt=0
+        1.0,
+        "epochs between two evaluations, which may be a fraction; the end of the run always has one",
+        gt=0,
+        unit="epochs",
     )
 
 
@@ -184,7 +227,11 @@ class RuntimeConfig(Section):
     """Execution. These settings may change when a run is resumed; only a rollback changes the results."""
 
     steps_per_loop: int = setting(
-        1, "steps on the device between two host round trips; more is faster on TPUs (reference code)", ge=1
+        1,
+        "steps on the device between two host round trips; more is faster on TPUs",
+        ge=1,
+        unit="steps",
+        source="reference code",
     )
     preflight: bool = setting(
         True,
@@ -196,17 +243,34 @@ class RuntimeConfig(Section):
         "what happens when the loss, gradient or a weight is not finite: stop ends the run; rollback resumes from the "
         "last checkpoint with a lower learning rate",
     )
-    max_rollbacks: int = setting(3, "nan_policy=rollback: largest number of rollbacks in a run before it stops", ge=0)
-    rollback_lr_factor: float = setting(
-        0.5, "nan_policy=rollback: factor by which each rollback multiplies the learning rate", gt=0, le=1
+    max_rollbacks: int = setting(
+        3, "nan_policy=rollback: largest number of rollbacks in a run before it stops", ge=0, unit="rollbacks"
     )
-    stall_seconds: float = setting(120, "seconds without a batch before a warning that the input is stalled", gt=0)
-    log_every: int = setting(20, "steps between two lines of metrics.jsonl (reference code)", ge=1)
+    rollback_lr_factor: float = setting(
+        0.5,
+        "nan_policy=rollback: factor by which each rollback multiplies the learning rate",
+        gt=0,
+        le=1,
+        unit="factor",
+    )
+    stall_seconds: float = setting(
+        120, "seconds without a batch before a warning that the input is stalled", gt=0, unit="seconds"
+    )
+    log_every: int = setting(
+        20, "steps between two lines of metrics.jsonl", ge=1, unit="steps", source="reference code"
+    )
     checkpoint_every: int = setting(
-        1000, "steps between two checkpoints; each evaluation and the end of each stage also write one", ge=1
+        1000,
+        "steps between two checkpoints; each evaluation and the end of each stage also write one",
+        ge=1,
+        unit="steps",
     )
     keep_checkpoint_max: int = setting(
-        5, "number of recent checkpoints to keep besides the best one (reference code)", ge=1
+        5,
+        "number of recent checkpoints to keep besides the best one",
+        ge=1,
+        unit="checkpoints",
+        source="reference code",
     )
     tensorboard: bool = setting(True, "whether the run writes TensorBoard event files")
     trackers: Trackers = setting(
@@ -225,5 +289,6 @@ class PrecisionConfig(Section):
     policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = setting(
         "float32",
         "type of the computation; weights, logits and loss stay float32; mixed_float16 adds dynamic loss scaling",
+        source="reference code",
     )
     jit_compile: bool = setting(False, "whether XLA compiles the train step; cannot be combined with train.sync_bn")

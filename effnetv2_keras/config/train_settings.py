@@ -12,87 +12,122 @@ from effnetv2_keras.config.fields import OptionalStr, Regex, Section, Sizes, set
 class TrainConfig(Section):
     """Optimization. The learning rate scales with the batch: peak = lr_base * batch_size / 256."""
 
-    epochs: float = setting(350, "passes over the training images, which may be a fraction (paper section 5.1)", gt=0)
-    min_steps: int = setting(
-        0, "smallest number of steps of the run, if the epochs give fewer (reference code; fine-tuning)", ge=0
+    epochs: float = setting(
+        350, "passes over the training images, which may be a fraction", gt=0, unit="epochs", source="paper section 5.1"
     )
-    batch_size: int = setting(4096, "global batch: images per step over all replicas (paper section 5.1)", ge=1)
+    min_steps: int = setting(
+        0,
+        "smallest number of steps of the run, if the epochs give fewer (reference code; fine-tuning)",
+        ge=0,
+        unit="steps",
+        source="reference code",
+    )
+    batch_size: int = setting(
+        4096, "global batch: images per step over all replicas", ge=1, unit="images", source="paper section 5.1"
+    )
     accumulation_steps: Annotated[Sizes, pydantic.Field(min_length=1)] = setting(
         (1,),
         "number of micro-batches that a replica computes one after the other for one step, to save memory; one number "
         "for all stages, or one for each stage such as 1|1|2|4",
+        unit="micro-batches",
     )
     optimizer: Literal["rmsprop", "momentum", "sgd", "adam", "adamw", "lamb"] = setting(
         "rmsprop",
-        "optimizer: rmsprop with decay 0.9 and momentum 0.9 (paper section 5.1), momentum, sgd and adam as in "
-        "TensorFlow 1 (reference code), or adamw and lamb with decoupled weight decay",
+        "optimizer: rmsprop with decay 0.9 and momentum 0.9, momentum, sgd and adam as in "
+        "TensorFlow 1, or adamw and lamb with decoupled weight decay",
+        source="paper section 5.1, reference code",
     )
     lr_base: float = setting(
         0.016,
-        "peak learning rate per 256 images of the batch; 0.016 gives 0.256 for 4096 images (paper section 5.1)",
+        "peak learning rate per 256 images of the batch; 0.016 gives 0.256 for 4096 images",
         gt=0,
+        unit="learning rate per 256 images",
+        source="paper section 5.1",
     )
     lr_sched: Literal["exponential", "cosine", "linear", "constant"] = setting(
         "exponential",
-        "learning-rate schedule after the warm-up: exponential decay in steps (paper section 5.1), cosine or linear "
-        "decay to 0 at the end of the run, or constant (reference code)",
+        "learning-rate schedule after the warm-up: exponential decay in steps, cosine or linear "
+        "decay to 0 at the end of the run, or constant",
+        source="paper section 5.1, reference code",
     )
-    lr_warmup_epoch: float = setting(5, "epochs of linear warm-up from 0 (reference code)", ge=0)
-    lr_decay_epoch: float = setting(2.4, "lr_sched=exponential: epochs between two decays (paper section 5.1)", gt=0)
-    lr_decay_factor: float = setting(0.97, "lr_sched=exponential: factor of one decay (paper section 5.1)", gt=0, le=1)
+    lr_warmup_epoch: float = setting(5, "epochs of linear warm-up from 0", ge=0, unit="epochs", source="reference code")
+    lr_decay_epoch: float = setting(
+        2.4, "lr_sched=exponential: epochs between two decays", gt=0, unit="epochs", source="paper section 5.1"
+    )
+    lr_decay_factor: float = setting(
+        0.97, "lr_sched=exponential: factor of one decay", gt=0, le=1, unit="factor", source="paper section 5.1"
+    )
     lr_min: float = setting(
-        0.0, "smallest learning rate after the warm-up, per 256 images of the batch (reference code)", ge=0
+        0.0,
+        "smallest learning rate after the warm-up, per 256 images of the batch",
+        ge=0,
+        unit="learning rate per 256 images",
+        source="reference code",
     )
     weight_decay: float = setting(
         1e-5,
-        "weight decay (paper section 5.1): coefficient of the L2 penalty in the loss, or with adamw and lamb of "
+        "weight decay: coefficient of the L2 penalty in the loss, or with adamw and lamb of "
         "decoupled weight decay; 0 turns it off",
         ge=0,
+        unit="coefficient",
+        source="paper section 5.1",
     )
     weight_decay_exclude: Regex = setting(
         ".*(bias|gamma|beta).*",
         "regular expression, matched from the start of a variable's name, for variables without weight decay; None "
-        "applies weight decay to all (reference code)",
+        "applies weight decay to all",
+        source="reference code",
     )
     weight_decay_inc: float = setting(
         0.0,
         "relative growth of weight_decay over the run, linear in the steps: 0.5 ends at 1.5 times the start (reference "
         "code)",
         ge=-1,
+        unit="share",
+        source="reference code",
     )
     loss_type: Literal["softmax", "sigmoid", "custom"] = setting(
         "softmax",
         "loss: softmax is cross-entropy over the classes; sigmoid is the mean over the classes of binary "
-        "cross-entropy; custom is their sum, without label smoothing (reference code)",
+        "cross-entropy; custom is their sum, without label smoothing",
+        source="reference code",
     )
     label_smoothing: float = setting(
-        0.1, "share of the label that is spread evenly over the classes; 0 turns it off (reference code)", ge=0, lt=1
+        0.1,
+        "share of the label that is spread evenly over the classes; 0 turns it off",
+        ge=0,
+        lt=1,
+        unit="share",
+        source="reference code",
     )
     ema_decay: float = setting(
         0.9999,
-        "decay per step of the exponential moving average of weights and BatchNorm statistics; 0 turns it off (paper "
-        "section 5.1)",
+        "decay per step of the exponential moving average of weights and BatchNorm statistics; 0 turns it off",
         ge=0,
         lt=1,
+        unit="factor per step",
+        source="paper section 5.1",
     )
     gclip: float = setting(
         0.0,
-        "largest norm of the gradient of each variable, and then of all variables together; 0 turns clipping off "
-        "(reference code)",
+        "largest norm of the gradient of each variable, and then of all variables together; 0 turns clipping off",
         ge=0,
+        unit="gradient norm",
+        source="reference code",
     )
     ft_init_ckpt: OptionalStr = setting(
         None,
         "weights from which a new run starts: the name of published weights such as imagenet21k, or the path of a "
-        "file, checkpoint or run folder; None starts from random weights (reference code; not for keras: networks)",
+        "file, checkpoint or run folder; None starts from random weights (not for keras: networks)",
+        source="reference code",
     )
     ft_init_ema: bool = setting(
-        True, "ft_init_ckpt: load the moving average of the weights if the file contains it (reference code)"
+        True, "ft_init_ckpt: load the moving average of the weights if the file contains it", source="reference code"
     )
     varsexp: Regex = setting(
         None,
-        "regular expression, matched from the start of a variable's name, for the variables to train; None trains all "
-        "(reference code)",
+        "regular expression, matched from the start of a variable's name, for the variables to train; None trains all",
+        source="reference code",
     )
     trainable_from: OptionalStr = setting(
         None, "first layer that trains, such as block_5 or classifier; layers before it are frozen; None trains all"
@@ -107,9 +142,14 @@ class TrainConfig(Section):
         False,
         "batch statistics of BatchNorm: true computes them over the global batch, false over the share of each "
         "replica (reference code: bn_type)",
+        source="reference code",
     )
     seed: int = setting(
-        0, "seed of initial weights, data order, augmentation, dropout and random stage order", ge=0, lt=2**31
+        0,
+        "seed of initial weights, data order, augmentation, dropout and random stage order",
+        ge=0,
+        lt=2**31,
+        unit="seed",
     )
 
     @pydantic.model_validator(mode="after")
