@@ -27,6 +27,9 @@ def test_the_settings_page_has_a_row_for_every_setting(pages):
     assert rows["train.lr_sched"].startswith("choice | `exponential` | `exponential`, `cosine`, `linear`, `constant` |")
     assert rows["progressive.image_size.end"].startswith("number | `224.0` | ≥ 1 |")
     assert rows["data.crop_area"].startswith("list of number or None | `None` |")
+    numbers = {key: row for key, row in rows.items() if re.match(r"(list of )?(number|integer)", row)}
+    assert not [key for key, row in numbers.items() if row.split(" | ")[3] == "-"], "a number needs its unit"
+    assert not [key for key, row in rows.items() if not row.removesuffix(" |").split(" | ")[-1]], "a source"
 
 
 def test_the_command_line_page_has_a_row_for_every_flag(pages):
