@@ -6,7 +6,7 @@ from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
     """24 images to train on and 13 to evaluate on, of three classes."""
     root = tmp_path_factory.mktemp("images")
@@ -15,11 +15,11 @@ def image_folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     """The folder of a run on arrays to which nothing happened."""
     from tests.training.test_loop import array_splits
 
     folder = tmp_path_factory.mktemp("plain") / "run"
-    train_tiny(tiny_config(), folder, splits=array_splits())
+    train_tiny(tiny_config(), folder, splits=array_splits(), draw=True)
     return folder
