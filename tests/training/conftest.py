@@ -6,7 +6,7 @@ from tests.images import write_classes
 from tests.short_runs import tiny_config, train_tiny
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
     """24 training and 13 evaluation images of three classes."""
     root = tmp_path_factory.mktemp("images")
@@ -15,11 +15,11 @@ def image_folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     """The folder of an uninterrupted run on arrays."""
     from tests.training.test_loop import array_splits
 
     folder = tmp_path_factory.mktemp("plain") / "run"
-    train_tiny(tiny_config(), folder, splits=array_splits())
+    train_tiny(tiny_config(), folder, splits=array_splits(), draw=True)
     return folder

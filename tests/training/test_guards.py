@@ -18,10 +18,8 @@ from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.input import Watchdog
 from effnetv2_keras.training.steps import TrainStep
 from tests.images import write_classes
-from tests.short_runs import tiny_config, train_tiny
+from tests.short_runs import ONE_STAGE, UNCHANGED, tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs, final_weights, stop_at
-
-pytestmark = pytest.mark.usefixtures("graphs_as_traced")
 
 
 def poison(monkeypatch, *steps, where):
@@ -64,7 +62,7 @@ def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, monkeypatch, fi
 def test_not_a_number_stops_the_run(tmp_path, monkeypatch, where):
     poison(monkeypatch, 7, where=where)
     with pytest.raises(TrainingDiverged, match="loss is nan at step 7 .*last good checkpoint is .*ckpt-6.*=rollback"):
-        train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+        train_tiny(tiny_config(UNCHANGED), tmp_path / "run", splits=array_splits())
     assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-6")
     assert all(np.isfinite(value).all() for value in final_weights(tmp_path / "run").values())
 
@@ -79,13 +77,13 @@ def test_a_gradient_that_is_not_finite_counts_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TrainStep, "_step", steep)
     with pytest.raises(TrainingDiverged, match="norm of the gradient is inf at step 4"):
-        train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+        train_tiny(tiny_config(ONE_STAGE), tmp_path / "run", splits=array_splits())
     assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-0")
 
 
 @pytest.mark.parametrize("where", ["data", pytest.param("weights", marks=pytest.mark.slow)])
 def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(plain, tmp_path, monkeypatch, where):
-    config = tiny_config("runtime.nan_policy=rollback,runtime.rollback_lr_factor=0.25,runtime.log_every=1")
+    config = tiny_config(f"{UNCHANGED},runtime.nan_policy=rollback,runtime.rollback_lr_factor=0.25,runtime.log_every=1")
     output = io.StringIO()
     with monkeypatch.context() as patch:
         poison(patch, 8, where=where)
@@ -122,7 +120,7 @@ def test_an_interrupted_run_remembers_its_rollbacks(tmp_path, monkeypatch):
 
 def test_too_many_rollbacks_stop_the_run(tmp_path, monkeypatch):
     poison(monkeypatch, *range(8, 100), where="data")
-    config = tiny_config("runtime.nan_policy=rollback,runtime.max_rollbacks=2")
+    config = tiny_config(f"{UNCHANGED},runtime.nan_policy=rollback,runtime.max_rollbacks=2")
     output = io.StringIO()
     with pytest.raises(TrainingDiverged, match="loss is nan at step 7"):
         train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
@@ -134,7 +132,7 @@ def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
     """An image that is cut short in the middle of an epoch; the run goes on once it is whole again."""
     paths = write_classes(tmp_path / "images" / "train", {"red": 8, "green": 8, "blue": 8})
     write_classes(tmp_path / "images" / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
-    config = tiny_config(data_dir=str(tmp_path / "images"))
+    config = tiny_config(ONE_STAGE, data_dir=str(tmp_path / "images"))
     train_tiny(config, tmp_path / "whole")
     whole, steps = {path: path.read_bytes() for path in paths}, []
     call = TrainStep.__call__
@@ -194,7 +192,7 @@ def test_loss_scaling_skips_a_step_but_not_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TrainStep, "_step", steep)
     config = tiny_config(
-        "precision.policy=mixed_float16,progressive.stages=1,train.epochs=8,eval.every_epochs=8,runtime.log_every=24,"
+        f"{ONE_STAGE},precision.policy=mixed_float16,train.epochs=8,eval.every_epochs=8,runtime.log_every=24,"
         "runtime.checkpoint_every=100"
     )
     train_tiny(config, tmp_path / "run", splits=array_splits())
@@ -212,7 +210,7 @@ def test_a_lost_peer_does_not_start_a_run_again_that_was_asked_to_end(tmp_path, 
 
     monkeypatch.setattr(TrainStep, "__call__", gone)
     with pytest.raises(Interrupted, match="SIGTERM: the same command goes on from the last checkpoint"):
-        train_tiny(tiny_config(), tmp_path / "run", splits=array_splits())
+        train_tiny(tiny_config(UNCHANGED), tmp_path / "run", splits=array_splits())
 
 
 @pytest.mark.parametrize(

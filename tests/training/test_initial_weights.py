@@ -13,12 +13,12 @@ from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.state import create_state, initialize
 from effnetv2_keras.weights import WeightsError
 from tests.made_runs import make_run
-from tests.short_runs import tiny_config, train_tiny
+from tests.short_runs import ONE_STAGE, tiny_config, train_tiny
 from tests.tiny import TINY
 from tests.training.test_loop import array_splits
 from tests.weights.filled import assert_same_weights, named_weights, tiny
 
-STILL = "train.epochs=1,train.lr_base=1e-12,progressive.stages=1"
+STILL = f"{ONE_STAGE},train.epochs=1,train.lr_base=1e-12"
 
 
 def new_state(config, strategy=None, num_classes=5):
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
 )
 def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_path):
     """Weights, BatchNorm statistics and their averages."""
-    config = tiny_config(f"{settings},train.ft_init_ckpt={tmp_path}/saved.h5,train.epochs=1,progressive.stages=1")
+    config = tiny_config(f"{ONE_STAGE},{settings},train.ft_init_ckpt={tmp_path}/saved.h5,train.epochs=1")
     train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits())
     for use_ema in (False, True):
         trained = load_trained(tmp_path / "run", which="latest", use_ema=use_ema)

@@ -16,10 +16,8 @@ from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.preflight import MemoryShortageError, largest_stage
 from effnetv2_keras.training.steps import TrainStep
 from tests.images import write_classes
-from tests.short_runs import tiny_config, train_tiny
+from tests.short_runs import UNCHANGED, tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs
-
-pytestmark = pytest.mark.usefixtures("graphs_as_traced")
 
 
 def test_preflight_changes_nothing_but_finds_out(plain, tmp_path):
@@ -41,14 +39,14 @@ def test_preflight_tries_the_largest_stage_and_the_data_of_each(tmp_path, monkey
         return call(self, batch, *rest)
 
     monkeypatch.setattr(TrainStep, "__call__", small_device)
-    changes = "runtime.preflight=true,precision.policy=mixed_bfloat16"
+    changes = f"{UNCHANGED},runtime.preflight=true,precision.policy=mixed_bfloat16"
     with pytest.raises(
         MemoryShortageError, match="Stage 2 does not fit in memory: 8 images of 24 px at a time on each "
     ):
         train_tiny(tiny_config(changes), tmp_path / "run", splits=array_splits())
     assert sizes == [24]
     with pytest.raises(MemoryShortageError, match="train.accumulation_steps=2, or one number for each of the 2 stages"):
-        train_tiny(tiny_config("runtime.preflight=false"), tmp_path / "late", splits=array_splits())
+        train_tiny(tiny_config(UNCHANGED), tmp_path / "late", splits=array_splits())
     assert sizes == [24, *[16] * 6, 24]
     assert tf.train.latest_checkpoint(str(tmp_path / "late" / "checkpoints")).endswith("ckpt-6")
 
@@ -57,7 +55,7 @@ def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
     write_classes(tmp_path / "train", {"red": 8, "green": 8, "blue": 8})
     (broken, *_) = write_classes(tmp_path / "val", {"blue": 4, "green": 4, "red": 5}, seed=1)
     broken.write_bytes(broken.read_bytes()[:200])
-    config = tiny_config("runtime.preflight=true", data_dir=str(tmp_path))
+    config = tiny_config(f"{UNCHANGED},runtime.preflight=true", data_dir=str(tmp_path))
     with pytest.raises(DataError, match=f"Cannot decode {broken}"):
         train_tiny(config, tmp_path / "run")
     assert RunFolder(tmp_path / "run").metrics() == []

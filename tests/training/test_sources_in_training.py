@@ -25,7 +25,7 @@ from tests.records import (
     write_shards,
     write_tfds,
 )
-from tests.short_runs import tiny_config, train_tiny
+from tests.short_runs import ONE_STAGE, tiny_config, train_tiny
 from tests.training.test_loop import assert_equal_runs, stop_at
 
 pytestmark = pytest.mark.usefixtures("graphs_as_traced")
@@ -64,7 +64,7 @@ def prepared_tfds(root):
 )
 def test_a_source_trains_evaluates_and_goes_on(tmp_path, monkeypatch, two_replicas, make):
     config = tiny_config(
-        "progressive.stages=1,train.epochs=2,runtime.checkpoint_every=2", **make(tmp_path)
+        f"{ONE_STAGE},train.epochs=2,runtime.checkpoint_every=2", **make(tmp_path)
     )  # 6 steps, two epochs
     with monkeypatch.context() as patch:  # what would be left if the run were killed in its third step
         stop_at(patch, 3, lambda: shutil.copytree(tmp_path / "whole", tmp_path / "parts"))
@@ -86,9 +86,7 @@ def test_random_images_of_a_known_data_set(tmp_path):
     """What TensorFlow Datasets itself offers for tests: its features and sizes, other pixels."""
     fake_metadata(tmp_path, "cifar10", {"train": 24, "test": 24})
     with tfds.testing.mock_data(num_examples=24, data_dir=str(tmp_path)):
-        config = tiny_config(
-            "progressive.stages=1,train.epochs=1", source="tfds", tfds_name="cifar10", data_dir=str(tmp_path)
-        )
+        config = tiny_config(f"{ONE_STAGE},train.epochs=1", source="tfds", tfds_name="cifar10", data_dir=str(tmp_path))
         result = train_tiny(config, tmp_path / "run")
     assert result["num_images"] == 24
 
@@ -111,7 +109,7 @@ def long_shard(root, *, wrong, several=False, split="train"):
 @pytest.mark.parametrize("wrong", [0, pytest.param(1001, marks=pytest.mark.slow)])
 def test_a_wrong_label_far_into_a_shard_ends_the_run_with_a_message(tmp_path, wrong, several):
     data, path = long_shard(tmp_path / "data", wrong=wrong, several=several)
-    config = tiny_config("progressive.stages=1,train.epochs=1", **data)  # 40 steps
+    config = tiny_config(f"{ONE_STAGE},train.epochs=1", **data)  # 40 steps
     message = (
         f"Record 299 of {path} has the label {wrong}, but with 1000 classes and data.first_label=1 labels are 1 to "
         r"1000. Set data.first_label \(0 or 1\) and data.num_classes, or repair the records."
@@ -124,7 +122,7 @@ def test_a_wrong_label_far_into_a_shard_ends_the_run_with_a_message(tmp_path, wr
 def test_a_wrong_label_in_evaluation_ends_the_run_with_a_message(tmp_path):
     data, path = long_shard(tmp_path / "data", wrong=0, split="validation")
     message = f"Record 299 of {path} has the label 0, but with 1000 classes"
-    config = tiny_config("progressive.stages=1,train.epochs=2,runtime.checkpoint_every=1", **data)  # two steps
+    config = tiny_config(f"{ONE_STAGE},train.epochs=2,runtime.checkpoint_every=1", **data)  # two steps
     with pytest.raises(DataError, match=message):
         train_tiny(config, tmp_path / "run")
     subject = load_run(str(tmp_path / "run"), make_strategy("cpu"), which="latest")
@@ -139,9 +137,7 @@ def test_tfds_images_without_a_label_are_refused(tmp_path):
     examples = [{"image": images[i][..., None], "label": i % 3} for i in range(24)]
     unknown = [{"image": images[0][..., None], "label": -1}]
     write_tfds(tmp_path, "secret", features, {"train": examples, "test": unknown})
-    config = tiny_config(
-        "progressive.stages=1,train.epochs=1", source="tfds", tfds_name="secret", data_dir=str(tmp_path)
-    )
+    config = tiny_config(f"{ONE_STAGE},train.epochs=1", source="tfds", tfds_name="secret", data_dir=str(tmp_path))
     with pytest.raises(
         DataError, match="^Secret test, record 0 has the label -1, but the labels of 3 classes are 0 to 2"
     ):
