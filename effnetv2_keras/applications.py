@@ -1,10 +1,10 @@
-"""EfficientNetV2 and V1 in the style of ``tf.keras.applications``: the same call, and more that can be set.
+"""EfficientNetV2 and V1 with the interface of ``tf.keras.applications`` and additional arguments.
 
-Arguments, their order and defaults, what is refused, and the kinds of error are those of Keras 2.15
-(``keras/src/applications/efficientnet_v2.py`` and ``efficientnet.py``). These functions accept more: any image size,
-known or not, with a top as without. One default differs: dropout before the classifier is the variant's own, from the
-reference code, where Keras has 0.2 for all of V2. ``EfficientNetB3`` is Keras', too: the network of all published
-weights, which the reference code rounds to other widths.
+The arguments, their order and defaults, the checks and the error types are those of Keras 2.15
+(``keras/src/applications/efficientnet_v2.py`` and ``efficientnet.py``). In addition, these functions accept any image
+size, fixed or None, with and without a top. One default differs: the dropout rate before the classifier is that of the
+variant in the reference code, while Keras has 0.2 for all V2 variants. ``EfficientNetB3`` is the network of Keras and
+of all published weights. The B3 of the reference code has other widths, because it rounds them differently.
 """
 
 from __future__ import annotations
@@ -30,64 +30,67 @@ if TYPE_CHECKING:
     _Arguments = ParamSpec("_Arguments")
 
 _DOCUMENTATION = """\
-Builds {title} (arXiv {paper}) with pretrained or fresh weights.
+Builds {title} (arXiv {paper}) with pretrained or random initial weights.
 
-Takes images float32 or uint8 ``[N, H, W, C]`` of pixels 0..255, best at {size} px, and gives class probabilities
-float32 ``[N, classes]``. Call, defaults and errors are those of ``tf.keras.applications.{title}``, where Keras has it.
+The model maps images, float32 or uint8 ``[N, H, W, C]`` with pixels 0..255, to class probabilities, float32
+``[N, classes]``. The best image size is {size} px. Interface, defaults and errors are those of
+``tf.keras.applications.{title}`` if Keras has that function.
 
 Args:
     include_top: whether the model ends with pooling, dropout and the classifier.
     weights: ``"imagenet"``, ``"imagenet21k"``, ``"imagenet21k-ft1k"`` or ``"noisy-student"``; a file or folder that
-        ``load_weights`` reads; or None for fresh weights.
-    input_tensor: Keras tensor to take the images from: a ``tf.keras.Input``, or what layers or another model make of
-        one. ``input_shape`` is then ignored.
-    input_shape: height, width and channels; height and width may be None. None is ({size}, {size}, 3) with a top,
-        (None, None, 3) without.
-    pooling: without a top, ``"avg"`` or ``"max"`` gives ``[N, features]``; None gives ``[N, H / 32, W / 32,
-        features]``. With a top it is ignored.
-    classes: width of the classifier; for weights that go by a name it must be theirs, 1000, or 21843 for
+        ``load_weights`` reads; or None for random initial weights.
+    input_tensor: Keras tensor to use as the images: a ``tf.keras.Input``, or the output of layers or of another model.
+        ``input_shape`` is then ignored.
+    input_shape: height, width and channels; height and width may be None. The default is ({size}, {size}, 3) with a
+        top and (None, None, 3) without.
+    pooling: without a top: ``"avg"`` or ``"max"`` for outputs ``[N, features]``; None for ``[N, H / 32, W / 32,
+        features]``. Ignored with a top.
+    classes: width of the classifier. For published weights it must be that of the weights: 1000, or 21843 for
         ``"imagenet21k"``.
-    classifier_activation: ``"softmax"``, or None for logits; with fresh weights, any name or function.
-    include_preprocessing: True normalises pixels in the model; False takes what ``preprocess_input`` gives:
-        {normalization} of three channels, ``(pixel - 128) / 128`` of any other number.
-    drop_path_rate: chance that the deepest block is skipped in training, in [0, 1).
-    dropout_rate: dropout before the classifier, in [0, 1); None is the variant's, {dropout}.
-    bn_momentum: weight of the old value in BatchNorm's averages, in [0, 1).
-    bn_epsilon: added to BatchNorm's variance, positive.
-    activation: a name that ``tf.keras.activations`` knows.
-    dtype: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; None is Keras' global policy.
-    name: the model's name and the prefix of its layers, which lets several networks share a model; None names the model
-        ``{variant!r}`` and its layers without prefix.
-    features_only: True gives a list of feature maps in place of one output, at strides 2, 4, 8, 16 and 32;
-        ``include_top`` and ``classes`` are then ignored.
-    trainable_from: first layer that trains, such as ``"block_5"``; those before are frozen. See ``set_trainable``.
-    trainable_layers: in place of it, a regular expression of the names of the layers that train.
-    freeze_bn: True freezes every BatchNorm with its averages, also when the model trains.
-    cache_dir: folder of weights that go by a name; None is ``$EFFNETV2_KERAS_CACHE`` or ``~/.cache/effnetv2_keras``.
+    classifier_activation: ``"softmax"``, or None for logits; with random initial weights, any activation or function.
+    include_preprocessing: whether the model normalises pixels. If False, pass the result of ``preprocess_input``:
+        {normalization} for three channels, ``(pixel - 128) / 128`` for any other number.
+    drop_path_rate: probability that the deepest block is skipped in training, in [0, 1).
+    dropout_rate: dropout rate before the classifier, in [0, 1); None for that of the variant, {dropout}.
+    bn_momentum: weight of the old value in BatchNorm's moving averages, in [0, 1).
+    bn_epsilon: constant added to BatchNorm's variance, above 0.
+    activation: the name of an activation in ``tf.keras.activations``.
+    dtype: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; None for Keras' global policy.
+    name: name of the model and prefix of its layers, so that several networks can be parts of one model. None for the
+        name ``{variant!r}`` and no prefix.
+    features_only: whether the model returns a list of feature maps, at strides 2, 4, 8, 16 and 32, instead of one
+        output. ``include_top`` and ``classes`` are then ignored.
+    trainable_from: first trainable layer, such as ``"block_5"``; layers before it are frozen. See ``set_trainable``.
+    trainable_layers: alternative to ``trainable_from``: a regular expression for the names of the trainable layers.
+    freeze_bn: whether to freeze every BatchNorm and its moving averages, also in trainable layers.
+    cache_dir: folder of published weights; None for ``$EFFNETV2_KERAS_CACHE``, or ``~/.cache/effnetv2_keras`` if it is
+        not set.
 
 Returns:
     A functional ``tf.keras.Model``.
 
 Raises:
     ValueError: if an argument is unknown, out of range, or does not fit the weights.
-    TypeError: if ``weights`` is no string, path or None.
+    TypeError: if ``weights`` is not a string, a path or None.
 """
 
 
 def preprocess_input(x: Any, variant: str) -> Any:
-    """Normalises pixels for a model that was built with ``include_preprocessing=False``.
+    """Returns normalised pixels for a model that was built with ``include_preprocessing=False``.
 
     Args:
-        x: pixels 0..255, ``[..., H, W, C]``, a tensor or an array of any number type; it stays as it is.
+        x: pixels 0..255, ``[..., H, W, C]``, a tensor or an array of any numeric dtype; it is not modified.
         variant: a name in ``variants.MODELS``, such as ``"efficientnetv2-s"``.
 
     Returns:
-        float32, a tensor of a tensor, an array of anything else. ``(x / 255 - mean) / deviation`` of ImageNet, per
-        channel, for V1 and V2-B0 to B3; ``(x - 128) / 128`` for the others, and for images without three channels.
-        Both are the reference code's.
+        The normalised pixels, float32: a tensor if ``x`` is a tensor, otherwise an array. For V1 and V2-B0 to B3:
+        ``(x / 255 - mean) / deviation`` with ImageNet's statistics per channel. For the other variants, and for images
+        that do not have three channels: ``(x - 128) / 128``. Both rules are those of the reference code.
 
     Raises:
-        UsageError: for an unknown variant, with the nearest one, or if ``x`` has fewer than three dimensions.
+        UsageError: if the variant is unknown (the message suggests the nearest one), or ``x`` has fewer than three
+            dimensions.
     """
     spec = variants.get_spec(variant)
     if IS_KERAS_3 and isinstance(x, tf.keras.KerasTensor):
@@ -95,7 +98,10 @@ def preprocess_input(x: Any, variant: str) -> Any:
     else:
         pixels = tf.cast(x, tf.float32) if tf.is_tensor(x) else np.asarray(x, np.float32)
     if len(pixels.shape) < 3:
-        raise UsageError(f"x has shape {tuple(pixels.shape)}; pass images, [..., height, width, channels].")
+        raise UsageError(
+            f"x has shape {tuple(pixels.shape)}, but must have at least three dimensions. Pass images "
+            "[..., height, width, channels]."
+        )
     scale, offset = specs.pixel_rescaling(_for_channels(spec, pixels.shape[-1]).normalization)
     if pixels.shape[-1] != 3:  # all channels alike
         scale, offset = scale[:1], offset[:1]
@@ -103,7 +109,10 @@ def preprocess_input(x: Any, variant: str) -> Any:
 
 
 def _for_channels(spec: specs.ModelSpec, channels: int | None) -> specs.ModelSpec:
-    """Centres images that have no ImageNet statistics, as Keras does."""
+    """Returns the variant, with centred normalisation if images do not have the 3 channels of ImageNet's statistics.
+
+    Keras does the same.
+    """
     return spec if channels == 3 else dataclasses.replace(spec, normalization="centered")
 
 
@@ -131,16 +140,16 @@ def _efficientnet(
     freeze_bn: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tf.keras.Model:
-    """Does what the public functions do, which have all these arguments but the first."""
+    """Builds a variant; the public functions have the same arguments except the first one."""
     spec = variants.MODELS[variant]
     top = include_top and not features_only
     size = spec.eval_size if top else None
     shape: Any = tuple(input_shape or (size, size, 3))
     channels = shape[-1] if input_tensor is None else getattr(input_tensor, "shape", shape)[-1]
     if features_only and pooling:
-        raise UsageError(f"pooling is {pooling!r}, but features_only=True gives feature maps; leave out one of them.")
+        raise UsageError(f"pooling is {pooling!r}, but features_only=True returns feature maps. Set only one of them.")
     if not 0 <= drop_path_rate < 1:
-        raise UsageError(f"drop_path_rate is {drop_path_rate}; it must lie in [0, 1).")
+        raise UsageError(f"drop_path_rate is {drop_path_rate}, but must be in [0, 1).")
     path = _find_weights(weights, variant, classes if top else None, classifier_activation, channels, cache_dir)
     model = build_model(
         _for_channels(spec, channels),
@@ -159,7 +168,7 @@ def _efficientnet(
         classifier_activation=classifier_activation,
         name=name,
     )
-    if path is not None:  # goes into the network without what made its input
+    if path is not None:  # load into the network only, not into the layers that compute input_tensor
         load_weights(model if input_tensor is None else tf.keras.Model(input_tensor, model.output), path)
     if features_only:
         model = tf.keras.Model(model.input, list(endpoints(model).values()), name=model.name)
@@ -175,29 +184,32 @@ def _find_weights(
     channels: int,
     cache_dir: str | os.PathLike[str] | None,
 ) -> str | os.PathLike[str] | None:
-    """Gives the path of the weights, which are fetched if they go by a name; ``classes`` is None without a top.
+    """Returns the path of the weights, and downloads published ones; ``classes`` is None without a top.
 
-    It comes before anything is built, for those that cannot be had or do not fit.
+    It is called before the model is built, so that weights that are missing or do not fit are reported early.
     """
-    end = tf.keras.activations.get(activation) if classes is not None else None  # refuses unknown names
+    end = tf.keras.activations.get(activation) if classes is not None else None  # raises for unknown names
     if weights is None:
         return None
     path = os.path.expanduser(os.fspath(weights))
     if weights not in registry.NAMES and not any(tf.io.gfile.exists(path + suffix) for suffix in ("", ".index")):
         raise UsageError(
-            f"weights is {os.fspath(weights)!r}, which is no file; use one of {', '.join(registry.NAMES)}, the path of "
-            "a file, or None for fresh weights."
+            f"weights is {os.fspath(weights)!r}, but there is no such file. Use one of {', '.join(registry.NAMES)}, "
+            "the path of a file, or None for random initial weights."
         )
     if weights in registry.NAMES and classes not in (None, registry.NAMES[str(weights)]):
         raise UsageError(
-            f"classes is {classes}, but the weights {weights!r} have a classifier of {registry.NAMES[str(weights)]}; "
-            "pass that, or include_top=False and a classifier of your own."
+            f"classes is {classes}, but the weights {weights!r} have {registry.NAMES[str(weights)]} classes. Pass that "
+            "number, or pass include_top=False and add your own classifier."
         )
     if weights in registry.NAMES and channels != 3:
-        raise UsageError(f"The images have {channels} channels, but the weights {weights!r} are for 3 (RGB).")
+        raise UsageError(
+            f"The images have {channels} channels, but the weights {weights!r} are for 3 (RGB). Pass images with 3 "
+            "channels, or weights=None and call load_weights, which adapts the weights."
+        )
     if classes is not None and end not in (tf.keras.activations.softmax, tf.keras.activations.linear):
         raise UsageError(
-            f"classifier_activation is {activation!r}; with weights it can only be 'softmax', or None for logits."
+            f"classifier_activation is {activation!r}, but with weights it must be 'softmax', or None for logits."
         )
     if weights in registry.NAMES:
         return registry.fetch(str(weights), variant, with_top=classes is not None, cache_dir=cache_dir)
@@ -207,14 +219,14 @@ def _find_weights(
 def _published(
     network: Callable[Concatenate[str, _Arguments], tf.keras.Model], title: str, variant: str
 ) -> Callable[_Arguments, tf.keras.Model]:
-    """Makes the public function of one variant: the network's signature, but a name and documentation of its own."""
+    """Returns the public function of one variant, with its own name and documentation."""
     spec = variants.MODELS[variant]
     v1 = "v2" not in variant
-    # V1's as in Keras: preprocessing is no argument by position, which nothing is that partial() binds by name.
+    # As in Keras, include_preprocessing of V1 is not positional: partial() makes arguments bound by name keyword-only.
     defaults: Any = {"include_preprocessing": True, "bn_momentum": 0.99} if v1 else {}
     bound = functools.partial(network, variant, **defaults)
 
-    @functools.wraps(bound, assigned=())  # inspect and help() take the signature from there
+    @functools.wraps(bound, assigned=())  # inspect and help() read the signature from the wrapped function
     def application(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> tf.keras.Model:
         return bound(*args, **kwargs)
 
@@ -225,7 +237,7 @@ def _published(
         paper="1905.11946" if v1 else "2104.00298",
         size=spec.eval_size,
         dropout=spec.dropout_rate,
-        normalization={"centered": "``(pixel - 128) / 128``", "imagenet": "ImageNet's mean and deviation"}[
+        normalization={"centered": "``(pixel - 128) / 128``", "imagenet": "ImageNet's mean and standard deviation"}[
             spec.normalization
         ],
     )

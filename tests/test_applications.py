@@ -159,21 +159,21 @@ def test_what_keras_refuses_is_refused_with_its_error(side, settings, error):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": "nowhere.h5"}, "weights is 'nowhere.h5', which is no file; use one of imagenet, imagenet21k, "),
-        ({"weights": "imagenet", "classes": 5}, "classes is 5, but the weights 'imagenet' have a classifier of 1000"),
-        ({"weights": "imagenet21k"}, "classes is 1000, but the weights 'imagenet21k' have a classifier of 21843"),
+        ({"weights": "nowhere.h5"}, "weights is 'nowhere.h5', but there is no such file. Use one of imagenet, imagen"),
+        ({"weights": "imagenet", "classes": 5}, "classes is 5, but the weights 'imagenet' have 1000 classes"),
+        ({"weights": "imagenet21k"}, "classes is 1000, but the weights 'imagenet21k' have 21843 classes"),
         (
             {"weights": __file__, "classifier_activation": "relu"},
-            "classifier_activation is 'relu'; with weights it can",
+            "classifier_activation is 'relu', but with weights it must",
         ),
         ({"weights": "imagenet", "input_shape": (9, 9, 4)}, "have 4 channels, but the weights 'imagenet' are for 3"),
         ({"include_top": False, "pooling": "no"}, "pooling is 'no'; use one of avg, max, or None"),
-        ({"features_only": True, "pooling": "avg"}, "pooling is 'avg', but features_only=True gives feature maps"),
-        ({"drop_path_rate": 1.0}, r"drop_path_rate is 1.0; it must lie in \[0, 1\)"),
+        ({"features_only": True, "pooling": "avg"}, "pooling is 'avg', but features_only=True returns feature maps"),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate is 1.0, but must be in \[0, 1\)"),
         ({"dtype": "float16"}, "dtype is 'float16'; use one of float32"),
         (
             {"input_tensor": tf.zeros([1, 9, 9, 3])},
-            "input_tensor is of type EagerTensor; pass a Keras tensor: a tf.ker",
+            "input_tensor is of type EagerTensor, but must be a Keras tensor. Pass a tf.ker",
         ),
     ],
 )
@@ -191,7 +191,7 @@ def test_wrong_weights_are_refused_before_anything_is_built(monkeypatch):
 
 @pytest.mark.parametrize("weights", NAMES)
 def test_weights_with_a_name_have_their_own_classifier(weights):
-    with pytest.raises(UsageError, match=f"the weights {weights!r} have a classifier of (1000|21843); pass that, or"):
+    with pytest.raises(UsageError, match=f"the weights {weights!r} have (1000|21843) classes. Pass that number, or"):
         effnetv2_keras.EfficientNetV2B0(weights=weights, classes=10)
 
 
@@ -329,7 +329,7 @@ def test_preprocess_input_works_in_datasets_and_in_models():
 def test_preprocess_input_refuses_what_it_does_not_know():
     with pytest.raises(UsageError, match="Unknown model 'efficientnetv2-b7'; did you mean 'efficientnetv2-b"):
         preprocess_input(pixels(), "efficientnetv2-b7")
-    with pytest.raises(UsageError, match=r"x has shape \(4, 3\); pass images"):
+    with pytest.raises(UsageError, match=r"x has shape \(4, 3\), .*Pass images"):
         preprocess_input(np.zeros([4, 3]), "efficientnetv2-s")
 
 

@@ -98,7 +98,7 @@ def test_export_to_int8_and_benchmark(images, tmp_path):
     images.rename(moved)
     int8 = ("--mode=export", f"--model_dir={model_dir}", "--format=tflite", "--quantize=int8", "--image_size=48")
     _, problem = run(*int8, fails=True)
-    assert "by --data_dir, or use --quantize=dynamic" in problem
+    assert "with --data_dir, or use --quantize=dynamic" in problem
     output, _ = run(*int8, f"--data_dir={moved}", f"--export_dir={lite}")
     moved.rename(images)
     assert "of 2 images" in output

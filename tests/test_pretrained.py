@@ -136,9 +136,9 @@ def test_offline_a_name_fails_fast_with_one_message_and_leaves_nothing(tmp_path)
 
 def test_weights_that_do_not_fit_are_an_error(application):
     name, _, path = application
-    with pytest.raises(WeightsError, match="does not fit the model: .* is not a file of this variant. It holds the"):
+    with pytest.raises(WeightsError, match="does not fit the model: .* is not a file of this variant. It contains"):
         effnetv2_keras.EfficientNetV2B1(weights=path)
-    with pytest.raises(UsageError, match="the weights 'noisy-student' have a classifier of 1000"):
+    with pytest.raises(UsageError, match="the weights 'noisy-student' have 1000 classes"):
         effnetv2_keras.EfficientNetB0(weights="noisy-student", classes=3)
-    with pytest.raises(WeightsError, match="No weights 'noisy-student' are published for efficientnetv2-b0; there are"):
+    with pytest.raises(WeightsError, match="no published weights 'noisy-student' for efficientnetv2-b0. Use one of"):
         effnetv2_keras.EfficientNetV2B0(weights="noisy-student")

@@ -1,4 +1,4 @@
-"""Takes a trained network out of this package, in any of several formats."""
+"""Exports a trained network to use it without this package: SavedModel, Keras, TensorFlow Lite, ONNX."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ EXPORTERS: dict[str, type[Exporter]] = {
     "tflite": TfliteExporter,
     "onnx": OnnxExporter,
 }
-"""Every format, by the name that ``--format`` takes."""
+"""The exporter for each ``--format``."""
 
 
 def default_path(model_dir: str, format_name: str, quantize: str = "none") -> str:
-    """The folder of an export in a run's folder: ``RUN/saved_model``, ``RUN/tflite_int8``."""
+    """Returns the default folder of an export in a run's folder, such as ``RUN/saved_model`` or ``RUN/tflite_int8``."""
     folder = EXPORTERS[format_name].folder
     return os.path.join(model_dir, folder if quantize == "none" else f"{folder}_{quantize}")
 
@@ -48,20 +48,23 @@ def export_model(
     splits: Splits | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Writes a network into a folder, after reloading it and comparing it with the original.
+    """Exports a network to a folder; the export is reloaded and its logits compared with those of the network.
 
     Args:
         trained: the network.
-        path: folder to make; ``labels.txt`` in it lists the classes.
+        path: folder to create; its ``labels.txt`` lists the classes.
         format_name: a key of ``EXPORTERS``.
-        quantize: of TensorFlow Lite: the type of the weights, and for ``"int8"`` of the activations.
-        image_size: side of the images, pixels; None: the run's evaluation size.
-        splits: where ``"int8"`` takes images from; None opens what the run's configuration names.
-        overwrite: replace an export of the same format that is there.
+        quantize: for TensorFlow Lite: the type of the weights, and for ``"int8"`` also of the activations.
+        image_size: side of the images, pixels; None for the run's evaluation size.
+        splits: images for ``"int8"``; None opens the data that the run's configuration names.
+        overwrite: whether to replace an existing export of the same format.
+
+    Returns:
+        Where the export is, its size and speed, and how closely it matches the network.
 
     Raises:
-        ExportError: for settings that do not fit the format, a folder that is taken, or a reloaded export that gives
-            other logits than the network.
+        ExportError: if a setting does not fit the format, the folder is in use, or the logits of the reloaded export
+            differ from those of the network.
     """
     size = trained.config.eval_size if image_size is None else image_size
     exporter = EXPORTERS[format_name](trained, size, quantize=quantize, splits=splits)

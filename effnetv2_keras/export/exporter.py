@@ -1,4 +1,4 @@
-"""What every export has in common: written aside, reloaded, compared with its network, and only then given its name."""
+"""The base class of all exports: write to a temporary folder, reload, compare with the network, then rename."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ Logits = npt.NDArray[np.float32]
 Item = TypeVar("Item")
 
 Runtime = Callable[[Pixels], Logits]
-"""A loaded export: pixels 0..255 ``[N, S, S, 3]``, any N, to logits ``[N, classes]``."""
+"""A loaded export: maps pixels 0..255, uint8 ``[N, S, S, 3]`` with any N, to logits, float32 ``[N, classes]``."""
 
 LABELS_FILE = "labels.txt"
-"""The class names beside every export, one a line, in label order."""
+"""File with the class names in every export, one per line, in label order."""
 
 
 class ExportError(UsageError):
-    """An export that cannot be made; what was under its name is still there."""
+    """An export that failed; an existing export of that name is unchanged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How an export does beside the network that it came from.
+    """How closely an export matches its network.
 
     Attributes:
-        largest_difference: between their logits, over the network's largest logit.
-        same_top1: images that both give the same class, of ``num_images``; 0 of 0 where that was not asked.
-        num_images: see ``same_top1``.
+        largest_difference: largest difference between their logits / largest absolute logit of the network.
+        same_top1: number of images, of ``num_images``, with the same top-1 class; 0 if this was not compared.
+        num_images: number of images whose top-1 class was compared; 0 if this was not compared.
     """
 
     largest_difference: float
@@ -58,14 +58,14 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how well it does.
+    """Properties of a finished export.
 
     Attributes:
-        path: the export's folder.
+        path: folder of the export.
         image_size: side of the images that it was made for, pixels.
         megabytes: size on disk, 10^6 bytes.
-        comparison: with the network, after reloading.
-        seconds_per_image: median time for one image of ``image_size``, on the CPU.
+        comparison: comparison of the reloaded export with the network.
+        seconds_per_image: median time for one image of ``image_size`` on the CPU, seconds.
     """
 
     path: pathlib.Path
@@ -75,7 +75,7 @@ class ExportReport:
     seconds_per_image: float
 
     def describe(self) -> str:
-        """The report as one line."""
+        """Returns the report as one line."""
         same = self.comparison
         agreement = f"the same top-1 on {same.same_top1} of {same.num_images} images; " if same.num_images else ""
         return (
@@ -86,24 +86,25 @@ class ExportReport:
 
 
 class Exporter(abc.ABC):
-    """One format. A new one is a class with ``write`` and ``load``, and a line in ``EXPORTERS``.
+    """Exports to one format. To add a format, write a class with ``write`` and ``load`` and add it to ``EXPORTERS``.
 
     Args:
         trained: the network.
         image_size: side of the images, pixels.
-        quantize: how weights, and for ``"int8"`` activations, are stored.
-        splits: where ``"int8"`` takes images from; None opens what the run's configuration names.
+        quantize: type of the stored weights, and for ``"int8"`` also of the activations.
+        splits: images for ``"int8"``; None opens the data that the run's configuration names.
 
     Attributes:
-        folder: name of an export of this format in a run's folder.
-        marker: the file that makes a folder an export of this format.
-        quantizations: those that the format knows.
-        float32_only: whether a network of mixed precision is exported, and compared, in float32.
+        folder: default name of an export of this format in a run's folder.
+        marker: the file by which a folder is recognised as an export of this format.
+        quantizations: the values of ``quantize`` that the format supports.
+        float32_only: whether a mixed-precision network is exported and compared in float32.
         trained: the network that the export is compared with.
-        network: the same weights, with the normalisation inside: pixels 0..255 ``[N, H, W, 3]`` to logits.
+        network: a model with the same weights that includes the normalisation: it maps pixels 0..255 ``[N, H, W, 3]``
+            to logits.
 
     Raises:
-        ExportError: for an image size below 1, or a quantization that the format does not know.
+        ExportError: if the image size is below 1, or the format does not support the quantization.
     """
 
     folder: ClassVar[str]
@@ -115,11 +116,11 @@ class Exporter(abc.ABC):
         self, trained: Trained, image_size: int, *, quantize: str = "none", splits: Splits | None = None
     ) -> None:
         if image_size < 1:
-            raise ExportError(f"image_size is {image_size}; it must be at least 1 pixel.")
+            raise ExportError(f"image_size is {image_size}, but must be at least 1 pixel.")
         if quantize not in self.quantizations:
             raise ExportError(
-                f"--quantize={quantize} is not for this format, which allows {', '.join(self.quantizations)}; "
-                "--format=tflite allows none, float16, dynamic and int8."
+                f"This format does not support --quantize={quantize}; it allows {', '.join(self.quantizations)}. Use "
+                "--format=tflite, which allows none, float16, dynamic and int8."
             )
         self.trained = _rebuilt(trained, "precision.policy", "float32") if self.float32_only else trained
         self.network = _rebuilt(self.trained, "model.include_preprocessing", True).model
@@ -127,7 +128,7 @@ class Exporter(abc.ABC):
 
     @property
     def tolerance(self) -> float:
-        """The difference of logits, over the largest, above which nothing is exported."""
+        """Largest allowed difference of the logits, as a fraction of the largest logit; above it, the export fails."""
         return 1e-5
 
     @abc.abstractmethod
@@ -137,22 +138,24 @@ class Exporter(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def load(folder: pathlib.Path) -> Runtime:
-        """Loads an export where it will be used: nothing of the network that it came from is at hand."""
+        """Loads an export as its user does, without access to the network that it was made from."""
 
     def compare(self, folder: pathlib.Path) -> Comparison:
-        """Compares a written export with the network, on random images of the export's size."""
+        """Compares a written export with the network on random images of the export's size."""
         images = random_images(2, self.image_size, self.image_size)
         return Comparison(relative_difference(self.load(folder)(images), network_runtime(self.trained)(images)))
 
     def export(self, path: pathlib.Path, *, overwrite: bool = False) -> ExportReport:
-        """Writes, reloads, compares, and gives the export its name; one that fails or is interrupted changes nothing.
+        """Writes the export, reloads it, compares it with the network, and moves it to ``path``.
+
+        If the export fails or is interrupted, nothing at ``path`` changes.
 
         Args:
-            path: folder to make.
-            overwrite: replace an export of the same format that is there.
+            path: folder to create.
+            overwrite: whether to replace an existing export of the same format.
 
         Raises:
-            ExportError: if the folder is taken, or the reloaded export gives other logits than the network.
+            ExportError: if the folder is in use, or the logits of the reloaded export differ from the network's.
         """
         path = path.resolve()
         _check_free(path, self.marker, overwrite=overwrite)
@@ -162,7 +165,7 @@ class Exporter(abc.ABC):
             written.mkdir()
             self.write(written)
             (written / LABELS_FILE).write_text("".join(f"{name}\n" for name in self.trained.class_names), "utf-8")
-            with tf.device("/cpu:0"):  # where both compute alike; GPUs round differently from one kernel to the next
+            with tf.device("/cpu:0"):  # on GPUs, the kernels of export and network may round differently
                 comparison = self.compare(written)
                 self._check(comparison)
                 runtime, image = self.load(written), random_images(1, self.image_size, self.image_size)
@@ -174,13 +177,14 @@ class Exporter(abc.ABC):
     def _check(self, comparison: Comparison) -> None:
         if not comparison.largest_difference <= self.tolerance:  # NaN fails too
             raise ExportError(
-                f"The reloaded export and the network differ by {comparison.largest_difference:.1e} of the largest "
-                f"logit; {self.tolerance:.0e} is allowed, so nothing was exported. Are the network's weights finite?"
+                "Nothing was exported: the logits of the reloaded export and the network differ by "
+                f"{comparison.largest_difference:.1e} of the largest logit; {self.tolerance:.0e} is allowed. Check "
+                "that the network's weights are finite."
             )
 
 
 def network_runtime(trained: Trained) -> Runtime:
-    """The network as evaluation runs it, to compare an export with."""
+    """Returns the network as evaluation runs it, to compare an export with."""
     config = trained.config
     plan = InputPlan(config.data, 1, config.input_normalization, UnreadableImages("error"))
 
@@ -192,24 +196,24 @@ def network_runtime(trained: Trained) -> Runtime:
 
 
 def relative_difference(logits: Logits, expected: Logits) -> float:
-    """The largest difference of two logits, over the largest expected; NaN if any is."""
+    """Returns the largest difference of two logits / the largest expected absolute logit; NaN if any logit is NaN."""
     return float(np.abs(logits - expected).max() / np.abs(expected).max())
 
 
 def random_images(count: int, height: int, width: int) -> Pixels:
-    """Noise, uint8 ``[count, height, width, 3]``, always the same."""
+    """Returns noise, uint8 ``[count, height, width, 3]``, the same in every call."""
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
 def seconds_of(runtime: Runtime, images: Pixels) -> float:
-    """Times one call."""
+    """Returns the duration of one call, seconds."""
     start = time.perf_counter()
     runtime(images)
     return time.perf_counter() - start
 
 
 def shown(items: Iterable[Item], description: str, total: int) -> Iterable[Item]:
-    """Passes items on and shows how many have gone and how long the rest will take, on standard error if a terminal."""
+    """Yields the items and, if standard error is a terminal, shows a progress bar there."""
     console = rich.console.Console(stderr=True)
     return rich.progress.track(
         items, description, total, console=console, transient=True, disable=not console.is_terminal
@@ -217,7 +221,7 @@ def shown(items: Iterable[Item], description: str, total: int) -> Iterable[Item]
 
 
 def _rebuilt(trained: Trained, key: str, value: object) -> Trained:
-    """The same weights under another setting of the configuration."""
+    """Returns the network with the same weights, built with another value of one setting."""
     config = trained.config.override({key: value})
     if config == trained.config:
         return trained
@@ -227,24 +231,26 @@ def _rebuilt(trained: Trained, key: str, value: object) -> Trained:
 
 
 def _check_free(path: pathlib.Path, marker: str, *, overwrite: bool) -> None:
-    """Makes sure that nothing but an export of the same format, and that only on request, will be replaced."""
+    """Raises ``ExportError`` if ``path`` is in use; ``overwrite`` allows an existing export of the same format."""
     if not path.exists():
         return
     if not path.is_dir():
-        raise ExportError(f"{path} is a file; an export is a folder. Choose another --export_dir.")
+        raise ExportError(f"{path} is a file, but an export is a folder. Choose another --export_dir.")
     if not any(path.iterdir()):
         return
     if not overwrite:
-        raise ExportError(f"{path} is not empty. Choose another --export_dir, or replace an export by --overwrite.")
+        raise ExportError(
+            f"{path} is not empty. Choose another --export_dir, or give --overwrite to replace an existing export."
+        )
     if not (path / marker).is_file():
         raise ExportError(
-            f"{path} holds files but no {marker}, so it is no export of this format and --overwrite does not replace "
-            "it. Choose another --export_dir."
+            f"{path} contains files but no {marker}, so it is not an export of this format, and --overwrite does not "
+            "replace it. Choose another --export_dir."
         )
 
 
 def _put_in_place(written: pathlib.Path, path: pathlib.Path, *, aside: pathlib.Path) -> None:
-    """Gives a finished folder its name; the one that had it goes aside, and comes back if that fails."""
+    """Renames a finished export to ``path``; an existing folder is moved to ``aside``, and back if renaming fails."""
     if path.exists():
         os.rename(path, aside)
     try:

@@ -1,4 +1,4 @@
-"""Writes a trained network as a ``.keras`` file, to train on or build upon with this package imported."""
+"""Exports a trained network as a ``.keras`` file, for further training or as part of another model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import tensorflow as tf
 from effnetv2_keras.export import exporter
 
 _CONFIG = "config.json"
-"""Where a ``.keras`` archive keeps the architecture."""
+"""Member of a ``.keras`` archive that describes the architecture."""
 
 
 class KerasExporter(exporter.Exporter):
-    """A functional Keras model: pixels 0..255, uint8 or float ``[N, H, W, 3]``, to logits, float32 ``[N, classes]``.
+    """Exports a functional Keras model that maps pixels 0..255 to logits.
 
-    ``tf.keras.models.load_model`` reads it once ``effnetv2_keras.models`` is imported, whose layers it names. Networks
-    of ``build_model`` that Keras 2 writes, other versions and Keras 3 read, too.
+    The input is uint8 or float ``[N, H, W, 3]``, the output float32 ``[N, classes]``. To load it with
+    ``tf.keras.models.load_model``, import ``effnetv2_keras.models`` first, because the model contains its layers.
+    Networks of ``build_model`` that Keras 2 writes can also be read by other versions of Keras 2 and by Keras 3.
     """
 
     folder = "keras"
@@ -39,7 +40,7 @@ class KerasExporter(exporter.Exporter):
 
 
 def _make_portable(path: pathlib.Path) -> None:
-    """Names Keras' classes in a ``.keras`` file so that other versions find them, too."""
+    """Renames Keras' own classes in a ``.keras`` file so that other versions of Keras find them too."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members[_CONFIG] = json.dumps(_portable(json.loads(members[_CONFIG]))).encode()
@@ -49,9 +50,10 @@ def _make_portable(path: pathlib.Path) -> None:
 
 
 def _portable(config: Any) -> Any:
-    """Puts ``keras.Model`` for its functional kind, wherever that is, and a policy's name for it.
+    """Returns the configuration with names that all versions know.
 
-    What only the newer Keras 2 has and 2.15 refuses is left out.
+    ``Functional``, whose module differs, becomes ``keras.Model``; a ``Policy`` becomes its name; and ``optional`` of
+    ``InputLayer`` is removed, because newer versions of Keras 2 write it and 2.15 rejects it.
     """
     if isinstance(config, list):
         return [_portable(part) for part in config]

@@ -1,4 +1,4 @@
-"""Writes a trained network as an ONNX file, by tf2onnx, for ONNX Runtime and what else reads it."""
+"""Exports a trained network as an ONNX file, with tf2onnx, for ONNX Runtime and other runtimes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from effnetv2_keras.export import exporter
 from effnetv2_keras.runs.trained import Trained
 
 OPSET = 15
-"""Version of ONNX's operators: the newest that nearly every runtime of the last years reads."""
+"""Version of the ONNX operators: the newest one that nearly all runtimes of recent years support."""
 
 
 class OnnxExporter(exporter.Exporter):
-    """Images of a fixed size, any number: ``images``, float32 pixels 0..255 ``[N, S, S, 3]``, to ``logits``.
+    """Exports an ONNX model for images of a fixed size, in batches of any size.
 
-    Networks of mixed precision are exported, and compared, in float32. Differences of logits up to 1e-4 of the largest
-    pass.
+    The input is ``images``, float32 pixels 0..255 ``[N, S, S, 3]``; the output is ``logits``, float32 ``[N, classes]``.
+    Mixed-precision networks are exported and compared in float32. Logits may differ by 1e-4 of the largest logit.
 
     Raises:
         ExportError: if tf2onnx or onnxruntime is not installed.
@@ -34,7 +34,7 @@ class OnnxExporter(exporter.Exporter):
         missing = [name for name in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
         if missing:
             raise exporter.ExportError(
-                f"--format=onnx needs {' and '.join(missing)}, not installed here: pip install -e .[onnx]"
+                f"--format=onnx needs {' and '.join(missing)}, which is not installed. Run: pip install -e .[onnx]"
             )
         super().__init__(trained, image_size, **settings)
 

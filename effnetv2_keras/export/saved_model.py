@@ -1,7 +1,7 @@
-"""Writes a trained network as a SavedModel that runs wherever TensorFlow does, without this package.
+"""Exports a trained network as a SavedModel, which needs only TensorFlow and not this package.
 
-Four signatures: ``serving_default`` takes pixels as floats, ``uint8`` as bytes, ``encoded`` takes JPEG or PNG files as
-they are, and ``class_names`` takes nothing and gives the classes in label order.
+It has four signatures: ``serving_default`` takes float pixels, ``uint8`` takes uint8 pixels, ``encoded`` takes the
+bytes of image files (JPEG, PNG, GIF, BMP), and ``class_names`` has no input and returns the classes in label order.
 """
 
 from __future__ import annotations
@@ -17,38 +17,41 @@ from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.export import exporter
 
 SAVED_MODEL_FILE = "saved_model.pb"
-"""The file that makes a folder a SavedModel."""
+"""The file by which a folder is recognised as a SavedModel."""
 
 _NUM_TOP = 5
 
 
 class Classifier(tf.Module):
-    """A trained network from images to named classes.
+    """A trained network as a module with one function per signature.
 
-    All but ``class_names`` return ``logits`` and ``probabilities``, float32 ``[N, classes]``, and ``top_classes``
-    (string) and ``top_probabilities`` (float32), ``[N, min(5, classes)]``, the likeliest first.
+    All functions except ``class_names`` return ``logits`` and ``probabilities``, float32 ``[N, classes]``, and
+    ``top_classes`` (string) and ``top_probabilities`` (float32), ``[N, min(5, classes)]``, in descending order of
+    probability.
 
     Args:
-        model: pixels 0..255, float32 ``[N, H, W, 3]``, to logits.
-        class_names: in label order.
-        image_size: side to which ``encoded`` brings images, pixels.
-        data: says how ``encoded`` crops and resizes.
+        model: maps pixels 0..255, float32 ``[N, H, W, 3]``, to logits.
+        class_names: names of the classes, in label order.
+        image_size: side of the squares that ``encoded`` makes of images, pixels.
+        data: the data settings, which determine how ``encoded`` crops and resizes.
 
     Attributes:
-        serving_default: float32 pixels 0..255 ``[N, H, W, 3]``, any N, H and W; normalised inside.
-        uint8: the same of uint8 pixels.
-        encoded: JPEG, PNG, GIF or BMP files, string ``[N]``; decoded and cropped just as evaluation does.
-        class_names: no input; ``class_names``, string ``[classes]``, in label order.
+        serving_default: takes ``images``, float32 pixels 0..255 ``[N, H, W, 3]`` with any N, H and W. The model
+            normalises them.
+        uint8: takes ``images``, uint8 pixels ``[N, H, W, 3]``.
+        encoded: takes ``image_bytes``, JPEG, PNG, GIF or BMP files, string ``[N]``; decodes and crops them as in
+            evaluation.
+        class_names: has no input; returns ``class_names``, string ``[classes]``, in label order.
     """
 
     def __init__(
         self, model: tf.keras.Model, class_names: tuple[str, ...], *, image_size: int, data: DataConfig
     ) -> None:
         super().__init__(name="classifier")
-        # The functions see the Keras model as a closure; as an attribute, its layers would be written one by one too.
+        # The functions use the Keras model as a closure. If it were an attribute, its layers would be saved as well.
         names, cropping = list(class_names), CROPPINGS[data.pipeline]
         self.weights = model.variables
-        self.image_size = tf.Variable(image_size, trainable=False)  # an attribute of what is loaded
+        self.image_size = tf.Variable(image_size, trainable=False)  # variables are attributes of the loaded model
 
         def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
             logits = model(images, training=False)
@@ -82,13 +85,13 @@ class Classifier(tf.Module):
 
 
 class SavedModelExporter(exporter.Exporter):
-    """A SavedModel with the signatures of ``Classifier``."""
+    """Exports a SavedModel with the signatures of ``Classifier``."""
 
     folder = "saved_model"
     marker = SAVED_MODEL_FILE
 
     def classifier(self) -> Classifier:
-        """What is written, in memory."""
+        """Returns the module that ``write`` saves."""
         data = self.trained.config.data
         return Classifier(self.network, self.trained.class_names, image_size=self.image_size, data=data)
 
@@ -101,11 +104,11 @@ class SavedModelExporter(exporter.Exporter):
     @staticmethod
     def load(folder: pathlib.Path) -> exporter.Runtime:
         """See ``Exporter.load``."""
-        loaded = tf.saved_model.load(str(folder))  # held by the function: its signatures alone would lose the weights
+        loaded = tf.saved_model.load(str(folder))  # the lambda keeps it alive; signatures alone do not hold the weights
         return lambda images: loaded.signatures["uint8"](images=tf.constant(images))["logits"].numpy()
 
     def compare(self, folder: pathlib.Path) -> exporter.Comparison:
-        """Compares every signature, on random images of two shapes."""
+        """Compares every signature with the network on random images of two shapes."""
         loaded = tf.saved_model.load(str(folder))
         size, data = self.image_size, self.trained.config.data
         evaluate = CROPPINGS[data.pipeline].evaluate

@@ -1,4 +1,4 @@
-"""Writes a trained network for TensorFlow Lite: in float32, or smaller and faster with quantised weights."""
+"""Exports a trained network to TensorFlow Lite: in float32, or smaller and faster with quantised weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from effnetv2_keras.export import exporter
 from effnetv2_keras.models.keras_compat import tf_variables
 
 NUM_CALIBRATION = 100
-"""Training images on which ``int8`` measures the range of every activation."""
+"""Number of training images on which ``int8`` measures the range of every activation."""
 NUM_COMPARED = 1000
-"""Evaluation images, at most, on which ``int8`` is compared with the network."""
+"""Largest number of evaluation images on which ``int8`` is compared with the network."""
 
 _TOLERANCES: dict[str, float] = {"none": 1e-4, "float16": 2e-2, "dynamic": 0.3, "int8": float("inf")}
 _LEAST_AGREEMENT = 0.9
 
 
 def make_interpreter(path: str) -> Any:
-    """Opens a network with LiteRT, which has taken the place of TensorFlow's own interpreter, or with that one."""
+    """Returns a LiteRT interpreter for a model file, or TensorFlow's older interpreter if LiteRT is not installed."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -35,15 +35,16 @@ def make_interpreter(path: str) -> Any:
 
 
 class TfliteExporter(exporter.Exporter):
-    """One image of a fixed size at a time: pixels 0..255 ``[1, S, S, 3]`` to logits, float32 ``[1, classes]``.
+    """Exports a TensorFlow Lite model for one image of a fixed size at a time.
 
-    The pixels are float32, for ``int8`` uint8. ``float16`` and ``dynamic`` (8 bits) shrink the weights; ``int8``
-    computes in whole numbers throughout, its activations scaled as ``NUM_CALIBRATION`` training images suggest.
+    It maps pixels 0..255 ``[1, S, S, 3]``, float32 (uint8 for ``int8``), to logits, float32 ``[1, classes]``.
+    ``float16`` and ``dynamic`` (8 bits) make the weights smaller. ``int8`` computes entirely in integers, with
+    activation ranges measured on ``NUM_CALIBRATION`` training images.
 
-    Networks of mixed precision are exported, and compared, in float32. Differences of logits up to 1e-4 (none), 0.02
-    (float16) and 0.3 (dynamic) of the largest pass. Of int8 any number passes, since single logits may be far off
-    where the classes are right; but the top-1 must be the network's on at least nine in ten of up to ``NUM_COMPARED``
-    evaluation images.
+    Mixed-precision networks are exported and compared in float32. Logits may differ by 1e-4 (none), 0.02 (float16) or
+    0.3 (dynamic) of the largest logit. For int8 there is no limit, because single logits may differ a lot while the
+    classes are right. Instead, the top-1 class must be the same on at least 90 % of up to ``NUM_COMPARED`` evaluation
+    images.
     """
 
     folder = "tflite"
@@ -60,11 +61,11 @@ class TfliteExporter(exporter.Exporter):
         """See ``Exporter.write``.
 
         Raises:
-            ExportError: if ``int8`` finds no images to calibrate with.
+            ExportError: if ``int8`` finds no images for calibration.
         """
         pixels = tf.TensorSpec([1, self.image_size, self.image_size, 3], tf.float32, name="images")
         network = tf.function(lambda images: self.network(images, training=False), autograph=False)
-        held = tf.Module()  # by which the converter finds the weights
+        held = tf.Module()  # the converter finds the weights through this module
         held.weights = tf_variables(self.network.weights)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([network.get_concrete_function(pixels)], held)
         if self.quantize != "none":
@@ -79,12 +80,12 @@ class TfliteExporter(exporter.Exporter):
 
     @staticmethod
     def load(folder: pathlib.Path) -> exporter.Runtime:
-        """See ``Exporter.load``; one call is one run of an interpreter that is kept for that number of images."""
+        """See ``Exporter.load``; a call runs an interpreter that is cached for its number of images."""
         path = str(folder / TfliteExporter.marker)
 
-        @functools.cache  # resizing one would count as a part of every call's time
+        @functools.cache  # otherwise the time of resizing would count in every measured call
         def interpreter_for(count: int) -> Any:
-            interpreter = make_interpreter(path)  # on one thread, its default; several stall where cores are busy
+            interpreter = make_interpreter(path)  # one thread, the default: several threads stall if cores are busy
             (source,) = interpreter.get_input_details()
             interpreter.resize_tensor_input(source["index"], [count, *source["shape"][1:]])
             interpreter.allocate_tensors()
@@ -100,7 +101,7 @@ class TfliteExporter(exporter.Exporter):
         return run
 
     def compare(self, folder: pathlib.Path) -> exporter.Comparison:
-        """Compares with the network: ``int8``, whose scales fit photographs and not noise, on evaluation images."""
+        """See ``Exporter.compare``; ``int8`` uses evaluation images, because its ranges do not fit noise."""
         if self.quantize != "int8":
             return super().compare(folder)
         runtime, network = self.load(folder), exporter.network_runtime(self.trained)
@@ -114,24 +115,25 @@ class TfliteExporter(exporter.Exporter):
         super()._check(comparison)
         if comparison.same_top1 < _LEAST_AGREEMENT * comparison.num_images:
             raise exporter.ExportError(
-                f"In int8 the network gives the same top-1 on {comparison.same_top1} of {comparison.num_images} "
-                "evaluation images only, so nothing was exported. Use --quantize=dynamic or float16, or train with "
-                "--hparam_str=model.act_fn=relu6, whose activations have a narrow range."
+                f"Nothing was exported: the int8 network gives the same top-1 on only {comparison.same_top1} of "
+                f"{comparison.num_images} evaluation images; at least {_LEAST_AGREEMENT:.0%} is needed. Use "
+                "--quantize=dynamic or float16, or train with --hparam_str=model.act_fn=relu6, whose activations have "
+                "a narrow range."
             )
 
     def _calibration(self) -> Iterator[list[exporter.Logits]]:
-        """Training images as the converter takes them, float32 ``[1, S, S, 3]``."""
+        """Yields training images as the converter needs them, float32 ``[1, S, S, 3]``."""
         for number, image in enumerate(self._sample(self._open_splits().train, NUM_CALIBRATION)):
             pixels = image.astype(np.float32)
             if number == 0:
-                pixels[0, 0, :2, 0] = 0, 255  # both ends of the range, so that a byte means that pixel and no other
+                pixels[0, 0, :2, 0] = 0, 255  # with both ends of the range, each input byte is exactly one pixel level
             yield [pixels]
 
     def _sample(self, source: Source, count: int) -> Iterator[exporter.Pixels]:
-        """Images of a source, uint8 ``[1, S, S, 3]``.
+        """Yields up to ``count`` images of a source, uint8 ``[1, S, S, 3]``.
 
         Raises:
-            ExportError: if none can be read.
+            ExportError: if no image can be decoded.
         """
         dataset = sample_images(source, self.trained.config.data, image_size=self.image_size, count=count)
         empty = True
@@ -140,13 +142,16 @@ class TfliteExporter(exporter.Exporter):
             empty = False
             yield image
         if empty:
-            raise exporter.ExportError("--quantize=int8 found no image of the run's data that can be decoded.")
+            raise exporter.ExportError(
+                "--quantize=int8 needs images, but no image of the run's data can be decoded. Choose other data with "
+                "--data_dir, or use --quantize=dynamic or float16, which need no images."
+            )
 
     def _open_splits(self) -> Splits:
         try:
             return self._splits or open_splits(self.trained.config.data)
         except DataError as error:
             raise exporter.ExportError(
-                f"--quantize=int8 needs images of the run's data, which cannot be opened: {error} Say where they are "
-                "by --data_dir, or use --quantize=dynamic or float16, which need none."
+                f"--quantize=int8 needs images of the run's data, which cannot be opened: {error} Give their folder "
+                "with --data_dir, or use --quantize=dynamic or float16, which need no images."
             ) from error

@@ -1,4 +1,4 @@
-"""The networks: ``build_model`` and the layers it uses."""
+"""The networks: ``build_model``, and the blocks and layers that networks consist of."""
 
 from effnetv2_keras.models.blocks import BLOCKS, Block, FusedMBConv, MBConv
 from effnetv2_keras.models.factory import DTYPES, build_model, endpoints, layers_by_role

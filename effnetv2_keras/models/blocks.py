@@ -1,4 +1,4 @@
-"""The two blocks of EfficientNetV2. A new kind is one class with a ``_make_branch`` and one line in ``BLOCKS``."""
+"""The two blocks of EfficientNetV2. To add a kind, write a class with ``_make_branch`` and add it to ``BLOCKS``."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from effnetv2_keras.models.rematerialization import rematerialize
 
 
 class Block(layers.Compound):
-    """What all blocks share: their settings, drop-path and the residual connection.
+    """Base class of the blocks: settings, drop-path and residual connection.
 
     Args:
-        input_filters: channels taken.
-        output_filters: channels given.
+        input_filters: channels of the input.
+        output_filters: channels of the output.
         kernel_size: side of the spatial kernel, pixels.
         stride: stride, pixels.
-        expand_ratio: width of the hidden layer over ``input_filters``.
-        se_ratio: squeeze-and-excite width over ``input_filters``; 0 for none.
+        expand_ratio: width of the hidden layer / ``input_filters``.
+        se_ratio: squeeze-and-excite width / ``input_filters``; 0 for no squeeze-and-excite.
         drop_path_rate: probability that a sample skips the block in training, in [0, 1).
-        activation: a name that ``tf.keras.activations`` knows.
-        bn_momentum: BatchNorm momentum.
-        bn_epsilon: BatchNorm epsilon.
-        freeze_bn: whether the BatchNorms begin untrainable.
+        activation: the name of an activation in ``tf.keras.activations``.
+        bn_momentum: BatchNorm momentum, in [0, 1).
+        bn_epsilon: BatchNorm epsilon, above 0.
+        freeze_bn: whether the BatchNorms are not trainable at first.
     """
 
     kind: ClassVar[BlockKind]
@@ -56,13 +56,13 @@ class Block(layers.Compound):
         self.drop_path_rate = drop_path_rate
         self._freeze_bn = freeze_bn
         self.branch = self._make_branch()
-        for part in self.branch if IS_KERAS_3 else ():  # whose lists tf.train.Checkpoint would not look into
+        for part in self.branch if IS_KERAS_3 else ():  # in Keras 3, tf.train.Checkpoint does not track lists of layers
             setattr(self, part.name, part)
         if self.spec.has_residual:
             self.drop_path = layers.DropPath(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
 
     def _make_branch(self) -> list[tf.keras.layers.Layer]:
-        """Creates the layers between the block's input and its residual sum, in order."""
+        """Returns new layers between the block's input and its residual sum, in order."""
         raise NotImplementedError
 
     def _parts(self) -> list[tf.keras.layers.Layer]:
@@ -135,7 +135,7 @@ class Block(layers.Compound):
 class MBConv(Block):
     """Inverted bottleneck: expand 1x1, depthwise kxk, squeeze-and-excite, project 1x1 without activation.
 
-    With ``expand_ratio`` 1 there is no expansion. Paper, figure 2; reference code.
+    If ``expand_ratio`` is 1, there is no expansion. Source: paper, figure 2; reference code.
     """
 
     kind = "mbconv"
@@ -150,10 +150,10 @@ class MBConv(Block):
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class FusedMBConv(Block):
-    """MBConv whose expansion and depthwise convolution are one full kxk convolution.
+    """MBConv with one full kxk convolution instead of the expansion and the depthwise convolution.
 
-    With ``expand_ratio`` 1 it is that convolution alone, straight to ``output_filters`` and with an activation;
-    squeeze-and-excite then acts on the block's input. Paper, figure 2; reference code.
+    If ``expand_ratio`` is 1, the block has only that convolution, to ``output_filters`` and with an activation.
+    Squeeze-and-excite is then applied to the block's input. Source: paper, figure 2; reference code.
     """
 
     kind = "fused_mbconv"
@@ -173,4 +173,4 @@ class FusedMBConv(Block):
 
 
 BLOCKS: dict[BlockKind, type[Block]] = {"mbconv": MBConv, "fused_mbconv": FusedMBConv}
-"""Every kind of block, by ``BlockSpec.kind``."""
+"""The class for each ``BlockSpec.kind``."""

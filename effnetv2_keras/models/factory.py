@@ -1,4 +1,4 @@
-"""Builds a Keras model from a ``ModelSpec`` and finds its parts again."""
+"""Builds a Keras model from a ``ModelSpec``, and returns its layers and feature maps by their role."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from effnetv2_keras.models.keras_compat import require_tensorflow
 Pooling = Literal["avg", "max"]
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
-"""The policies that ``build_model`` accepts."""
+"""The dtype policies that ``build_model`` accepts."""
 
 Activation = Union[str, Callable[[tf.Tensor], tf.Tensor]]
 
@@ -42,36 +42,38 @@ def build_model(
     classifier_activation: Activation | None = None,
     name: str | None = None,
 ) -> tf.keras.Model:
-    """Builds a network with fresh weights.
+    """Returns a network with random initial weights.
 
-    The layers are called ``image``, ``preprocessing`` (where there is one), ``stem``, ``block_0``, ``block_1``, ...,
-    ``head``, ``pool``, ``dropout`` and ``classifier``. A ``name`` goes in front of each, as in ``left_stem``, so that
-    models of different names can share a graph; ``layers_by_role`` finds them whatever the name.
+    The layers are ``image``, ``preprocessing`` (if the model includes it), ``stem``, ``block_0``, ``block_1``, ...,
+    ``head``, ``pool``, ``dropout`` and ``classifier``. If ``name`` is set, it prefixes their names, as in
+    ``left_stem``, so that models of different names can be parts of one model. ``layers_by_role`` finds the layers
+    with any prefix.
 
     Args:
         spec_or_name: a variant, or the name of one in ``variants.MODELS``.
-        num_classes: width of the classifier, where there is a top.
+        num_classes: width of the classifier, at least 1; ignored without a top.
         include_top: whether the model ends with pooling, dropout and the classifier.
-        input_shape: height, width and channels of the images; a height or width of None accepts any.
-        input_tensor: Keras tensor ``[N, H, W, C]`` in place of a new input of ``input_shape``: a ``tf.keras.Input``,
-            or what layers or another model make of one. The model then begins where that tensor does.
-        pooling: without a top, turns the feature map into a vector; None leaves the map.
+        input_shape: height, width and channels of the images. If height or width is None, any size is accepted.
+        input_tensor: Keras tensor ``[N, H, W, C]`` to use instead of a new input of ``input_shape``: a
+            ``tf.keras.Input``, or the output of layers or of another model. The model then starts at the input from
+            which that tensor is computed.
+        pooling: without a top, how the feature map is pooled into a vector; None to return the feature map.
         survival_prob: probability that the deepest block survives stochastic depth, in (0, 1].
-        dropout_rate: dropout before the classifier, in [0, 1); None takes the variant's.
+        dropout_rate: dropout rate before the classifier, in [0, 1); None for that of the variant.
         bn_momentum: BatchNorm momentum, in [0, 1).
-        bn_epsilon: BatchNorm epsilon, positive.
-        activation: a name that ``tf.keras.activations`` knows.
-        include_preprocessing: True if the input is pixels 0..255, uint8 or float, which the model then normalises;
-            False if the caller normalises them, as ``ModelSpec.normalization`` says.
-        dtype: one of ``DTYPES``; None takes Keras' global policy.
-        classifier_activation: what the classifier ends with, such as ``"softmax"``, or a function; None gives logits.
-        name: the model's name and the prefix of its layers; None names the model after its variant and has no prefix.
+        bn_epsilon: BatchNorm epsilon, above 0.
+        activation: the name of an activation in ``tf.keras.activations``.
+        include_preprocessing: True if the input is pixels 0..255, uint8 or float, and the model normalises them; False
+            if you normalise them by ``ModelSpec.normalization``.
+        dtype: one of ``DTYPES``; None for Keras' global policy.
+        classifier_activation: activation of the classifier, such as ``"softmax"``, or a function; None for logits.
+        name: name of the model and prefix of its layers; None for the name of the variant and no prefix.
 
     Returns:
-        A functional model. Pooled features, logits and probabilities are float32 whatever the policy.
+        A functional model. Pooled features, logits and probabilities are float32 with every dtype policy.
 
     Raises:
-        ValueError: if a setting is unknown or out of range, or Keras computes with anything but TensorFlow.
+        ValueError: if a setting is unknown or out of range, or the backend of Keras is not TensorFlow.
     """
     require_tensorflow()
     spec = variants.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
@@ -88,32 +90,32 @@ def build_model(
 
 
 def layers_by_role(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
-    """Gives a network's layers by their names without the prefix: ``"stem"``, ``"block_0"``, ..., ``"classifier"``.
+    """Returns a network's layers by their names without prefix: ``"stem"``, ``"block_0"``, ..., ``"classifier"``.
 
-    Layers of anything before it, such as what made its ``input_tensor``, are not among them.
+    Layers that compute the network's ``input_tensor`` are not included.
 
     Raises:
-        ValueError: if ``build_model`` did not make the model.
+        ValueError: if the model is not from ``build_model``.
     """
     convolutions = [layer.name for layer in model.layers if isinstance(layer, layers.ConvNorm)]
     stems = [name for name in convolutions if name.endswith("stem")]
     if not stems:
-        raise ValueError(f"Model {model.name!r} has no layer 'stem'; pass one of build_model's.")
-    prefix = stems[-1][: -len("stem")]  # networks before it have theirs earlier
+        raise ValueError(f"Model {model.name!r} has no layer 'stem'. Pass a model of build_model.")
+    prefix = stems[-1][: -len("stem")]  # the stems of networks before this one come earlier
     roles = {layer.name[len(prefix) :]: layer for layer in model.layers if layer.name.startswith(prefix)}
     return {role: layer for role, layer in roles.items() if _ROLES.fullmatch(role)}
 
 
 def endpoints(model: tf.keras.Model) -> dict[int, tf.Tensor]:
-    """Gives the last feature map at each stride, for detection or segmentation heads.
+    """Returns the last feature map at each stride, for detection or segmentation heads.
 
-    ``tf.keras.Model(model.input, list(endpoints(model).values()))`` computes them.
+    ``tf.keras.Model(model.input, list(endpoints(model).values()))`` computes the feature maps.
 
     Returns:
         Symbolic outputs by stride in pixels: 2, 4, 8, 16 and 32 for the variants of the paper.
 
     Raises:
-        ValueError: if ``build_model`` did not make the model.
+        ValueError: if the model is not from ``build_model``.
     """
     outputs, stride = {}, 1
     for role, layer in layers_by_role(model).items():
@@ -130,15 +132,17 @@ def _images(
     include_preprocessing: bool,
     prefix: str,
 ) -> tuple[tf.Tensor | list[tf.Tensor], tf.Tensor]:
-    """Gives the inputs of the model, and the images as the stem takes them."""
+    """Returns the inputs of the model, and the tensor that is the input of the stem."""
     sources = None if input_tensor is None else _sources(input_tensor)
     shape = input_shape if input_tensor is None else tuple(input_tensor.shape[1:])
     if len(shape) != 3 or not shape[2] or any(size is not None and size < 1 for size in shape):
-        raise ValueError(f"input_shape is {shape}; it must be (height, width, channels); height and width may be None.")
+        raise ValueError(
+            f"input_shape is {shape}, but must be (height, width, channels); height and width may be None."
+        )
     if include_preprocessing and spec.normalization == "imagenet" and shape[2] != 3:
         raise ValueError(
-            f"input_shape has {shape[2]} channels, but the preprocessing of {spec.name!r} is for 3 (RGB); "
-            "pass include_preprocessing=False and normalise the input yourself."
+            f"input_shape has {shape[2]} channels, but the preprocessing of {spec.name!r} needs 3 (RGB). "
+            "Pass include_preprocessing=False and normalise the input yourself."
         )
     images = tf.keras.Input(shape, name=f"{prefix}image") if input_tensor is None else input_tensor
     sources = images if sources is None else sources
@@ -146,18 +150,18 @@ def _images(
 
 
 def _sources(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
-    """Finds the inputs that a Keras tensor is computed from; one input comes alone, so that it can be fed alone."""
+    """Returns the inputs that a Keras tensor is computed from; a single input is returned without a list."""
     sources = tf.keras.utils.get_source_inputs(tensor)
     if sources is tensor:
         raise ValueError(
-            f"input_tensor is of type {type(tensor).__name__}; pass a Keras tensor: a tf.keras.Input, or the output of "
-            "a layer or model."
+            f"input_tensor is of type {type(tensor).__name__}, but must be a Keras tensor. Pass a tf.keras.Input, or "
+            "the output of a layer or model."
         )
     return sources[0] if len(sources) == 1 else sources
 
 
 def preprocessing_layer(normalization: specs.Normalization, prefix: str = "") -> tf.keras.layers.Layer:
-    """Makes the layer that turns pixels 0..255 into network input; one number serves where all channels are alike."""
+    """Returns the layer that normalises pixels 0..255; if all channels have the same scale, it accepts any number."""
     scale, offset = specs.pixel_rescaling(normalization)
     alike = len({*zip(scale, offset)}) == 1
     return tf.keras.layers.Rescaling(
@@ -171,7 +175,7 @@ def preprocessing_layer(normalization: specs.Normalization, prefix: str = "") ->
 def _features(
     images: tf.Tensor, expanded: specs.ExpandedSpec, survival_prob: float, prefix: str, conv: dict[str, Any]
 ) -> tf.Tensor:
-    """Applies stem, blocks and head: ``[N, H, W, C]`` to ``[N, H / 32, W / 32, head_filters]``."""
+    """Applies stem, blocks and head; maps ``[N, H, W, C]`` to ``[N, H / 32, W / 32, head_filters]``."""
     x = layers.ConvNorm(expanded.stem_filters, 3, stride=2, name=f"{prefix}stem", **conv)(images)
     drop_rates = specs.drop_path_rates(len(expanded.blocks), 1 - survival_prob)
     for index, (block, drop_rate) in enumerate(zip(expanded.blocks, drop_rates)):
@@ -188,7 +192,7 @@ def _classification(
     activation: Activation | None,
     prefix: str,
 ) -> tf.Tensor:
-    """Applies dropout and the classifier: ``[N, features]`` to ``[N, num_classes]``."""
+    """Applies dropout and the classifier; maps ``[N, features]`` to ``[N, num_classes]``."""
     rate = spec.dropout_rate if dropout_rate is None else dropout_rate
     x = layers.HeadDropout(rate, dtype="float32", name=f"{prefix}dropout")(features)
     return tf.keras.layers.Dense(
@@ -212,9 +216,9 @@ def _check_settings(
 ) -> None:
     whole = isinstance(num_classes, numbers.Integral)
     for ok, message in (
-        (0 < survival_prob <= 1, f"survival_prob is {survival_prob}; it must lie in (0, 1], 1 to keep every block."),
-        (0 <= bn_momentum < 1, f"bn_momentum is {bn_momentum}; it must lie in [0, 1)."),
-        (bn_epsilon > 0, f"bn_epsilon is {bn_epsilon}; it must be positive."),
+        (0 < survival_prob <= 1, f"survival_prob is {survival_prob}, but must be in (0, 1]; 1 keeps every block."),
+        (0 <= bn_momentum < 1, f"bn_momentum is {bn_momentum}, but must be in [0, 1)."),
+        (bn_epsilon > 0, f"bn_epsilon is {bn_epsilon}, but must be positive."),
         (dtype in (None, *DTYPES), f"dtype is {dtype!r}; use one of {', '.join(DTYPES)}, or None."),
         (
             pooling in (None, *_POOLING),
@@ -222,11 +226,11 @@ def _check_settings(
         ),
         (
             not (include_top and pooling),
-            f"pooling={pooling!r} is for models without a top; pass include_top=False, or no pooling.",
+            f"pooling is {pooling!r}, but is only for models without a top. Pass include_top=False, or no pooling.",
         ),
         (
             not include_top or (whole and num_classes >= 1),
-            f"num_classes is {num_classes!r}; it must be at least 1, a whole number.",
+            f"num_classes is {num_classes!r}, but must be a whole number of at least 1.",
         ),
     ):
         if not ok:
@@ -234,4 +238,4 @@ def _check_settings(
     try:
         tf.keras.activations.get(activation)
     except ValueError as error:
-        raise ValueError(f"activation is {activation!r}; use a name that tf.keras.activations knows.") from error
+        raise ValueError(f"activation is {activation!r}; use the name of one in tf.keras.activations.") from error

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a Keras model, counted from the model itself."""
+"""Counts the parameters and multiply-adds (MACs) of a built Keras model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_COUNTED = ("Einsum", "MatMul", "Conv", "Call", "While", "If")
 
 
 def count_parameters(model: tf.keras.Model) -> ParameterCount:
-    """Counts the numbers in the model's variables."""
+    """Returns the total and trainable numbers of parameters of the model."""
     total, trainable = (
         sum(math.prod(weight.shape) for weight in weights) for weights in (model.weights, model.trainable_weights)
     )
@@ -21,14 +21,14 @@ def count_parameters(model: tf.keras.Model) -> ParameterCount:
 
 
 def count_macs(model: tf.keras.Model, *, image_size: int) -> int | None:
-    """Counts multiply-adds of convolutions and dense layers for one image, as ``profile.count_macs`` does.
+    """Returns the multiply-adds of convolutions and dense layers for one image, as ``profile.count_macs`` does.
 
     Args:
-        model: takes images ``[N, H, W, 3]``.
+        model: a model for images ``[N, H, W, 3]``.
         image_size: side of the image, pixels.
 
     Returns:
-        The count; None where the model has operations with another cost, such as attention.
+        The number of multiply-adds; None if the model has operations whose cost is not known, such as attention.
     """
     call = tf.function(functools.partial(model, training=False), autograph=False)
     graph = call.get_concrete_function(tf.TensorSpec([1, image_size, image_size, 3])).graph
@@ -37,7 +37,10 @@ def count_macs(model: tf.keras.Model, *, image_size: int) -> int | None:
 
 
 def _macs(operation: tf.Operation) -> int | None:
-    """Of one operation: every number of the kernel is used once at every position of the output."""
+    """Returns the multiply-adds of one operation: the size of the kernel times the number of output positions.
+
+    None if the cost is not known.
+    """
     in_groups = operation.type.endswith("Call") and "jit_compiled_convolution" in operation.get_attr("f").name
     if in_groups or operation.type in ("Conv2D", "DepthwiseConv2dNative", "MatMul"):
         output, kernel = operation.outputs[0].shape, operation.inputs[1].shape

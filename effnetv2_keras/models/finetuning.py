@@ -1,4 +1,4 @@
-"""Which parts of a network train: from a layer on, and with or without BatchNorm."""
+"""Chooses which layers of a network are trained, and freezes BatchNorm, for fine-tuning."""
 
 from __future__ import annotations
 
@@ -21,41 +21,44 @@ def set_trainable(
     freeze_bn: bool = False,
     layers: Mapping[str, tf.keras.layers.Layer] | None = None,
 ) -> None:
-    r"""Sets which layers of a network train; what an earlier call set is forgotten.
+    r"""Sets which layers of a network are trained; replaces the setting of an earlier call.
 
-    The frozen layers' variables are no longer among ``model.trainable_variables``, and their BatchNorms use and keep
-    their moving averages even when the model is called with ``training=True``. Only this network's layers change, not
-    those of what made its ``input_tensor`` or of what was built on it. ``compile`` the model afterwards, as always in
-    Keras. ``.keras`` files keep the setting, files of weights do not; ``set_trainable(model)`` undoes it.
+    The variables of frozen layers are removed from ``model.trainable_variables``. Frozen BatchNorms use their moving
+    averages and do not update them, even if the model is called with ``training=True``. The setting affects only this
+    network, not layers that compute its ``input_tensor`` or layers on top of it. Call ``compile`` afterwards, as always
+    in Keras. ``.keras`` files store the setting, files of weights do not. ``set_trainable(model)`` makes all layers
+    trainable again.
 
     Args:
-        model: a model of ``build_model``, or one made of its layers.
-        trainable_from: name of the first layer that trains, without the model's prefix, as ``layers_by_role`` has it:
-            ``"block_5"``, or ``"classifier"`` for that one alone. Every layer before it is frozen. None trains all.
-        trainable_layers: in place of it, a regular expression; the layers whose whole name it matches train, such as
-            ``"block_1\d|head|classifier"``. All others are frozen. (``train.varsexp`` picks single variables, and
-            leaves all BatchNorms running.)
-        freeze_bn: freezes the BatchNorms of the layers that train, too: scale, offset and moving averages stay, which
-            is what small batches need.
-        layers: the layers to set by the names to use for them, if it is another model; None: ``layers_by_role(model)``.
+        model: a model of ``build_model``, or a model that consists of its layers.
+        trainable_from: name of the first trainable layer, without the model's prefix, as in ``layers_by_role``:
+            ``"block_5"``, or ``"classifier"`` to train only the classifier. All layers before it are frozen. None to
+            train all layers.
+        trainable_layers: alternative to ``trainable_from``: a regular expression that must match the whole name of a
+            layer, such as ``"block_1\d|head|classifier"``. All other layers are frozen. (``train.varsexp`` selects
+            single variables, and all BatchNorms continue to update their averages.)
+        freeze_bn: whether to freeze the BatchNorms of trainable layers too. Their scale, offset and moving averages
+            stay constant, which helps with small batches.
+        layers: for other models: the layers by name. None for ``layers_by_role(model)``.
 
     Raises:
-        UsageError: if the model has no such layer; the message suggests the nearest one, or names them all. Also if
-            both are given, or if ``model.trainable`` is False, under which nothing trains whatever its layers say.
-        ValueError: if ``build_model`` did not make the model, and no ``layers`` are given.
+        UsageError: if the model has no such layer; the message suggests the nearest one, or lists all. Also if both
+            ``trainable_from`` and ``trainable_layers`` are given, or ``model.trainable`` is False, which freezes all
+            layers.
+        ValueError: if the model is not from ``build_model``, and ``layers`` is None.
     """
     if not model.trainable:
-        raise UsageError(f"{model.name!r} is frozen as a whole; set model.trainable = True first.")
+        raise UsageError(f"The whole model {model.name!r} is frozen. Set model.trainable = True first.")
     if trainable_from is not None and trainable_layers is not None:
         raise UsageError(
-            f"trainable_from is {trainable_from!r} and trainable_layers {trainable_layers!r}; give one of them."
+            f"trainable_from is {trainable_from!r} and trainable_layers is {trainable_layers!r}. Set only one of them."
         )
     roles = layers_by_role(model) if layers is None else layers
     if trainable_from is not None and trainable_from not in roles:
         near = difflib.get_close_matches(trainable_from, roles, n=1, cutoff=0.0)[0]
         raise UsageError(
-            f"trainable_from is {trainable_from!r}, which is no layer of {model.name!r}; did you mean {near!r}? "
-            f"Its layers: {', '.join(roles)}."
+            f"trainable_from is {trainable_from!r}, which is not a layer of {model.name!r}; did you mean {near!r}? "
+            f"Its layers are: {', '.join(roles)}."
         )
     chosen = _matching(trainable_layers, roles) if trainable_layers is not None else [*roles]
     if trainable_from is not None:
@@ -71,7 +74,9 @@ def _matching(expression: str, roles: Iterable[str]) -> list[str]:
     try:
         chosen = [role for role in roles if re.fullmatch(expression, role)]
     except re.error as error:
-        raise UsageError(f"trainable_layers is {expression!r}, which is no regular expression: {error}.") from error
+        raise UsageError(
+            f"trainable_layers is {expression!r}, which is not a valid regular expression: {error}."
+        ) from error
     if not chosen:
         raise UsageError(f"trainable_layers is {expression!r}, which matches none of the layers: {', '.join(roles)}.")
     return chosen

@@ -14,11 +14,15 @@ from effnetv2_keras.models.naming import layers_by_name
 
 
 def build_for(config: Config, num_classes: int) -> tf.keras.Model:
-    """Builds the network that a configuration describes, with the layers trainable that it names.
+    """Returns the network that a configuration describes, with the trainable layers that it names.
+
+    Args:
+        config: the configuration.
+        num_classes: width of the classifier.
 
     Raises:
-        UsageError: if it names a layer that the network does not have; for a network that cannot be built, or settings
-            that cannot apply to it.
+        UsageError: if the configuration names a layer that the network does not have, the network cannot be built, or a
+            setting does not apply to it.
     """
     spec = config.spec
     if isinstance(spec, specs.KerasSpec):
@@ -46,19 +50,21 @@ def build_for(config: Config, num_classes: int) -> tf.keras.Model:
 
 
 def _check_settings(config: Config, spec: specs.KerasSpec) -> None:
-    """Refuses settings that are about networks of this package's own blocks."""
+    """Raises ``UsageError`` for settings that apply only to networks of this package's own blocks."""
     for given, key, instead in (
-        (config.model.act_fn != "silu", "model.act_fn", "a network of Keras has its own activations"),
-        (config.model.bn_epsilon != 1e-3, "model.bn_epsilon", "a network of Keras has its own"),
-        (config.runtime.rematerialize, "runtime.rematerialize", "save memory by train.accumulation_steps"),
+        (config.model.act_fn != "silu", "model.act_fn", "a Keras network has its own activations"),
+        (config.model.bn_epsilon != 1e-3, "model.bn_epsilon", "a Keras network has its own epsilon"),
+        (config.runtime.rematerialize, "runtime.rematerialize", "set train.accumulation_steps to save memory"),
         (
             config.train.ft_init_ckpt is not None,
             "train.ft_init_ckpt",
-            "the weights that the model of keras:package.module:function has are where a run begins: load them there",
+            "a run starts with the weights of the model that keras:package.module:function returns, so load them there",
         ),
     ):
         if given:
-            raise UsageError(f"{key} is for networks of ModelSpec, not for {spec.name}: {instead}. Leave it out.")
+            raise UsageError(
+                f"{key} applies only to networks of a ModelSpec, not to {spec.name}: {instead}. Remove the setting."
+            )
 
 
 def _build_from_blocks(config: Config, spec: specs.ModelSpec, num_classes: int) -> tf.keras.Model:

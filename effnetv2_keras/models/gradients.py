@@ -1,7 +1,8 @@
-"""Gradients of one's own for gradient tapes, without a trace in TensorFlow's registry.
+"""Custom gradients for gradient tapes, without TensorFlow's global gradient registry.
 
-``tf.custom_gradient`` registers the gradient of each call made in a graph, for good, and keeps that graph with it: a
-run that traces a step for every stage would never free one. What a tape needs is only to be told.
+``tf.custom_gradient`` registers a gradient for each call in a graph and never removes it, and the registered gradient
+keeps the graph in memory. A run that traces a train step for every stage would never free a graph. ``with_gradient``
+records the gradient on the tape only.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-# Private, but the very thing that tf.custom_gradient calls; TensorFlow's versions are pinned.
+# This module is private, but tf.custom_gradient itself calls it, and the versions of TensorFlow are pinned.
 from tensorflow.python.eager import record
 
 Backward = Callable[[tf.Tensor], Sequence[Optional[tf.Tensor]]]
 
 
 def with_gradient(forward: Callable[[], tf.Tensor], inputs: Sequence[tf.Tensor], backward: Backward) -> tf.Tensor:
-    """Computes a tensor that gradient tapes differentiate in the way given, whatever it is computed by.
+    """Returns the tensor that ``forward`` computes; gradient tapes use ``backward`` as its gradient.
 
-    Only tapes know of it: ``tf.gradients``, or a tape outside the ``tf.function`` that this is called in, see the
-    operations themselves.
+    Only tapes use ``backward``. ``tf.gradients``, and a tape outside the ``tf.function`` in which this is called,
+    differentiate the operations of ``forward``.
 
     Args:
-        forward: computes the tensor, a new one; no tape sees how.
-        inputs: the tensors, handles of variables among them, that it has a gradient for.
-        backward: turns the gradient of the tensor into those of ``inputs``, in order; None is no gradient.
+        forward: computes a new tensor; tapes do not record its operations.
+        inputs: the tensors for which there is a gradient; for variables, their handles.
+        backward: maps the gradient of the tensor to the gradients of ``inputs``, in order; None for no gradient.
     """
     with record.stop_recording():
         output = forward()

@@ -1,4 +1,4 @@
-"""Builds the networks of ``KerasSpec``: those of ``tf.keras.applications``, and those of functions of one's own."""
+"""Builds the networks of a ``KerasSpec``: models of ``tf.keras.applications``, and models of your own functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
 from effnetv2_keras.models.scopes import stochastic_scope
 
 _DRAWS = re.compile("Random|Stateful(?!Partitioned)|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial")
-"""Kinds of operations that draw from a generator's state; those that are handed a seed are called ``Stateless...``."""
+"""Types of operations that draw random numbers from a state. Those that take a seed are called ``Stateless...``."""
 
 
 def build_keras_model(
@@ -36,27 +36,28 @@ def build_keras_model(
     dtype: str = "float32",
     smallest_size: int | None = None,
 ) -> tf.keras.Model:
-    """Builds the network with fresh weights, or those that the function gave it; see ``rebuilding.rebuild``.
+    """Returns the network, rebuilt by ``rebuilding.rebuild`` so that it can be trained in stages.
 
-    A network whose first layer is ``Rescaling`` or ``Normalization`` normalises pixels itself.
+    A model of ``tf.keras.applications`` has random initial weights; a model of your function keeps its weights. A
+    network whose first layer is ``Rescaling`` or ``Normalization`` normalises pixels itself.
 
     Args:
-        spec: which.
+        spec: the network.
         num_classes: width of the classifier, at least 1.
         bn_momentum: BatchNorm momentum, in [0, 1).
-        include_preprocessing: whether ``preprocessing`` comes before a network that does not normalise pixels itself.
-        asks_normalization: whether ``spec.normalization`` is a wish and not the default.
+        include_preprocessing: whether to add ``preprocessing`` before a network that does not normalise pixels itself.
+        asks_normalization: whether ``spec.normalization`` was set by the user instead of by default.
         dtype: one of ``factory.DTYPES``.
-        smallest_size: side of the smallest image that it must take, pixels; None does not try.
+        smallest_size: side of the smallest images that the network must accept, pixels; None to skip this check.
 
     Returns:
-        A functional model: images ``[N, H, W, 3]`` of any size, pixels 0..255 if they are normalised in it, to float32
-        logits ``[N, num_classes]``.
+        A functional model that maps images ``[N, H, W, 3]`` of any size to float32 logits ``[N, num_classes]``. The
+        images are pixels 0..255 if the model normalises them.
 
     Raises:
-        UsageError: if there is no such network; if it is no functional model that gives logits for images of any size,
-            or not for the smallest; or for a wish about the normalisation of a network that normalises pixels itself.
-            Also if ``tf.keras`` is Keras 3.
+        UsageError: if there is no such network, it is not a functional model that returns logits for images of any
+            size, it cannot process the smallest images, a normalisation is set for a network that normalises pixels
+            itself, or ``tf.keras`` is Keras 3.
     """
     require_keras_2(spec.name)
     name = spec.name[len(KERAS) :]
@@ -72,10 +73,10 @@ def build_keras_model(
         raise UsageError(f"{spec.name}: {error}") from error
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         height, width = made.input_shape[1:3]
-        takes = f"needs images of one size, {height} x {width} px" if height else "does not take every size of images"
+        takes = f"accepts only images of {height} x {width} px" if height else "does not accept images of every size"
         raise UsageError(
-            f"{spec.name} {takes}, but that changes from stage to stage. Replace Flatten by GlobalAveragePooling2D, "
-            f"and whatever else counts on the size. ({_first_line(error)})"
+            f"{spec.name} {takes}, but the image size changes from stage to stage. Replace Flatten by "
+            f"GlobalAveragePooling2D, and replace other layers that depend on the size. ({_first_line(error)})"
         ) from error
     if smallest_size is not None:
         _try_smallest(network, spec.name, smallest_size)
@@ -89,12 +90,12 @@ def build_keras_model(
 
 
 def normalises_itself(model: tf.keras.Model) -> bool:
-    """Whether the first layer is one that normalises pixels."""
+    """Returns whether the first layer is ``Rescaling`` or ``Normalization``."""
     return isinstance(leaf_layers(model)[0], (tf.keras.layers.Rescaling, tf.keras.layers.Normalization))
 
 
 def has_head_dropout(model: tf.keras.Model) -> bool:
-    """Whether the dropout rate of a stage changes anything."""
+    """Returns whether the model has a ``HeadDropout``, so that the dropout rate of a stage has an effect."""
     return any(isinstance(layer, HeadDropout) for layer in sublayers(model))
 
 
@@ -104,8 +105,8 @@ def _application(name: str) -> Callable[[int], Any]:
         lower = {other.lower(): other for other in known}
         near = lower[difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.0)[0]]
         raise UsageError(
-            f"tf.keras.applications has no model {name!r}; did you mean {KERAS}{near}? It has {', '.join(known)}. A "
-            f"function of your own is {KERAS}package.module:function."
+            f"tf.keras.applications has no model {name!r}; did you mean {KERAS}{near}? Its models are "
+            f"{', '.join(known)}. For your own function, give {KERAS}package.module:function."
         )
     return lambda num_classes: known[name](weights=None, classes=num_classes, classifier_activation=None)
 
@@ -116,40 +117,48 @@ def _own_function(name: str) -> Callable[[int], Any]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(
-            f"{name}: the module {module_name!r} cannot be imported ({error}). Name it as in an import statement, and "
-            "put its folder on PYTHONPATH."
+            f"{name}: cannot import the module {module_name!r} ({error}). Write its name as in an import statement, "
+            "and add its folder to PYTHONPATH."
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise UsageError(f"{name}: there is no function {function_name!r} in {module.__file__}.")
+        raise UsageError(
+            f"{name}: there is no function {function_name!r} in {module.__file__}. Check the name, or add the function."
+        )
     try:
         inspect.signature(function).bind(num_classes=2)
     except TypeError as error:
         raise UsageError(
-            f"{name}: {function_name}{inspect.signature(function)} cannot be called as {function_name}(num_classes=N)."
+            f"{name}: {function_name}{inspect.signature(function)} cannot be called as {function_name}(num_classes=N). "
+            "Change its parameters."
         ) from error
     return lambda num_classes: function(num_classes=num_classes)
 
 
 def _check(model: Any, name: str, num_classes: int) -> None:
-    """Refuses what is no network of this kind."""
+    """Raises ``UsageError`` unless the model is a trainable functional model from RGB images to logits."""
     if not isinstance(model, tf.keras.Model) or not model.inputs or not model.outputs:
         raise UsageError(
-            f"{name} gave {type(model).__name__}, which is no functional model; return tf.keras.Model(inputs, outputs)."
+            f"{name} returned {type(model).__name__}, which is not a functional model. Return "
+            "tf.keras.Model(inputs, outputs)."
         )
     shapes = [tuple(tensor.shape) for tensor in model.inputs], [tuple(tensor.shape) for tensor in model.outputs]
     images, logits = shapes
     if len(images) != 1 or len(images[0]) != 4 or images[0][3] != 3:
-        raise UsageError(f"{name} takes {images}; one input of images is allowed, (None, None, None, 3).")
+        raise UsageError(f"{name} has inputs {images}, but must have one input of images, (None, None, None, 3).")
     if logits != [(None, num_classes)]:
-        raise UsageError(f"{name} gives {logits}; it must give one logit for each class, (None, {num_classes}).")
+        raise UsageError(f"{name} has outputs {logits}, but must have one logit per class, (None, {num_classes}).")
     _check_logits(leaf_layers(model)[-1], name)
     frozen = [layer.name for layer in leaf_layers(model) if layer.weights and not layer.trainable]
     for wrong, message in (
-        (not model.trainable_weights, "has nothing to train"),
-        (frozen, f"has frozen layers ({', '.join(frozen[:3])}); set train.trainable_from or train.trainable_layers"),
-        (model.losses, "has regularizers or other losses of its own; leave them out and set train.weight_decay"),
-        (getattr(model, "optimizer", None), "is compiled; return it as it is before compile"),
+        (not model.trainable_weights, "has no trainable weights"),
+        (
+            frozen,
+            f"has frozen layers ({', '.join(frozen[:3])}). Make them trainable, and set train.trainable_from or "
+            "train.trainable_layers",
+        ),
+        (model.losses, "has regularizers or other losses. Remove them and set train.weight_decay"),
+        (getattr(model, "optimizer", None), "is compiled. Return it without calling compile"),
     ):
         if wrong:
             raise UsageError(f"The model of {name} {message}.")
@@ -161,28 +170,31 @@ def _check_logits(last: tf.keras.layers.Layer, name: str) -> None:
     if activation != "linear" or words:
         ending = words[0] if activation == "linear" else activation
         raise UsageError(
-            f"{name} ends in {ending} (layer {last.name!r}), but the loss takes logits; leave that activation out."
+            f"{name} ends with {ending} (layer {last.name!r}), but the loss needs logits. Remove that activation."
         )
 
 
 def _check_types(model: tf.keras.Model) -> None:
-    """Refuses weights that have no moving average; those of ``Normalization``, an integer, are no weights any more."""
+    """Raises ``UsageError`` for weights that are not float32, because they cannot be averaged.
+
+    ``rebuild`` has already turned the weights of ``Normalization``, one of which is an integer, into constants.
+    """
     other = [f"{weight.name} {weight.dtype.name}" for weight in model.weights if weight.dtype != tf.float32]
     if other:
         raise UsageError(
-            f"Weights must be float32, and are not: {', '.join(other[:3])}. precision.policy sets the type of what is "
-            "computed."
+            f"Some weights are not float32: {', '.join(other[:3])}. All weights must be float32; precision.policy sets "
+            "the dtype of the computation."
         )
 
 
 def _try_smallest(model: tf.keras.Model, name: str, size: int) -> None:
-    """Refuses a network for which the smallest images are too small."""
+    """Raises ``UsageError`` if the smallest images are too small for the network."""
     try:
         _try_out(model, [size, size])
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         raise UsageError(
-            f"{name} cannot take images of {size} x {size} px, which are the smallest of this run. Raise "
-            f"progressive.image_size.start, and eval.isize if that is lower. ({_first_line(error)})"
+            f"{name} cannot process images of {size} x {size} px, which are the smallest ones of this run. Increase "
+            f"progressive.image_size.start, and eval.isize if it is smaller. ({_first_line(error)})"
         ) from error
 
 
@@ -191,11 +203,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _try_out(model: tf.keras.Model, size: Sequence[int]) -> None:
-    """Traces a call in training with images of a size, pixels.
+    """Traces a training call with images of a size (height, width), pixels.
 
     Raises:
         UsageError: if an operation draws random numbers from a state.
-        ValueError: if the model counts on another size.
+        ValueError: if the model needs another size.
     """
 
     def call(images: tf.Tensor) -> tf.Tensor:
@@ -207,7 +219,7 @@ def _try_out(model: tf.keras.Model, size: Sequence[int]) -> None:
     inner = [node for called in graph.library.function for node in called.node_def]
     drawing = [node.name for node in (*graph.node, *inner) if _DRAWS.match(node.op)]
     if drawing:
-        raise UsageError(f"Operation {drawing[0]!r} draws random numbers of its own, {NOT_REPEATED}")
+        raise UsageError(f"Operation {drawing[0]!r} draws random numbers from its own state, {NOT_REPEATED}")
 
 
 def _refuse_normalization(spec: KerasSpec, include_preprocessing: bool, asks_normalization: bool) -> None:
@@ -217,6 +229,6 @@ def _refuse_normalization(spec: KerasSpec, include_preprocessing: bool, asks_nor
     ):
         if asked:
             raise UsageError(
-                f"{spec.name} normalises pixels itself, so that {setting} cannot apply to it. Use "
+                f"{setting} does not apply to {spec.name}, because that network normalises pixels itself. Use "
                 f"--hparam_str={leave}."
             )

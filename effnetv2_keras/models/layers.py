@@ -1,4 +1,4 @@
-"""The layers that blocks and heads are made of."""
+"""The layers of blocks and heads: convolutions, squeeze-and-excite, dropout, stochastic depth, SiLU."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from effnetv2_keras.models.package import PACKAGE
 
 
 def conv_initializer() -> tf.keras.initializers.Initializer:
-    """Untruncated normal of standard deviation ``sqrt(2 / fan_out)`` (reference code).
+    """Returns an untruncated normal initializer with standard deviation ``sqrt(2 / fan_out)`` (reference code).
 
-    For a depthwise kernel ``(k, k, channels, 1)`` that fan-out is ``k * k``.
+    For a depthwise kernel ``(k, k, channels, 1)`` the fan-out is ``k * k``.
     """
     return tf.keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
 def dense_initializer() -> tf.keras.initializers.Initializer:
-    """Uniform in ``+-1 / sqrt(classes)`` (reference code)."""
+    """Returns an initializer that is uniform in ``+-1 / sqrt(classes)`` (reference code)."""
     return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_out", distribution="uniform")
 
 
@@ -31,11 +31,11 @@ def _on_cpu() -> bool:
 
 
 def silu(inputs: tf.Tensor) -> tf.Tensor:
-    """``x * sigmoid(x)`` of any shape, also called swish; the paper's activation.
+    """Returns ``x * sigmoid(x)`` for any shape, also called swish; the activation of the paper.
 
-    An accelerator computes the sigmoid a second time in the gradient rather than keep it in memory, as ``tf.nn.silu``
-    does. That function must not be called in every train step's graph, though: each of its calls registers a gradient
-    with TensorFlow for good, and with it the whole graph. So it has a graph of its own here, traced once.
+    On an accelerator, ``tf.nn.silu`` saves memory by computing the sigmoid again for the gradient. Each call of it in a
+    graph registers a gradient that TensorFlow never frees, together with the graph. It is therefore called in a
+    ``tf.function`` of its own, which is traced once, and not in the graph of every train step.
     """
     if _on_cpu():
         return inputs * tf.sigmoid(inputs)
@@ -48,7 +48,7 @@ _memory_saving_silu = tf.function(tf.nn.silu, autograph=False, reduce_retracing=
 
 
 def activation_function(name: str | None) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Finds an activation by the name under which ``tf.keras.activations`` knows it; None is the identity."""
+    """Returns the activation with this name in ``tf.keras.activations``; None is the identity."""
     if name in ("silu", "swish"):
         return silu
     function: Callable[[tf.Tensor], tf.Tensor] = tf.keras.activations.get(name)
@@ -57,51 +57,58 @@ def activation_function(name: str | None) -> Callable[[tf.Tensor], tf.Tensor]:
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class Conv(tf.keras.layers.Conv2D):
-    """Conv2D that trains 1x1 kernels as matrix products on a CPU, where their gradients are faster."""
+    """Conv2D that trains 1x1 kernels as matrix products on a CPU, because their gradients are faster there."""
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), filters]``."""
         pointwise = self.kernel_size == self.strides == (1, 1)
-        if not (pointwise and training and _on_cpu()):  # an exported graph keeps the convolution
+        if not (pointwise and training and _on_cpu()):  # inference keeps the convolution, also in exported graphs
             return super().call(inputs)
         outputs = tf.tensordot(inputs, tf.reshape(self.kernel, [-1, self.filters]), 1)
         return self.activation(tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs)
 
 
 class Compound(tf.keras.layers.Layer):
-    """A layer of layers that are called one after the other; Keras 3 wants to be told more of such."""
+    """A layer whose inner layers are called in sequence.
+
+    Keras 3 needs explicit ``build`` and ``compute_output_shape`` for nested layers.
+    """
 
     def _parts(self) -> list[tf.keras.layers.Layer]:
-        """The layers with weights, in the order of the calls; no property, which Keras would save as an attribute."""
+        """Returns the inner layers with weights, in the order of the calls.
+
+        This is not a property, because Keras would save it as an attribute.
+        """
         raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
-        """Makes the variables for inputs of a shape; with Keras 2 the parts make theirs when they are first called."""
+        """Creates the variables for inputs of this shape; in Keras 2 the inner layers do so at their first call."""
         shape = input_shape
         for part in self._parts() if IS_KERAS_3 else ():
-            if not self.trainable:  # as the layer's config may say, of which the parts do not know
+            if not self.trainable:  # set by the layer's config, which does not reach the inner layers
                 part.trainable = False
             part.build(shape)
             shape = part.compute_output_shape(shape)
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Gives the shape of what ``call`` returns."""
+        """Returns the shape of the output."""
         return functools.reduce(lambda shape, part: part.compute_output_shape(shape), self._parts(), input_shape)
 
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class ConvNorm(Compound):
-    """Convolution without bias, BatchNorm, and an activation if one is given.
+    """Convolution without bias, BatchNorm, and an optional activation.
 
     Args:
-        filters: channels given; None for a depthwise convolution, which gives as many as it takes.
+        filters: channels of the output; None for a depthwise convolution, which keeps the number of channels.
         kernel_size: side of the kernel, pixels.
         stride: stride, pixels; padding is "same".
-        activation: a name that ``tf.keras.activations`` knows, or None.
+        activation: the name of an activation in ``tf.keras.activations``, or None.
         bn_momentum: weight of the old value in the moving averages, in [0, 1).
-        bn_epsilon: added to the variance.
-        freeze_bn: whether BatchNorm begins untrainable: its averages then stay, and serve in training too.
+        bn_epsilon: constant added to the variance, above 0.
+        freeze_bn: whether BatchNorm is not trainable at first. It then uses its moving averages in training too, and
+            does not update them.
     """
 
     def __init__(
@@ -163,12 +170,12 @@ class ConvNorm(Compound):
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class SqueezeExcite(Compound):
-    """Scales every channel by a gate in (0, 1) computed from the image's channel means.
+    """Scales every channel by a gate in (0, 1) that is computed from the channel means of the image.
 
     Args:
         filters: channels of the input.
         squeezed_filters: channels of the bottleneck.
-        activation: the bottleneck's, a name that ``tf.keras.activations`` knows.
+        activation: activation of the bottleneck, a name in ``tf.keras.activations``.
     """
 
     def __init__(self, filters: int, squeezed_filters: int, *, activation: str = "silu", **kwargs: Any) -> None:
@@ -203,16 +210,16 @@ class SqueezeExcite(Compound):
 
 
 class _RandomZeros(tf.keras.layers.Layer):
-    """Zeroes parts of its input at random in training and scales the rest so that the mean stays."""
+    """In training, sets random parts of the input to zero and scales the others so that the mean stays the same."""
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"{type(self).__name__}'s rate is {rate}; it is a probability and must lie in [0, 1).")
+            raise ValueError(f"The rate of {type(self).__name__} is {rate}, but must be a probability in [0, 1).")
         self.rate = rate
 
     def _zero(self, inputs: tf.Tensor, rate: float, mask_shape: list[Any]) -> tf.Tensor:
-        # Whatever the inputs' type, the mask is drawn in float32: bfloat16 numbers would round the rate to 1/128.
+        # The mask is always drawn in float32, because bfloat16 numbers would round the rate to a multiple of 1/128.
         kept = tf.cast(scopes.uniform(mask_shape) >= rate, tf.float32)
         return inputs * tf.cast(kept / (1.0 - rate), inputs.dtype)
 
@@ -223,10 +230,10 @@ class _RandomZeros(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class DropPath(_RandomZeros):
-    """Stochastic depth: in training zeroes whole samples and scales the others by ``1 / (1 - rate)``.
+    """Stochastic depth: in training, sets whole samples to zero and scales the others by ``1 / (1 - rate)``.
 
     Args:
-        rate: probability that a sample is zeroed, in [0, 1).
+        rate: probability that a sample is set to zero, in [0, 1).
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -238,10 +245,10 @@ class DropPath(_RandomZeros):
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class Dropout(_RandomZeros):
-    """Dropout at a rate of its own, whatever a ``scopes.stochastic_scope`` sets.
+    """Dropout whose rate is not changed by a ``scopes.stochastic_scope``.
 
     Args:
-        rate: probability that a feature is zeroed, in [0, 1).
+        rate: probability that a feature is set to zero, in [0, 1).
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -251,10 +258,10 @@ class Dropout(_RandomZeros):
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class HeadDropout(_RandomZeros):
-    """Dropout whose rate a ``scopes.stochastic_scope`` may set, even where the layer was built with rate 0.
+    """Dropout whose rate a ``scopes.stochastic_scope`` can set, even if the layer was built with rate 0.
 
     Args:
-        rate: probability that a feature is zeroed, in [0, 1), where no scope sets one.
+        rate: probability that a feature is set to zero, in [0, 1); used if no scope sets a rate.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -266,10 +273,10 @@ class HeadDropout(_RandomZeros):
 
 
 def _sizes(inputs: tf.Tensor) -> list[Any]:
-    """The static sizes where they are known."""
+    """Returns the sizes of all axes: static where they are known, otherwise scalar tensors."""
     return [tf.shape(inputs)[axis] if size is None else size for axis, size in enumerate(inputs.shape)]
 
 
 def _batch_size(inputs: tf.Tensor) -> Any:
-    """The static size where it is known, as XLA wants it."""
+    """Returns the batch size: static if it is known, because XLA needs static shapes; otherwise a scalar tensor."""
     return inputs.shape[0] or tf.shape(inputs)[0]

@@ -1,4 +1,4 @@
-"""Names for the layers and variables of a network, the same in every process."""
+"""Names of the layers and variables of a network that are the same in every process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from effnetv2_keras.models.keras_compat import path_of
 
 
 def is_nested(layer: tf.keras.layers.Layer) -> bool:
-    """Whether a layer is a functional or sequential model, whose layers can be had one by one."""
+    """Returns whether a layer is a functional or sequential model, whose layers can be listed."""
     return isinstance(layer, tf.keras.Sequential) or bool(isinstance(layer, tf.keras.Model) and layer.outputs)
 
 
 def leaf_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    """Gives a model's layers from the image to the output, those of models in it in their place; no inputs."""
+    """Returns the layers of a model in order, without inputs; a nested model is replaced by its layers."""
     leaves: list[tf.keras.layers.Layer] = []
     for layer in model.layers:
         if is_nested(layer):
@@ -27,21 +27,25 @@ def leaf_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
 
 
 def layers_by_name(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
-    """Gives the ``leaf_layers`` by name.
+    """Returns the ``leaf_layers`` by name.
 
     Raises:
-        UsageError: if two have the same, as they may in two models inside the model.
+        UsageError: if two layers have the same name, which is possible in two nested models.
     """
     named: dict[str, tf.keras.layers.Layer] = {}
     for layer in leaf_layers(model):
         if layer.name in named:
-            raise UsageError(f"{model.name!r} has two layers called {layer.name!r}; give each a name of its own.")
+            raise UsageError(f"{model.name!r} has two layers called {layer.name!r}. Give them different names.")
         named[layer.name] = layer
     return named
 
 
 def variable_names(layers: Mapping[str, tf.keras.layers.Layer]) -> dict[int, str]:
-    """Names variables after their layer, such as ``"stem/conv/kernel"``, by the ``id`` of each."""
+    """Returns the name of each variable, such as ``"stem/conv/kernel"``, by its ``id``.
+
+    Args:
+        layers: the layers by the key that is the first part of their variables' names.
+    """
     names = {}
     for key, layer in layers.items():
         for variable in layer.weights:

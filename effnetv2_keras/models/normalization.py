@@ -1,4 +1,4 @@
-"""BatchNorm whose training follows the scope of the pass: over all replicas, or in several passes a step."""
+"""BatchNorm that can use statistics over all replicas, and that supports several passes per step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from effnetv2_keras.models.package import PACKAGE
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class BatchNorm(tf.keras.layers.BatchNormalization):
-    """Keras' BatchNormalization over the last axis, which ``training_pass.training_scope`` may direct in training.
+    """Keras' BatchNormalization over the last axis; ``scopes.training_scope`` can change how it is trained.
 
-    Weights, inference and, outside such a scope, training are Keras' own. Statistics are float32 whatever the policy.
+    Weights, inference and, outside a ``training_scope``, training are those of Keras. Statistics are float32 with every
+    dtype policy.
     """
 
     @property
     def momentum(self) -> float:
-        """Weight of the old value in the moving averages, in [0, 1), for one pass."""
+        """Weight of the old value in the moving averages for one pass, in [0, 1)."""
         return float(self._momentum ** (1 / scopes.current_pass().micro_batches))
 
     @momentum.setter
@@ -40,7 +41,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
     def _normalize_over_replicas(self, inputs: tf.Tensor) -> tf.Tensor:
         count, mean, variance = moments_over_replicas(tf.stop_gradient(inputs))
         self.add_update(lambda: self._assign_moving_average(self.moving_mean, mean, self.momentum, None))
-        unbiased = variance * count / tf.maximum(count - 1.0, 1.0)  # as the fused BatchNorm of one replica has it
+        unbiased = variance * count / tf.maximum(count - 1.0, 1.0)  # as in the fused BatchNorm of one replica
         self.add_update(lambda: self._assign_moving_average(self.moving_variance, unbiased, self.momentum, None))
         gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
@@ -51,7 +52,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
             return (tf.cast(inputs, tf.float32) - mean) * inverse
 
         def backward(gradient: tf.Tensor) -> list[tf.Tensor]:
-            """The statistics depend on the images of all replicas, and so the loss of each on those of the others."""
+            """Returns the gradients; the loss of a replica depends, through the statistics, on all replicas' images."""
             outer, x = tf.cast(gradient, tf.float32), standardized()
             own = tf.stack([tf.reduce_sum(outer, axes), tf.reduce_sum(outer * x, axes)])
             beta_mean, gamma_mean = tf.unstack(sum_over_replicas([own])[0] / count)
@@ -62,7 +63,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
             lambda: tf.cast(standardized() * gamma + beta, inputs.dtype), [inputs, gamma, beta], backward
         )
 
-    # All of Keras' ways to move an average end in one of these two.
+    # Keras updates a moving average only through these two methods.
     def _assign_moving_average(self, variable: tf.Variable, value: tf.Tensor, *args: Any) -> Any:
         return variable if scopes.current_pass().is_repeat else super()._assign_moving_average(variable, value, *args)
 
@@ -71,16 +72,16 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
 
 
 def moments_over_replicas(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Counts, averages and finds the variance of the values in each channel, over the inputs of all replicas.
+    """Returns count, mean and variance of the values in each channel, over the inputs of all replicas.
 
-    The mean comes first and the squared deviations from it after, for the difference of the mean square and the squared
-    mean loses all digits where the mean is large.
+    The variance is computed from the deviations from the mean. The difference of the mean square and the squared mean
+    would lose all digits if the mean is large.
 
     Args:
-        inputs: ``[N, ..., channels]`` of any float type; ``N`` may differ between replicas.
+        inputs: ``[N, ..., channels]`` of any float dtype; ``N`` may differ between replicas.
 
     Returns:
-        Float32: count, a scalar; mean and (biased) variance, each ``[channels]``.
+        Float32 count (scalar), mean and biased variance (each ``[channels]``).
     """
     values, axes = tf.cast(inputs, tf.float32), [*range(inputs.shape.rank - 1)]
     own_count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)

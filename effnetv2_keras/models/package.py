@@ -1,4 +1,4 @@
-"""The name under which Keras saves this package's layers."""
+"""The package name under which Keras registers and saves this package's layers."""
 
 PACKAGE = "effnetv2_keras"
-"""Prefix of their registered names."""
+"""Prefix of the registered names of the layers."""

@@ -1,4 +1,4 @@
-"""Makes a Keras model again so that it can be trained in stages: for images of any size, with this package's layers."""
+"""Rebuilds a Keras model for training in stages: for images of any size, and with this package's layers."""
 
 from __future__ import annotations
 
@@ -32,34 +32,37 @@ _RANDOM = (
     _layers.RandomWidth,
     _layers.RandomZoom,
 )
-"""Layers of Keras that draw numbers from a state of their own; those of a spatial dropout are ``Dropout`` too."""
+"""Keras layers that draw random numbers from their own state. Spatial dropout layers are subclasses of ``Dropout``."""
 
 NOT_REPEATED = (
-    "which a resumed run would not repeat. Leave it out (data.augment changes images), take a plain Dropout as a layer "
-    "of the functional model, or draw by effnetv2_keras.models.scopes.uniform in a layer of your own."
+    "which a resumed run would not repeat. Remove it (data.augment augments images), use a plain Dropout as a layer of "
+    "the functional model, or draw numbers with effnetv2_keras.models.scopes.uniform in your own layer."
 )
-"""Why no layer may have a state to draw random numbers from, and what to do instead; the end of a sentence."""
+"""End of an error message: why no layer may draw random numbers from a state, and what to do instead."""
 
 
 def rebuild(model: tf.keras.Model, *, bn_momentum: float, dtype: str) -> tf.keras.Model:
-    """Makes a functional model again, with the same weights, for images of any height and width.
+    """Returns a functional model rebuilt for images of any height and width, with the same weights.
 
-    - Plain ``Dropout`` between the last layer with weights before the classifier and the classifier, which is the last
-      layer with weights, becomes ``HeadDropout``: the stage sets its rate. Elsewhere it keeps its own.
-    - ``Dropout`` of whole samples (a ``noise_shape`` of ``(None, 1, 1, 1)``) becomes ``DropPath`` of its rate.
-    - ``BatchNormalization`` becomes ``BatchNorm`` with its own epsilon.
-    - ``Normalization`` keeps its mean and variance as constants, not as weights.
-    - Layers that Keras numbered are numbered anew, so that names do not depend on what else a process has built.
-    - Compute type is that of ``dtype``, but float32 for ``Rescaling``, ``Normalization`` and from the classifier on.
+    The last layer with weights is taken for the classifier. These layers change:
+
+    - Plain ``Dropout`` between the classifier and the last layer with weights before it becomes ``HeadDropout``, whose
+      rate each stage sets. Plain ``Dropout`` elsewhere keeps its rate.
+    - ``Dropout`` of whole samples (with the ``noise_shape`` ``(None, 1, 1, 1)``) becomes ``DropPath`` with its rate.
+    - ``BatchNormalization`` becomes ``BatchNorm`` with the same epsilon.
+    - ``Normalization`` has its mean and variance as constants instead of weights.
+    - Layers with names that Keras numbered are numbered again, so that their names do not depend on other models in the
+      same process.
+    - The dtype policy is ``dtype``, but float32 for ``Rescaling``, ``Normalization``, the classifier and later layers.
 
     Args:
         model: a functional model with one input.
-        bn_momentum: of every BatchNorm, in [0, 1).
+        bn_momentum: momentum of every BatchNorm, in [0, 1).
         dtype: one of ``factory.DTYPES``.
 
     Raises:
-        UsageError: for layers that draw numbers in a way that no resumed run could repeat, BatchNormalization that
-            cannot be replaced, and layers that cannot be made from their ``get_config``.
+        UsageError: if a layer draws random numbers that a resumed run could not repeat, a BatchNormalization cannot be
+            replaced, or a layer cannot be rebuilt from its ``get_config``.
         ValueError: if Keras cannot build the model for images of any size.
     """
     rebuilder = _Rebuilder(leaf_layers(model), bn_momentum, dtype)
@@ -70,7 +73,7 @@ def rebuild(model: tf.keras.Model, *, bn_momentum: float, dtype: str) -> tf.kera
 
 
 class _Rebuilder:
-    """Makes layers again, and remembers which became which."""
+    """Rebuilds layers, and records the new layer for each old one."""
 
     def __init__(self, leaves: list[tf.keras.layers.Layer], bn_momentum: float, dtype: str) -> None:
         *_, last, classifier = -1, -1, *(number for number, leaf in enumerate(leaves) if leaf.weights)
@@ -81,13 +84,13 @@ class _Rebuilder:
         self._pairs: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
 
     def rebuild(self, model: tf.keras.Model, name: str) -> tf.keras.Model:
-        """Makes a functional model again."""
+        """Returns a functional model rebuilt with new layers."""
         inputs = _inputs_of_any_size(model)
         clone = tf.keras.models.clone_model(model, input_tensors=inputs, clone_function=self._remade)
         return tf.keras.Model(clone.inputs, clone.outputs[0] if len(clone.outputs) == 1 else clone.outputs, name=name)
 
     def copy_weights(self) -> None:
-        """Gives the new layers the weights of the old ones."""
+        """Copies the weights of the old layers to the new ones."""
         for old, new in self._pairs:
             if new.weights:
                 new.set_weights(old.get_weights())
@@ -105,8 +108,8 @@ class _Rebuilder:
             raise
         except Exception as error:
             raise UsageError(
-                f"Layer {layer.name!r} ({type(layer).__name__}) cannot be made again from what its get_config gives: "
-                f"{error}. Let get_config return the arguments of its __init__."
+                f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its get_config: {error}. Make "
+                "get_config return the arguments of __init__."
             ) from error
         self._pairs.append((layer, new))
         return new
@@ -120,8 +123,8 @@ class _Rebuilder:
         if type(layer) in _BATCH_NORMS:
             if [*config["axis"]] != [layer.input_spec.ndim - 1]:
                 raise UsageError(
-                    f"BatchNormalization {layer.name!r} is over axis {[*config['axis']]}; only the last one, of the "
-                    "channels, can be trained here."
+                    f"BatchNormalization {layer.name!r} has axis {[*config['axis']]}, but must have the last axis, "
+                    "which is that of the channels."
                 )
             config.pop("synchronized", None)
             return BatchNorm.from_config({**config, "momentum": self._bn_momentum})
@@ -136,13 +139,13 @@ class _Rebuilder:
             return HeadDropout if id(layer) in self._head else Dropout
         if shape[0] is not None or {*shape[1:]} != {1}:
             raise UsageError(
-                f"Dropout {layer.name!r} has the noise_shape {tuple(shape)}; allowed are none, and (None, 1, 1, 1), "
+                f"Dropout {layer.name!r} has the noise_shape {tuple(shape)}, but must have none, or (None, 1, 1, 1), "
                 "which drops whole samples."
             )
         return DropPath
 
     def _stable_name(self, layer: tf.keras.layers.Layer) -> str:
-        """The name; of layers that Keras named, with a number that counts the layers of this model alone."""
+        """Returns the name of a layer; names that Keras generated are numbered within this model only."""
         base, kind = re.sub(r"_\d+$", "", layer.name), type(layer).__name__
         if base.startswith("tf."):
             base = base.replace(".", "_").replace("__", "_")
@@ -154,7 +157,7 @@ class _Rebuilder:
 
 
 def _inputs_of_any_size(model: tf.keras.Model) -> list[tf.Tensor]:
-    """New inputs as those of a model, but images and feature maps have no height and width."""
+    """Returns new inputs like those of a model, but with height and width None for images and feature maps."""
     return [
         tf.keras.Input(
             (None, None, tensor.shape[3]) if len(tensor.shape) == 4 else tensor.shape[1:], dtype=tensor.dtype
@@ -164,21 +167,24 @@ def _inputs_of_any_size(model: tf.keras.Model) -> list[tf.Tensor]:
 
 
 def _strength(layer: tf.keras.layers.Layer) -> float:
-    """Rate or standard deviation of a random layer; 1 of those that have neither."""
+    """Returns the rate or standard deviation of a random layer; 1 if it has neither."""
     config: dict[str, Any] = layer.get_config()
     return float(config.get("rate", config.get("stddev", 1)))
 
 
 def _refuse_stock_layers(model: tf.keras.Model) -> None:
-    """Refuses what is left of Keras' own layers that this package has others for: they are inside of other layers."""
+    """Raises ``UsageError`` for random layers and BatchNormalizations of Keras that could not be replaced.
+
+    They are inside other layers.
+    """
     for layer in sublayers(model):
         if isinstance(layer, _RANDOM) and _strength(layer):
             raise UsageError(
-                f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers of its own, {NOT_REPEATED}"
+                f"Layer {layer.name!r} ({type(layer).__name__}) draws random numbers from its own state, {NOT_REPEATED}"
             )
         if isinstance(layer, _layers.BatchNormalization) and not isinstance(layer, BatchNorm):
             raise UsageError(
-                f"BatchNormalization {layer.name!r} is inside of another layer or of a kind of its own, where it "
-                "cannot follow train.sync_bn and train.accumulation_steps. Make it a layer of the functional model, or "
-                "use effnetv2_keras.models.BatchNorm there."
+                f"BatchNormalization {layer.name!r} is inside another layer or is a subclass, so train.sync_bn and "
+                "train.accumulation_steps do not apply to it. Make it a layer of the functional model, or use "
+                "effnetv2_keras.models.BatchNorm instead."
             )

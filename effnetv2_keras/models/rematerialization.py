@@ -1,4 +1,4 @@
-"""Trades time for memory: what a part of the network computes is computed again for the gradient, not kept."""
+"""Rematerialization (gradient checkpointing): saves memory by computing activations again in the backward pass."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from effnetv2_keras.models.keras_compat import require_keras_2
 def rematerialize(
     function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, variables: Sequence[tf.Variable]
 ) -> tf.Tensor:
-    """Applies a part of the network, and keeps nothing for its gradient but its input.
+    """Returns ``function(inputs)``; for the gradient, only the inputs are kept and the function is computed again.
 
-    The repetition draws the same random numbers and leaves BatchNorm's moving averages alone, so that no number
-    changes. ``tf.recompute_grad`` knows of neither, and registers a gradient that keeps the step's graph for good.
+    The second computation draws the same random numbers and does not update BatchNorm's moving averages, so the
+    results are the same as without rematerialization. ``tf.recompute_grad`` does neither, and registers a gradient that
+    keeps the graph of the step in memory forever.
 
     Args:
-        function: the part, which takes one tensor and gives a new one.
-        inputs: its input, of any shape and float type.
-        variables: those that it uses and that may be trained.
+        function: a part of the network, from one tensor to a new one.
+        inputs: its input, of any shape and float dtype.
+        variables: the variables that it uses and that may be trained.
 
     Raises:
-        ValueError: outside any ``stochastic_scope``.
-        UsageError: with Keras 3.
+        ValueError: if no ``stochastic_scope`` is active.
+        UsageError: if ``tf.keras`` is Keras 3.
     """
     require_keras_2("training_scope(rematerialize=True)")
     draws, scope = scopes.position(), scopes.current_pass()
     for variable in variables:
-        variable.read_value()  # which is how a tape comes to watch it
+        variable.read_value()  # makes the tape watch the variable
 
     def backward(gradient: tf.Tensor) -> list[tf.Tensor | None]:
         with tf.GradientTape() as tape, scopes.repeat_draws(draws), scopes.repeat_pass(scope):
@@ -46,11 +47,12 @@ def rematerialize(
 
 
 def _not_before(earlier: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
-    """Gives ``tensor`` unchanged, but in a way that no compiler sees: it has to wait for ``earlier``.
+    """Returns ``tensor`` unchanged, but with a dependency on ``earlier`` that compilers cannot remove.
 
-    Else the repetition would be found to be one, and replaced by the first computation's results, kept in memory. A
-    control dependency would not do, since XLA drops those. (``tf.recompute_grad`` goes about it in the same way.)
+    Without it, a compiler would recognise the second computation as a repetition, and keep the results of the first one
+    in memory instead. A control dependency is not enough, because XLA drops it. (``tf.recompute_grad`` uses the same
+    method.)
     """
     flag = tf.cast(tf.reshape(earlier, [-1])[:1], tf.bool)
-    nothing = tf.where(flag == flag, 0.0, float("nan"))  # noqa: PLR0124  never NaN, even where the gradient is
+    nothing = tf.where(flag == flag, 0.0, float("nan"))  # noqa: PLR0124  never NaN, even if the gradient is NaN
     return tensor + tf.cast(nothing, tensor.dtype)

@@ -72,7 +72,7 @@ def _hdf5_roles(layers: set[tuple[str, int]], kinds: Sequence[BlockKind]) -> dic
 def applications_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, str]:
     """Returns the canonical names of the datasets of ``tf.keras.applications`` in an HDF5 file with numbered layers.
 
-    The layer classes are Keras' own, so the file does not contain where a block starts. The layers of each class are
+    The layer classes are Keras' own, so the file does not say where a block starts. The layers of each class are
     assigned in the order in which the model applies its layers of that class. Surplus layers of a class, such as a
     BatchNorm that a user added on top, get no name.
 

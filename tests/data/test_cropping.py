@@ -91,7 +91,7 @@ def test_finetuning_squeezes_whole_images():
 
 
 @pytest.mark.parametrize("pipeline", CROPPINGS)
-def test_a_crop_that_is_asked_for_is_taken_everywhere(pipeline):
+def test_every_pipeline_uses_the_crop_setting(pipeline):
     image = noise(90, 100)
     for size in (30, 330):
         cropped = central(image, 45, round_up=pipeline == "original_v1")

@@ -65,7 +65,7 @@ MIXED = make_stage(mixup_alpha=0.4, cutmix_alpha=0.4)
 
 
 @pytest.mark.parametrize("stage", [make_stage(), MIXED], ids=["plain", "mixed"])
-def test_same_seed_same_batches_wherever_they_begin(stage):
+def test_the_same_seed_gives_the_same_batches_from_any_step(stage):
     source = array_source()
     whole = batches(source, stage=stage)
     assert_same(whole, batches(source, stage=stage))
@@ -75,7 +75,7 @@ def test_same_seed_same_batches_wherever_they_begin(stage):
     assert not np.array_equal(other[0]["image"], whole[0]["image"])
 
 
-def test_the_next_epoch_augments_anew():
+def test_the_next_epoch_augments_differently():
     """One image alone: whatever differs between its epochs is augmentation."""
     source = ArraySource(array_source(1)._images.numpy(), np.array([0]), ("a", "b"))
     images = [batch["image"][0] for batch in batches(source, plan=make_plan(batch_size=1))]

@@ -1,4 +1,4 @@
-"""Batches from real service processes on this machine: the same to the last bit, or an error in words."""
+"""Batches from real service processes on this machine: bit for bit the same, or an error with a clear message."""
 
 import contextlib
 import pathlib
@@ -95,7 +95,7 @@ def test_batches_of_services_are_those_of_this_process(tmp_path, three_services,
     assert_same(batches(source, three_services, first_step=1, augment="none"), whole[1:])
 
 
-def test_wherever_they_begin_and_however_many_there_are(three_services):
+def test_services_make_the_same_batches_from_any_step_in_any_number(three_services):
     source = open_splits(DataConfig(source="digits")).train
     whole = batches(source)
     assert_same(batches(source, three_services[:1]), whole)
@@ -110,7 +110,7 @@ def test_several_replicas_and_workers_have_their_share(tmp_path, three_services)
         assert_same(batches(source, three_services[:2], **shares), batches(source, **shares))
 
 
-def test_a_run_goes_on_with_services_that_began_without(tmp_path, three_services):
+def test_a_run_that_started_without_services_resumes_with_them(tmp_path, three_services):
     changes = "progressive.stages=1,train.epochs=2,runtime.checkpoint_every=2"  # six steps
     before = tiny_config(changes, **tfrecord(tmp_path))
     train_tiny(before, tmp_path / "local")
@@ -170,7 +170,7 @@ def test_what_is_wrong_with_records_is_named(tmp_path, three_services):
         take_all(source, three_services[:2], UnreadableImages("skip"), steps=20)
 
 
-def test_no_service_is_said_at_once(tmp_path, three_services):
+def test_a_missing_service_is_reported_at_once(tmp_path, three_services):
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
     source = open_splits(DataConfig(source="digits")).train
@@ -180,7 +180,7 @@ def test_no_service_is_said_at_once(tmp_path, three_services):
         dataset(source, (three_services[0], f"localhost:{port}"))
 
 
-def test_a_port_that_is_taken_is_said():
+def test_a_port_in_use_is_reported():
     with socket.create_server(("0.0.0.0", 0)) as taken, pytest.raises(UsageError, match="--port=0 for any"):
         Services(1, port=taken.getsockname()[1])
 
@@ -191,7 +191,7 @@ def test_addresses_are_host_and_port(address):
         Config().override({"data.service": address})
 
 
-def test_services_are_no_other_run():
+def test_services_do_not_make_a_different_run():
     some = Config().override({"data.service": "a:1|[::1]:2"})
     assert some.data.service == ("a:1", "[::1]:2")
     assert Config.from_yaml(some.to_yaml()) == some
@@ -201,7 +201,7 @@ def test_services_are_no_other_run():
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_a_service_that_dies_ends_the_run_in_words(monkeypatch, restart):
+def test_a_service_that_dies_ends_the_run_with_a_message(monkeypatch, restart):
     monkeypatch.setattr(service_lib, "_GONE_AFTER", 3.0)
     source, unreadable = open_splits(DataConfig(source="digits")).train, UnreadableImages("error")
     with contextlib.ExitStack() as stack:
@@ -234,11 +234,11 @@ def test_batches_that_come_twice_or_not_at_all_are_refused(monkeypatch, spoil, m
             take_all(source, (address,), unreadable, steps=4)
 
 
-def test_a_stalled_service_ends_the_run_in_words(monkeypatch):
+def test_a_stalled_service_ends_the_run_with_a_message(monkeypatch):
     monkeypatch.setattr(service_lib, "_LOOK_EVERY", 0.05)
     monkeypatch.setattr(service_lib, "_STALLED_AFTER", 0.2)
     stop = threading.Event()
-    with socket.create_server(("localhost", 0)) as listening:  # something answers, and says nothing
+    with socket.create_server(("localhost", 0)) as listening:  # accepts connections but never answers
         address = f"localhost:{listening.getsockname()[1]}"
         with pytest.raises(
             DataError, match=f"service at {address} has stalled: no batch arrived for 0 s. Start it again"

@@ -1,4 +1,4 @@
-"""However many workers share a data set: each image in one part only, and none in none."""
+"""Each image is in exactly one worker's part, for any number of workers."""
 
 import functools
 
@@ -40,7 +40,7 @@ class Numbers(StreamSource):
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
-    """Makes a source of each kind with so many images."""
+    """Returns a source of each kind with this number of images."""
     root = tmp_path_factory.mktemp("sharding")
     found = pictures(MOST)
     paths = [root / f"{number}.jpg" for number in range(MOST)]

@@ -58,8 +58,8 @@ def test_training_is_refused_where_keras_3_came_first(first, value):
     code = f"{first}\nfrom effnetv2_keras import Config, train\ntrain(Config(), 'run')"
     text = printed_by(code, **({"TF_USE_LEGACY_KERAS": value} if value else {}))
     assert "UsageError: Training needs Keras 2, but tf.keras is Keras 3." in text
-    assert f"TF_USE_LEGACY_KERAS is {value or 'not set'}. Install tf_keras" in text
-    assert "or, where it is not set, `import effnetv2_keras.environment` before anything imports" in text
+    assert f"TF_USE_LEGACY_KERAS is {value or 'not set'}. Install the version of tf_keras" in text
+    assert "or leave it unset and `import effnetv2_keras.environment` before anything imports" in text
 
 
 @NEEDS_KERAS_3
@@ -80,5 +80,5 @@ def test_what_belongs_to_training_is_refused():
 @NEEDS_KERAS_3
 def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(tf.keras.config, "backend", lambda: "jax")
-    with pytest.raises(UsageError, match="backend of Keras is 'jax', .* set KERAS_BACKEND=tensorflow"):
+    with pytest.raises(UsageError, match="backend of Keras is 'jax', .* Set KERAS_BACKEND=tensorflow"):
         build_model(TINY)

@@ -54,22 +54,20 @@ def test_nothing_is_replaced_unless_told_to(trained: Trained, tmp_path: pathlib.
         export_model(trained, photos)
     for name, exporter in EXPORTERS.items():
         if name != "onnx":  # which may not be installed
-            with pytest.raises(ExportError, match=f"holds files but no {exporter.marker}, so it is no export"):
+            with pytest.raises(ExportError, match=f"contains files but no {exporter.marker}, so it is not an export"):
                 export_model(trained, photos, format_name=name, overwrite=True)
-    with pytest.raises(ExportError, match=r"cat.png is a file; an export is a folder"):
+    with pytest.raises(ExportError, match=r"cat.png is a file, but an export is a folder"):
         export_model(trained, photos / "cat.png", overwrite=True)
     assert contents(tmp_path) == {"photos/cat.png": b"precious"}
 
 
 def test_an_image_size_below_one_is_refused(trained: Trained, tmp_path: pathlib.Path):
-    with pytest.raises(ExportError, match=r"image_size is 0; it must be at least 1 pixel"):
+    with pytest.raises(ExportError, match=r"image_size is 0, but must be at least 1 pixel"):
         export_model(trained, tmp_path / "saved", image_size=0)
 
 
 def test_a_quantization_that_the_format_does_not_know_is_refused(trained: Trained, tmp_path: pathlib.Path):
-    with pytest.raises(
-        ExportError, match=r"--quantize=int8 is not for this format, which allows none; --format=tflite"
-    ):
+    with pytest.raises(ExportError, match=r"does not support --quantize=int8; it allows none. Use --format=tflite"):
         export_model(trained, tmp_path / "saved", quantize="int8")
 
 

@@ -35,6 +35,6 @@ def test_says_what_is_not_installed(trained: Trained, tmp_path: pathlib.Path, mo
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else find(name))
     with pytest.raises(
-        ExportError, match=r"--format=onnx needs tf2onnx, not installed here: pip install -e \.\[onnx\]"
+        ExportError, match=r"--format=onnx needs tf2onnx, which is not installed. Run: pip install -e \.\[onnx\]"
     ):
         export_model(trained, tmp_path / "onnx", format_name="onnx")

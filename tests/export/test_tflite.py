@@ -113,7 +113,7 @@ def test_int8_draws_its_images_from_the_run_s_own_data(trained: Trained, tmp_pat
 
 def test_int8_without_data_says_what_to_do(trained: Trained, tmp_path: pathlib.Path):
     lost = rebuilt(trained, data__data_dir="/nowhere")
-    with pytest.raises(ExportError, match=r"cannot be opened: --data_dir=/nowhere: .*by --data_dir, or use --quantize"):
+    with pytest.raises(ExportError, match=r"cannot be opened: --data_dir=/nowhere: .*with --data_dir, or use --quant"):
         export_model(lost, tmp_path / "lite", format_name="tflite", quantize="int8")
     assert not list(tmp_path.iterdir())
 
@@ -124,7 +124,7 @@ def test_int8_with_unreadable_images_only_says_so(trained: Trained, tmp_path: pa
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"no image")
     exporter = TfliteExporter(rebuilt(trained, data__data_dir=str(tmp_path / "photos")), EVAL_SIZE, quantize="int8")
-    with pytest.raises(ExportError, match="no image of the run's data that can be decoded"):
+    with pytest.raises(ExportError, match="no image of the run's data can be decoded"):
         list(exporter._calibration())
 
 
@@ -135,12 +135,12 @@ def test_an_int8_network_that_sees_other_classes_is_refused(
     exporter = TfliteExporter(other, EVAL_SIZE, quantize="int8", splits=splits)
     comparison = exporter.compare(reports["int8"].path)
     assert comparison.same_top1 == 0
-    with pytest.raises(ExportError, match="the same top-1 on 0 of 12 evaluation images only"):
+    with pytest.raises(ExportError, match="the same top-1 on only 0 of 12 evaluation images"):
         exporter._check(comparison)
 
 
 def test_too_little_agreement_is_refused(trained: Trained):
     exporter = TfliteExporter(trained, EVAL_SIZE, quantize="int8")
-    with pytest.raises(ExportError, match=r"the same top-1 on 10 of 12 evaluation images only.*--quantize=dynamic"):
+    with pytest.raises(ExportError, match=r"the same top-1 on only 10 of 12 evaluation images.*--quantize=dynamic"):
         exporter._check(Comparison(0.1, 10, 12))
     exporter._check(Comparison(0.1, 11, 12))

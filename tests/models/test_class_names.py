@@ -64,21 +64,23 @@ def test_without_network_imagenet_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(CLASS_INDEX, None)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("socket.create_connection", no_network)
-    with pytest.raises(UsageError, match=r"names cannot be had \(.*put imagenet_class_index.json into .*pass labels"):
+    with pytest.raises(
+        UsageError, match=r"class names of ImageNet \(.*Put imagenet_class_index.json into .*pass labels"
+    ):
         decode_predictions(np.zeros([1, 1000]))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((SCORES, 5), r"preds has shape \(2, 4\); with 1000 labels it must be \(images, 1000\)"),
-        ((SCORES[0], 5, NAMES), r"preds has shape \(4,\); with 4 labels it must be \(images, 4\)"),
-        ((SCORES, 5, NAMES[:3]), r"preds has shape \(2, 4\); with 3 labels it must be \(images, 3\)"),
-        ((SCORES, 0, NAMES), "top is 0; it must be at least 1"),
-        ((SCORES, 5, "nowhere.txt"), "labels is 'nowhere.txt', which is no file"),
-        ((SCORES, 5, []), "labels must name at least one class"),
-        ((SCORES, 5, ["ant", "", "cat", "dog"]), "each by a string that is not blank"),
-        ((SCORES, 5, [1, 2, 3, 4]), "each by a string that is not blank"),
+        ((SCORES, 5), r"preds has shape \(2, 4\), but with 1000 labels it must be \(images, 1000\)"),
+        ((SCORES[0], 5, NAMES), r"preds has shape \(4,\), but with 4 labels it must be \(images, 4\)"),
+        ((SCORES, 5, NAMES[:3]), r"preds has shape \(2, 4\), but with 3 labels it must be \(images, 3\)"),
+        ((SCORES, 0, NAMES), "top is 0, but must be at least 1"),
+        ((SCORES, 5, "nowhere.txt"), "labels is 'nowhere.txt', but there is no such file"),
+        ((SCORES, 5, []), "labels must contain at least one class name"),
+        ((SCORES, 5, ["ant", "", "cat", "dog"]), "every name must be a non-blank string"),
+        ((SCORES, 5, [1, 2, 3, 4]), "every name must be a non-blank string"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
@@ -90,10 +92,13 @@ def test_what_does_not_fit_is_refused(arguments, message):
     ("text", "message"),
     [
         ("[", "is not valid JSON"),
-        ("3", "holds neither a list of names nor"),
-        ('{"0": ["a", "b"], "2": ["c", "d"]}', r'of 2 classes has the keys "0" to "1", each with \[identifier, name\]'),
-        ('{"0": ["a"]}', 'of 1 classes has the keys "0" to "0"'),
-        ('{"0": "ab"}', "this one has not"),
+        ("3", "is int, but must be a list of names"),
+        (
+            '{"0": ["a", "b"], "2": ["c", "d"]}',
+            r'has 2 entries, but not the keys "0" to "1", each with \[identifier, name\]',
+        ),
+        ('{"0": ["a"]}', 'has 1 entries, but not the keys "0" to "0"'),
+        ('{"0": "ab"}', "Correct the file"),
     ],
 )
 def test_a_broken_file_is_refused(text, message, tmp_path):

@@ -68,7 +68,7 @@ def test_two_models_share_a_graph():
 
 def test_layers_of_a_foreign_model_have_no_role():
     foreign = tf.keras.Sequential([tf.keras.layers.Dense(1, name="images", input_shape=[2])], name="other")
-    with pytest.raises(ValueError, match="'other' has no layer 'stem'; pass one of build_model's"):
+    with pytest.raises(ValueError, match="'other' has no layer 'stem'. Pass a model of build_model"):
         layers_by_role(foreign)
 
 
@@ -211,17 +211,17 @@ def test_xla_computes_the_same_gradients():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_classes": 0}, "num_classes is 0; it must be at least 1"),
-        ({"survival_prob": 0.0}, r"survival_prob is 0.0; it must lie in \(0, 1\]"),
-        ({"dropout_rate": 1.0}, r"HeadDropout's rate is 1.0; .* must lie in \[0, 1\)"),
-        ({"bn_momentum": 1.0}, r"bn_momentum is 1.0; it must lie in \[0, 1\)"),
-        ({"bn_epsilon": 0.0}, "bn_epsilon is 0.0; it must be positive"),
-        ({"activation": "silo"}, "activation is 'silo'; use a name that tf.keras.activations knows"),
+        ({"num_classes": 0}, "num_classes is 0, but must be a whole number of at least 1"),
+        ({"survival_prob": 0.0}, r"survival_prob is 0.0, but must be in \(0, 1\]"),
+        ({"dropout_rate": 1.0}, r"rate of HeadDropout is 1.0, .* in \[0, 1\)"),
+        ({"bn_momentum": 1.0}, r"bn_momentum is 1.0, but must be in \[0, 1\)"),
+        ({"bn_epsilon": 0.0}, "bn_epsilon is 0.0, but must be positive"),
+        ({"activation": "silo"}, "activation is 'silo'; use the name of one in tf.keras.activations"),
         ({"dtype": "bfloat16"}, "dtype is 'bfloat16'; use one of float32, mixed_bfloat16, mixed_float16, or None"),
-        ({"input_shape": (32, 32)}, r"input_shape is \(32, 32\); it must be \(height, width, channels\)"),
+        ({"input_shape": (32, 32)}, r"input_shape is \(32, 32\), but must be \(height, width, channels\)"),
         ({"input_shape": (None, 0, 3)}, r"input_shape is \(None, 0, 3\)"),
         ({"include_top": False, "pooling": "mean"}, "pooling is 'mean'; use one of avg, max, or None"),
-        ({"pooling": "avg"}, "pooling='avg' is for models without a top"),
+        ({"pooling": "avg"}, "pooling is 'avg', but is only for models without a top"),
     ],
 )
 def test_a_wrong_setting_is_refused(settings, message):

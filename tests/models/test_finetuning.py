@@ -113,7 +113,7 @@ def test_only_the_network_changes():
 def test_an_unknown_layer_is_refused_with_the_nearest_and_changes_nothing():
     model = tiny()
     with pytest.raises(
-        UsageError, match=r"'block_7', which is no layer of 'tiny'; did you mean 'block_\d'\? Its layers"
+        UsageError, match=r"'block_7', which is not a layer of 'tiny'; did you mean 'block_\d'\? Its layers are"
     ):
         set_trainable(model, trainable_from="block_7")
     assert trained(model) == ROLES
@@ -143,8 +143,8 @@ def test_layers_that_match_train(expression, layers, name):
             {"trainable_layers": "blocks_1"},
             "'blocks_1', which matches none of the layers: image, preprocessing, stem, ",
         ),
-        ({"trainable_layers": "block_("}, "which is no regular expression: missing"),
-        ({"trainable_layers": "head", "trainable_from": "stem"}, "'stem' and trainable_layers 'head'; give one of"),
+        ({"trainable_layers": "block_("}, "which is not a valid regular expression: missing"),
+        ({"trainable_layers": "head", "trainable_from": "stem"}, "'stem' and trainable_layers is 'head'. Set only one"),
     ],
 )
 def test_an_expression_that_cannot_be_used_is_refused(settings, message):
@@ -157,7 +157,7 @@ def test_an_expression_that_cannot_be_used_is_refused(settings, message):
 def test_a_model_frozen_as_a_whole_is_refused():
     model = tiny()
     model.trainable = False
-    with pytest.raises(UsageError, match="'tiny' is frozen as a whole; set model.trainable = True first"):
+    with pytest.raises(UsageError, match="whole model 'tiny' is frozen. Set model.trainable = True first"):
         set_trainable(model, trainable_from="head")
     model.trainable = True
     set_trainable(model, trainable_from="head")

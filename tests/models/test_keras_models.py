@@ -149,36 +149,45 @@ def test_sizes_of_networks():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("keras:Reznet50", "tf.keras.applications has no model 'Reznet50'; did you mean keras:ResNet50? It has Conv"),
+        (
+            "keras:Reznet50",
+            "tf.keras.applications has no model 'Reznet50'; did you mean keras:ResNet50? Its models are Conv",
+        ),
         ("keras:preprocess_input", "has no model 'preprocess_input'"),
         ("keras:a.b", "in no known form; write keras:NAME with a name of tf.keras.applications"),
-        ("keras:nowhere.at_all:net", "the module 'nowhere.at_all' cannot be imported (No module named 'nowhere')"),
+        ("keras:nowhere.at_all:net", "cannot import the module 'nowhere.at_all' (No module named 'nowhere')"),
         (OWN + "missing", "there is no function 'missing' in "),
         (OWN + "number", "there is no function 'number' in "),
         (OWN + "classes_first", "classes_first(classes) cannot be called as classes_first(num_classes=N)"),
-        (OWN + "nothing", "gave NoneType, which is no functional model; return tf.keras.Model(inputs, outputs)"),
-        (OWN + "subclassed", "gave Subclassed, which is no functional model"),
-        (OWN + "two_inputs", "one input of images is allowed, (None, None, None, 3)"),
-        (OWN + "too_many", "gives [(None, 4)]; it must give one logit for each class, (None, 3)"),
-        (OWN + "softmax", "ends in softmax (layer 'dense"),
-        (OWN + "probabilities", "ends in softmax (layer 'tf.nn.softmax"),
-        (OWN + "fixed", "needs images of one size, 16 x 16 px, but that changes from stage to stage. Replace Flatten"),
-        (OWN + "reshaped", "needs images of one size, 16 x 16 px"),
-        (OWN + "spatial_dropout", "Layer 'spatial' (SpatialDropout2D) draws random numbers of its own"),
+        (OWN + "nothing", "returned NoneType, which is not a functional model. Return tf.keras.Model(inputs, outputs)"),
+        (OWN + "subclassed", "returned Subclassed, which is not a functional model"),
+        (OWN + "two_inputs", "but must have one input of images, (None, None, None, 3)"),
+        (OWN + "too_many", "has outputs [(None, 4)], but must have one logit per class, (None, 3)"),
+        (OWN + "softmax", "ends with softmax (layer 'dense"),
+        (OWN + "probabilities", "ends with softmax (layer 'tf.nn.softmax"),
+        (
+            OWN + "fixed",
+            "accepts only images of 16 x 16 px, but the image size changes from stage to stage. Replace Flatten",
+        ),
+        (OWN + "reshaped", "accepts only images of 16 x 16 px"),
+        (OWN + "spatial_dropout", "Layer 'spatial' (SpatialDropout2D) draws random numbers from its own state"),
         (
             OWN + "uniform",
-            "Operation 'uniform/own/random_uniform/RandomUniform' draws random numbers of its own, which a",
+            "Operation 'uniform/own/random_uniform/RandomUniform' draws random numbers from its own state, which a",
         ),
-        (OWN + "counted", "Weights must be float32, and are not: counter/count:0 int64. precision.policy sets"),
-        (OWN + "of_64_px", "does not take every size of images, but that changes from stage to stage"),
-        (OWN + "noisy", "Layer 'noise' (GaussianNoise) draws random numbers of its own"),
-        (OWN + "by_rows", "Dropout 'rows' has the noise_shape (None, 1, 1, 3); allowed are none, and (None, 1, 1, 1)"),
-        (OWN + "hidden", "BatchNormalization 'hidden' is inside of another layer"),
-        (OWN + "unsaved", "Layer 'unsaved' (Unsaved) cannot be made again from what its get_config gives"),
-        (OWN + "channels_first", "BatchNormalization 'rows' is over axis [1]; only the last one"),
-        (OWN + "regularized", "has regularizers or other losses of its own; leave them out and set train.weight_decay"),
-        (OWN + "frozen", "has frozen layers (backbone); set train.trainable_from or train.trainable_layers"),
-        (OWN + "compiled", "is compiled; return it as it is before compile"),
+        (OWN + "counted", "Some weights are not float32: counter/count:0 int64. All weights must be float32"),
+        (OWN + "of_64_px", "does not accept images of every size, but the image size changes from stage to stage"),
+        (OWN + "noisy", "Layer 'noise' (GaussianNoise) draws random numbers from its own state"),
+        (OWN + "by_rows", "Dropout 'rows' has the noise_shape (None, 1, 1, 3), but must have none, or (None, 1, 1, 1)"),
+        (OWN + "hidden", "BatchNormalization 'hidden' is inside another layer"),
+        (OWN + "unsaved", "Layer 'unsaved' (Unsaved) cannot be rebuilt from its get_config"),
+        (OWN + "channels_first", "BatchNormalization 'rows' has axis [1], but must have the last axis"),
+        (OWN + "regularized", "has regularizers or other losses. Remove them and set train.weight_decay"),
+        (
+            OWN + "frozen",
+            "has frozen layers (backbone). Make them trainable, and set train.trainable_from or train.trainable_layers",
+        ),
+        (OWN + "compiled", "is compiled. Return it without calling compile"),
     ],
 )
 def test_messages(name, message):
@@ -187,16 +196,14 @@ def test_messages(name, message):
 
 
 def test_images_that_are_too_small():
-    message = (
-        r"from_24_px cannot take images of 23 x 23 px, which are the smallest of this run. Raise progressive.image_s"
-    )
+    message = r"from_24_px cannot process images of 23 x 23 px, which are the smallest ones of this run. Increase prog"
     built(OWN + "from_24_px", smallest_size=24)
     with pytest.raises(UsageError, match=message):
         built(OWN + "from_24_px", smallest_size=23)
 
 
 def test_two_layers_of_one_name():
-    with pytest.raises(UsageError, match="'twins' has two layers called 'same'; give each a name of its own"):
+    with pytest.raises(UsageError, match="'twins' has two layers called 'same'. Give them different names"):
         layers_by_name(built(OWN + "twins", include_preprocessing=False))
 
 
@@ -217,5 +224,5 @@ def test_one_network_of_each_family(name):
 
 
 def test_vgg_needs_one_size():
-    with pytest.raises(UsageError, match="keras:VGG16 needs images of one size, 224 x 224 px"):
+    with pytest.raises(UsageError, match="keras:VGG16 accepts only images of 224 x 224 px"):
         built("keras:VGG16")

@@ -99,7 +99,7 @@ def test_replicas_drop_different_samples_and_repeat_them_from_step_to_step():
 @pytest.mark.parametrize("layer", [layers.DropPath, layers.HeadDropout])
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_a_rate_that_is_no_probability_is_refused(layer, rate):
-    with pytest.raises(ValueError, match=rf"{layer.__name__}'s rate is {rate}; .* must lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=rf"rate of {layer.__name__} is {rate}, .* in \[0, 1\)"):
         layer(rate)
 
 

@@ -157,5 +157,5 @@ def test_scopes_end_and_replace_each_other():
 
 
 def test_no_pass_at_all_is_refused():
-    with pytest.raises(ValueError, match="micro_batches is 0; it must be at least 1"), training_scope(micro_batches=0):
+    with pytest.raises(ValueError, match="micro_batches is 0, but must be at least 1"), training_scope(micro_batches=0):
         pass

@@ -64,7 +64,7 @@ def test_a_scope_ends_even_when_its_body_fails():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (tf.constant([1, 2, 3]), r"int32 of shape \(3,\); it must be int32 of shape \(2,\)"),
+        (tf.constant([1, 2, 3]), r"int32 of shape \(3,\), but must be int32 of shape \(2,\)"),
         (tf.constant([1, 2], tf.int64), r"int64 of shape \(2,\)"),
     ],
 )
@@ -74,5 +74,5 @@ def test_a_wrong_seed_is_refused(value, message):
 
 
 def test_a_wrong_rate_is_refused():
-    with pytest.raises(ValueError, match=r"dropout_rate is 1.0; it must lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"dropout_rate is 1.0, but must be in \[0, 1\)"):
         scopes.stochastic_scope(seed(1, 2), dropout_rate=1.0).__enter__()

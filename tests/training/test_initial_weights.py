@@ -125,6 +125,8 @@ def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_pat
 
 
 def test_a_layer_that_is_not_there_is_refused_before_the_folder_is_taken(tmp_path):
-    with pytest.raises(UsageError, match="trainable_from is 'block_99', which is no layer of 'tiny'; did you mean 'bl"):
+    with pytest.raises(
+        UsageError, match="trainable_from is 'block_99', which is not a layer of 'tiny'; did you mean 'bl"
+    ):
         train_tiny(tiny_config("train.trainable_from=block_99"), tmp_path / "run", spec=TINY, splits=array_splits())
     assert not (tmp_path / "run").exists()

@@ -126,7 +126,7 @@ def test_part_of_a_network_trains():
     assert moving == {"conv2d", "depthwise_conv2d", "conv2d_1"}
     config = config_of("tiny", "train.trainable_from=logit")
     with pytest.raises(
-        UsageError, match="trainable_from is 'logit', which is no layer of 'tiny'; did you mean 'logits'"
+        UsageError, match="trainable_from is 'logit', which is not a layer of 'tiny'; did you mean 'logits'"
     ):
         build_for(config, 3)
 
@@ -155,19 +155,23 @@ def test_plan_and_summary(tmp_path):
         (
             "tiny",
             "model.act_fn=relu",
-            "model.act_fn is for networks of ModelSpec, not for keras:tests.own_networks:tiny",
+            "model.act_fn applies only to networks of a ModelSpec, not to keras:tests.own_networks:tiny",
         ),
-        ("tiny", "model.bn_epsilon=1e-5", "model.bn_epsilon is for networks of ModelSpec"),
+        ("tiny", "model.bn_epsilon=1e-5", "model.bn_epsilon applies only to networks of a ModelSpec"),
         (
             "tiny",
             "runtime.rematerialize=true",
-            "runtime.rematerialize is for .* save memory by train.accumulation_steps",
+            "runtime.rematerialize applies only to .* set train.accumulation_steps to save memory",
         ),
-        ("tiny", "train.ft_init_ckpt=imagenet", "train.ft_init_ckpt is for .*: load them there. Leave it out."),
+        (
+            "tiny",
+            "train.ft_init_ckpt=imagenet",
+            "train.ft_init_ckpt applies only to .*, so load them there. Remove the setting.",
+        ),
         (
             "bare",
             "model.normalization=centered",
-            "normalises pixels itself, so that model.normalization=centered cannot",
+            "model.normalization=centered does not apply to .* normalises pixels itself",
         ),
         ("bare", "model.include_preprocessing=false", "Use --hparam_str=model.include_preprocessing=true"),
     ],

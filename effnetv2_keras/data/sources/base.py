@@ -91,7 +91,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def ordered(self, shard: Shard) -> tf.data.Dataset:
-        """Returns every record of this worker's part once, in data order; the parts of all workers are all records."""
+        """Returns every record of this worker's part once, in data order; together the parts contain all records."""
 
 
 class RandomAccessSource(Source):

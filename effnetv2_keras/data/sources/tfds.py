@@ -149,7 +149,7 @@ def _builder(data: config_lib.DataConfig) -> Any:
         return tfds.builder(data.tfds_name, data_dir=data.data_dir)
     except tfds.core.DatasetNotFoundError as error:
         raise DataError(
-            f"TensorFlow Datasets has no data set {data.tfds_name!r}, and there is none in {data.data_dir}. Set "
+            f"TensorFlow Datasets has no data set {data.tfds_name!r} (data.data_dir is {data.data_dir}). Set "
             "data.tfds_name to a name from its catalogue."
         ) from error
 

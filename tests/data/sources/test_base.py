@@ -41,7 +41,7 @@ def test_order_depends_on_the_seed_only():
 
 @settings(max_examples=15, deadline=None)
 @given(count=st.integers(1, 30), batch_size=st.integers(1, 9), split=st.integers(0, 8))
-def test_going_on_equals_going_through(count, batch_size, split):
+def test_a_resumed_stream_equals_an_uninterrupted_one(count, batch_size, split):
     source = array_source(count)
     whole = indices(source, batch_size=batch_size, end_step=8)
     first = indices(source, batch_size=batch_size, end_step=split)
@@ -123,7 +123,7 @@ def test_tfds_order_ignores_the_global_seed(colors, global_seed):
 
 
 @pytest.mark.parametrize("buffer", [4, 100])
-def test_tfds_streams_whole_epochs_and_goes_on_where_it_stopped(colors, buffer):
+def test_tfds_streams_whole_epochs_and_resumes(colors, buffer):
     source = TfdsSource(colors.train._builder, "train", buffer)
     assert source.num_examples == 13
     assert source.class_names == ("blue", "red")
