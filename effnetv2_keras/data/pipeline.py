@@ -28,7 +28,7 @@ Batch = dict[str, tf.Tensor]
 InputFn = Callable[[tf.distribute.InputContext], tf.data.Dataset]
 
 # The functions use graph ops only. Skipping AutoGraph's conversion makes the input of a stage ready much sooner.
-_plain_graph = tf.autograph.experimental.do_not_convert
+plain_graph = tf.autograph.experimental.do_not_convert
 
 # Separate random streams, so that choices per image and choices per batch never share random numbers.
 _PER_IMAGE, _PER_BATCH = 1, 2
@@ -103,7 +103,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
     load = _load_for_training(source, plan, stage, seed)
     batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
 
-    @_plain_graph
+    @plain_graph
     def finish(step: tf.Tensor, batch: Batch) -> Batch:
         images, labels = mixing.mix(
             batch["image"],
@@ -132,7 +132,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         batches = plan.unreadable.report_problems(batches, source)
         # Images are mixed over the whole local batch before it is split, so they do not depend on the local replicas.
         if local_replicas > 1:
-            batches = batches.map(_plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
+            batches = batches.map(plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
         return batches.prefetch(tf.data.AUTOTUNE)
 
     return dataset
@@ -147,7 +147,7 @@ def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int)
     image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
     num_classes = len(source.class_names)
 
-    @_plain_graph
+    @plain_graph
     def load(record: Record) -> Batch:
         own_seed = tf.random.experimental.stateless_fold_in(image_seed, record["epoch"])
         own_seed = tf.random.experimental.stateless_fold_in(own_seed, record["index"])
@@ -204,7 +204,7 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         - ``label``: int64 ``[b]``; for a multi-label source float32 ``[b, classes]``, multi-hot.
         - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image and for padding that fills the last batches.
     """
-    load_image = _evaluation_image(plan.data, image_size)
+    load_image = evaluation_image(plan.data, image_size)
     num_classes = len(source.class_names)
     padding = {
         "image": tf.zeros([image_size, image_size, 3], CROPPINGS[plan.data.pipeline].dtype),
@@ -213,14 +213,14 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         "problem": tf.constant(""),
     }
 
-    @_plain_graph
+    @plain_graph
     def load(record: Record) -> Batch:
         image, problem = load_image(record)
         label, problem = guard_label(record, num_classes, problem)
         label = label_vector(label, num_classes) if source.multi_label else label
         return {"image": image, "label": label, "weight": tf.cast(is_sound(problem), tf.float32), "problem": problem}
 
-    @_plain_graph
+    @plain_graph
     def finish(batch: Batch) -> Batch:
         return {**batch, "image": plan.normalize(batch["image"])}
 
@@ -237,56 +237,11 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
     return dataset
 
 
-def sample_images(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
-    """Draws random images of a source, cropped as in evaluation; the same images in the same order in every call.
-
-    Args:
-        source: the images and labels.
-        data: the data settings.
-        image_size: side of the square images, pixels.
-        count: largest number of images. There are fewer if the source is smaller or images cannot be decoded.
-
-    Returns:
-        A dataset of uint8 ``[S, S, 3]``; fractional levels are rounded.
-    """
-    samples = _samples(source, data, image_size=image_size, count=count)
-    readable = samples.filter(_plain_graph(lambda sample: is_sound(sample["image_problem"])))
-    return readable.map(_plain_graph(lambda sample: sample["image"]))
-
-
-def sample_records(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
-    """Draws the same images as ``sample_images`` with their labels; images with an invalid label are left out.
-
-    Returns:
-        A dataset of ``image``, uint8 ``[S, S, 3]``, and ``label``, float32 ``[classes]``, one-hot or multi-hot.
-    """
-    samples = _samples(source, data, image_size=image_size, count=count)
-    sound = samples.filter(_plain_graph(lambda sample: is_sound(sample["problem"])))
-    return sound.map(_plain_graph(lambda sample: {name: sample[name] for name in ("image", "label")}))
-
-
-def _samples(source: Source, data: DataConfig, *, image_size: int, count: int) -> tf.data.Dataset:
-    """Returns a dataset of ``image``, ``label``, ``image_problem`` (image only) and ``problem`` (image or label)."""
-    count = min(count, source.num_examples)
-    records = source.stream(seed=0, batch_size=count, steps=range(1), shard=Shard())
-    load_image = _evaluation_image(data, image_size)
-
-    @_plain_graph
-    def load(record: Record) -> Batch:
-        image, image_problem = load_image(record)
-        label, problem = guard_label(record, len(source.class_names), image_problem)
-        label = label_vector(label, len(source.class_names))
-        image = tf.saturate_cast(tf.round(image), tf.uint8)
-        return {"image": image, "label": label, "image_problem": image_problem, "problem": problem}
-
-    return records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
+def evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
     """Returns the function from a record to its square image, cropped as in evaluation, and its ``problem``."""
     cropping = CROPPINGS[data.pipeline]
 
-    @_plain_graph
+    @plain_graph
     def load(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
         return guard(lambda item: cropping.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record)
 

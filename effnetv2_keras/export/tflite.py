@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_keras.data.pipeline import sample_images
+from effnetv2_keras.data.samples import sample_images
 from effnetv2_keras.data.sources.base import DataError, Source
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.export import exporter

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import InputPlan, sample_records
+from effnetv2_keras.data.pipeline import InputPlan
+from effnetv2_keras.data.samples import sample_records
 from effnetv2_keras.data.sources.base import DataError, Source
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages

@@ -11,10 +11,10 @@ from effnetv2_keras.data.pipeline import (
     InputPlan,
     eval_input,
     num_eval_steps,
-    sample_images,
     single_replica,
     train_input,
 )
+from effnetv2_keras.data.samples import sample_images
 from effnetv2_keras.data.sources.base import ArraySource, DataError, FileSource
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError

@@ -13,7 +13,8 @@ from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.pipeline import InputPlan, eval_input, num_eval_steps
 from effnetv2_keras.data.sources.base import ArraySource, FileSource, Shard, StreamSource
 from effnetv2_keras.data.sources.tfds import TfdsSource
-from effnetv2_keras.data.sources.tfrecords import TfRecordLayout, TfRecordSource, open_shards
+from effnetv2_keras.data.sources.tfrecord_layout import TfRecordLayout
+from effnetv2_keras.data.sources.tfrecords import TfRecordSource, open_shards
 from effnetv2_keras.data.unreadable import UnreadableImages
 from tests.records import digits, example, pictures, write_shards, write_tfds
 

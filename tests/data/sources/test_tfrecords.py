@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.pipeline import InputPlan, eval_input, sample_images, single_replica, train_input
+from effnetv2_keras.data.pipeline import InputPlan, eval_input, single_replica, train_input
+from effnetv2_keras.data.samples import sample_images
 from effnetv2_keras.data.sources.base import DataError, Shard
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
