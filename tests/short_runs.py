@@ -43,7 +43,7 @@ def undrawn():
 
 
 def train_tiny(config, model_dir, *, spec=SMALL, output=None, draw=False, **arguments):
-    """Trains a tiny network; what the console shows goes to ``output``. Without a plot and a report, unless ``draw``."""
+    """Trains a tiny network, without a plot and a report unless ``draw``; the console writes to ``output``."""
     console = rich.console.Console(file=output or io.StringIO(), width=200)
     with contextlib.nullcontext() if draw else undrawn():
         return train(config.with_network(spec), model_dir, console=console, **arguments)
