@@ -55,6 +55,11 @@ def deprecated_calls():
     assert not calls
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets pytest-xdist start files in order; it would start those with few tests last, and they take longest."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips tests marked ``keras_2`` if ``tf.keras`` is Keras 3 (``TF_USE_LEGACY_KERAS=0`` selects it)."""
     from effnetv2_keras.models.keras_compat import IS_KERAS_3

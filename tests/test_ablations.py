@@ -8,8 +8,8 @@ import pytest
 from benchmarks.ablations import display, harness, table_2, table_3, table_5, table_10_11, table_12, table_13, table_14
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage
-from tests.short_runs import SETTINGS
-from tests.tiny import TINY
+from tests.short_runs import SETTINGS, undrawn
+from tests.tiny import SMALL
 
 
 def arguments_of(folder, **changes):
@@ -152,7 +152,7 @@ def test_ratios_are_computed_separately_for_each_seed(tmp_path):
 def test_a_run_is_not_repeated(tmp_path, capsys, monkeypatch):
     from effnetv2_keras.training import loop
 
-    (tmp_path / "tiny.json").write_text(TINY.to_json())
+    (tmp_path / "tiny.json").write_text(SMALL.to_json())
     arguments = arguments_of(
         tmp_path / "out",
         seeds=(3,),
@@ -160,7 +160,8 @@ def test_a_run_is_not_repeated(tmp_path, capsys, monkeypatch):
         hparam_str=f"{SETTINGS},data.augment=none,train.epochs=1,train.batch_size=500,eval.batch_size=500,eval.every_epochs=9",
     )
     settings = [harness.Setting("a setting, tiny", arguments.model_names[0], {})]
-    harness.report(arguments, "0", "tiny", settings)
+    with undrawn():
+        harness.report(arguments, "0", "tiny", settings)
     first = capsys.readouterr().out
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained again"))
     harness.report(arguments, "0", "tiny", settings)

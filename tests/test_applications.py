@@ -17,6 +17,7 @@ from effnetv2_keras.models import layers_by_role
 from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of, sublayers
 from effnetv2_keras.weights.registry import NAMES
 from tests.models.filling import fill_at_random
+from tests.shallow import one_block_a_stage
 
 V2 = [f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")]
 V1 = [f"EfficientNetB{size}" for size in range(8)]
@@ -26,8 +27,15 @@ POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 sides = pytest.mark.parametrize("side", [effnetv2_keras, tf.keras.applications], ids=["ours", "keras"])
 
 
+@pytest.fixture
+def shallow():
+    with one_block_a_stage():
+        yield
+
+
 def b0(side, **settings):
-    return side.EfficientNetV2B0(weights=None, **settings)
+    with one_block_a_stage():
+        return side.EfficientNetV2B0(weights=None, **settings)
 
 
 @functools.cache
@@ -120,7 +128,7 @@ def test_what_keras_builds_is_built(settings, output_shape):
         assert ours.layers[-1].activation is theirs.layers[-1].activation
 
 
-def test_positional_arguments_mean_what_they_mean_in_keras():
+def test_positional_arguments_mean_what_they_mean_in_keras(shallow):
     arguments = (False, None, None, (32, 32, 3), "avg", 5, None, False)
     ours, theirs = (side.EfficientNetV2B0(*arguments) for side in (effnetv2_keras, tf.keras.applications))
     assert ours.output_shape == theirs.output_shape == (None, 1280)
@@ -150,7 +158,7 @@ def test_positional_arguments_mean_what_they_mean_in_keras():
     ],
     ids=str,
 )
-def test_what_keras_refuses_is_refused_with_its_error(side, settings, error):
+def test_what_keras_refuses_is_refused_with_its_error(shallow, side, settings, error):
     of_keras_3 = IS_KERAS_3 and side is tf.keras.applications and settings == {"weights": 3}
     with pytest.raises(ValueError if of_keras_3 else error):
         side.EfficientNetV2B0(**{"weights": None, **settings})
@@ -233,7 +241,7 @@ def test_one_network_goes_on_where_another_ends():
     second = b0(effnetv2_keras, include_top=False, input_tensor=joined, include_preprocessing=False, name="second")
     assert second.input is first.input
     assert {layer.name for layer in layers_by_role(second).values()} == {
-        f"second_{role}" for role in ("stem", *(f"block_{i}" for i in range(21)), "head")
+        f"second_{role}" for role in ("stem", *(f"block_{i}" for i in range(6)), "head")
     }
     assert len({path_of(variable) for variable in second.variables}) == len(second.variables)
 
@@ -251,7 +259,7 @@ def test_feature_maps_are_those_of_the_whole_network():
     assert not {"head", "pool", "classifier"} & set(layers_by_role(features))
     fill_at_random(backbone())
     features.set_weights(backbone().get_weights()[: len(features.get_weights())])
-    deepest = tf.keras.Model(backbone().input, layers_by_role(backbone())["block_20"].output)
+    deepest = tf.keras.Model(backbone().input, layers_by_role(backbone())["block_5"].output)
     np.testing.assert_array_equal(features(pixels())[-1], deepest(pixels()))
 
 
@@ -265,18 +273,18 @@ def test_settings_reach_the_network():
         bn_epsilon=0.01,
         activation="relu",
         dtype="mixed_bfloat16",
-        trainable_from="block_19",
+        trainable_from="block_4",
         freeze_bn=True,
     )
     roles = layers_by_role(model)
-    assert roles["block_20"].drop_path_rate == pytest.approx(0.42 * 20 / 21)
+    assert roles["block_5"].drop_path_rate == pytest.approx(0.42 * 5 / 6)
     assert roles["dropout"].rate == 0.3
     assert (roles["stem"].norm.momentum, roles["stem"].norm.epsilon) == (0.7, 0.01)
     assert roles["stem"].activation == "relu"
     assert roles["stem"].compute_dtype == "bfloat16"
     assert {path_of(v).split("/")[0] for v in model.trainable_variables} == {
-        "block_19",
-        "block_20",
+        "block_4",
+        "block_5",
         "head",
         "classifier",
     }
@@ -287,7 +295,7 @@ def test_settings_reach_the_network():
     "name", ["EfficientNetV2B0", "EfficientNetB0", pytest.param("EfficientNetV2S", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("channels", [3, 1, 4])
-def test_preprocess_input_does_what_the_model_does(name, channels):
+def test_preprocess_input_does_what_the_model_does(shallow, name, channels):
     variant = {"EfficientNetV2B0": "efficientnetv2-b0", "EfficientNetB0": "efficientnet-b0"}.get(
         name, "efficientnetv2-s"
     )
@@ -340,7 +348,7 @@ def test_the_package_alone_needs_no_tensorflow():
 
 
 @pytest.mark.parametrize("name", ["EfficientNetV2B0", pytest.param("EfficientNetV2S", marks=pytest.mark.slow)])
-def test_a_network_in_a_sequential_model_is_fitted_saved_and_loaded(name, tmp_path):
+def test_a_network_in_a_sequential_model_is_fitted_saved_and_loaded(shallow, name, tmp_path):
     base = getattr(effnetv2_keras, name)(include_top=False, weights=None, pooling="avg", input_shape=(40, 33, 3))
     model = tf.keras.Sequential([base, tf.keras.layers.Dense(3)])
     model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))

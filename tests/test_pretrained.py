@@ -16,6 +16,7 @@ from effnetv2_keras.models import layers_by_role
 from effnetv2_keras.models.keras_compat import path_of
 from effnetv2_keras.weights import WeightsError, registry
 from effnetv2_keras.weights.registry import PUBLISHED, Published
+from tests.shallow import one_block_a_stage
 from tests.weights.filled import assert_close, assert_same_weights, pixels, write_h5
 from tests.weights.test_hdf5 import keras_model
 
@@ -32,6 +33,13 @@ try:
 except ValueError as error:
     print(time.monotonic() - start, error, sep="|")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    """Files of whole networks are tested where they are read."""
+    with one_block_a_stage():
+        yield
 
 
 @pytest.fixture(scope="module", params=["EfficientNetV2B0", "EfficientNetB0"])

@@ -25,7 +25,7 @@ from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.runs.trained import Trained
 from tests.data.test_pipeline import array_source
 from tests.models.filling import fill_at_random
-from tests.short_runs import tiny_config, train_tiny
+from tests.short_runs import UNCHANGED, tiny_config, train_tiny
 from tests.tiny import TINY
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [2, 33, 40, 3]).astype(np.float32)
@@ -48,7 +48,7 @@ def splits() -> Splits:
 
 def train(folder: pathlib.Path) -> float:
     """Trains the run in a folder to its end, or resumes it; returns the last training loss."""
-    train_tiny(tiny_config(), folder, splits=splits())
+    train_tiny(tiny_config(UNCHANGED), folder, splits=splits())
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [row["loss"] for row in rows if row["kind"] == "train"][-1]
 

@@ -13,7 +13,7 @@ from tests.made_runs import CLASS_NAMES, make_run, move_weights, run_config
 from tests.tiny import TINY
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     if IS_KERAS_3:  # training needs Keras 2
         tf.keras.utils.set_random_seed(0)

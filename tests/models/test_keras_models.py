@@ -35,10 +35,11 @@ def randomize(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "rescaled"), [("ResNet50", 224, True), ("EfficientNetB0", 224, False), ("MobileNetV2", 224, True)]
+    ("name", "size", "rescaled"), [("ResNet50", 64, True), ("EfficientNetB0", 64, False), ("MobileNetV2", 64, True)]
 )
 def test_networks_of_keras_are_the_same_and_take_images_of_any_size(name, size, rescaled):
-    original = getattr(tf.keras.applications, name)(weights=None, classes=7, classifier_activation=None)
+    settings = {"classes": 7, "classifier_activation": None, "input_shape": (size, size, 3)}
+    original = getattr(tf.keras.applications, name)(weights=None, **settings)
     model = built(f"keras:{name}", 7)
     count = figures.count_parameters(model)
     assert count.trainable == sum(np.prod(weight.shape) for weight in original.trainable_weights)

@@ -12,7 +12,7 @@ from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.reporting import trackers
 from effnetv2_keras.reporting.trackers import TRACKERS, Tracker, Trackers, check_libraries
 from effnetv2_keras.runs.run_folder import RunFolder
-from tests.short_runs import tiny_config, train_tiny
+from tests.short_runs import ONE_STAGE, tiny_config, train_tiny
 from tests.training.test_loop import array_splits
 
 pytestmark = pytest.mark.usefixtures("graphs_as_traced")
@@ -88,7 +88,7 @@ def test_training_sends_every_row_to_its_trackers(tmp_path, monkeypatch):
     monkeypatch.setitem(TRACKERS, "mlflow", Notebook)
     monkeypatch.setitem(sys.modules, "mlflow", json)
     source = ArraySource(np.zeros((8, 16, 16, 3), np.uint8), np.arange(8) % 2, ("even", "odd"))
-    config = tiny_config("train.epochs=2,runtime.trackers=mlflow,progressive.stages=1")
+    config = tiny_config(f"{ONE_STAGE},train.epochs=2,runtime.trackers=mlflow")
     train_tiny(config, tmp_path / "run", splits=Splits(source, source))
     assert told == [*RunFolder(tmp_path / "run").metrics(), True]
     assert [row["kind"] for row in told[:-1]] == ["train", "eval"]
@@ -127,7 +127,7 @@ def test_a_failing_tracker_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(trackers, "TRACKERS", {"wandb": Failing})
     monkeypatch.setattr(trackers, "_libraries", lambda names: dict.fromkeys(names))
-    result = train_tiny(tiny_config("runtime.trackers=wandb"), tmp_path / "run", splits=array_splits())
+    result = train_tiny(tiny_config(f"{ONE_STAGE},runtime.trackers=wandb"), tmp_path / "run", splits=array_splits())
     assert result["step"] == 12
     assert len(told) == 1
     assert "The tracker Failing failed and gets no more metrics: no route to host" in caplog.text

@@ -14,13 +14,12 @@ from effnetv2_keras.runs.run_folder import RunFolderError
 from effnetv2_keras.runs.trained import load_trained
 from tests.filesystems import environment, python, run_in_tmpfs
 from tests.runs.test_checkpoints import DATA, garble, names, truncate
-from tests.short_runs import tiny_config, train_tiny
-from tests.tiny import TINY
+from tests.short_runs import ONE_STAGE, tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs, stop_at
 
 
 def train_arrays(run):
-    return train_tiny(tiny_config(), run, spec=TINY, splits=array_splits())
+    return train_tiny(tiny_config(ONE_STAGE), run, splits=array_splits())
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ train_arrays(run)
 shutil.copytree(run, folder.with_name("copy"))
 """
     error, kept = run_in_tmpfs(script, tmp_path / "mounted", size="3m").splitlines()
-    assert "0.2 MB are needed (0.2 MB each) and 0." in error
+    assert "0.1 MB are needed (0.1 MB each) and 0." in error
     assert "are free. The run is saved at step 6. Free disk space or lower runtime.keep_checkpoint_max" in error
     assert kept == "['ckpt-0.index', 'ckpt-4.index', 'ckpt-6.index']"
     assert_equal_runs(runs / "whole", tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""Real training processes, killed at chosen moments and started again: the end is as if nothing had happened."""
+"""Real training processes, killed at chosen moments and gone on with: the end is as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import sys
 
 import numpy as np
 import pytest
+import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.cli import EXIT_INTERRUPTED
+from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.runs.run_folder import RunFolder
-from tests.short_runs import SETTINGS, train_tiny
+from effnetv2_keras.training.loop import train
+from hparams import load
+from tests.short_runs import SETTINGS, UNCHANGED, train_tiny, undrawn
 from tests.tiny import SMALL
 from tests.tiny_main import MOMENTS
 from tests.training.test_loop import assert_equal_runs, final_weights
@@ -48,11 +52,23 @@ def run(*arguments, **keywords):
     return end(start(*arguments, **keywords))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tiny_among_the_models():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(variants.MODELS, "tiny", SMALL)
+        yield
+
+
+def train_here(config, folder):
+    """Trains in this process, which has TensorFlow imported already, what ``start`` would in one of its own."""
+    with undrawn():
+        train(config, folder, strategy=make_strategy("cpu"), console=rich.console.Console(quiet=True))
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(image_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    status, output = run(image_folder, folder)
-    assert status == 0, output
+    train_here(load("folder", "tiny").override(parse_overrides(f"data.data_dir={image_folder},{SETTINGS}")), folder)
     return folder
 
 
@@ -83,8 +99,7 @@ def test_a_killed_run_goes_on_bit_for_bit(image_folder, uninterrupted, tmp_path,
         assert "The same command goes on" in output
         expected = {"warm_up": 2, "mid_stage": 5, "checkpoint": 6, "border": 6, "evaluation": 6}
     assert latest.endswith(f"ckpt-{expected[moment]}")
-    status, output = run(image_folder, tmp_path / "run")
-    assert status == 0, output
+    train_here(RunFolder(tmp_path / "run").config(), tmp_path / "run")
     assert_same_end(uninterrupted, tmp_path / "run")
     before, after = (tf.train.load_checkpoint(path) for path in (latest, str(tmp_path / "run" / "checkpoints")))
     assert (
@@ -116,20 +131,19 @@ def uninterrupted_workers(image_folder, tmp_path_factory):
     return folder
 
 
-def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path, monkeypatch):
-    """Every weight and average after a whole run with augmentation and two stages, BatchNorm frozen.
+def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path):
+    """Every weight and average after a whole run with random crops and two stages, BatchNorm frozen.
 
     Without mixup, for which each worker pairs its own images.
     """
     changes = (
-        ",train.freeze_bn=true,model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0,"
+        f",{UNCHANGED},train.freeze_bn=true,model.survival_prob=1,progressive.dropout_rate.start=0,progressive.dropout_rate.end=0,"
         "progressive.mixup_alpha.end=0,train.optimizer=sgd,train.lr_base=3,train.accumulation_steps=1|2"
     )
     workers = [end(process) for process in start_workers(image_folder, tmp_path / "workers", changes=changes)]
     assert [status for status, _ in workers] == [0, 0], workers
     assert "evaluated 13 of 13 images" in workers[0][1]
     assert "evaluated" not in workers[1][1]
-    monkeypatch.setitem(variants.MODELS, "tiny", SMALL)
     config = RunFolder(tmp_path / "workers").config()
     for name in ("mirrored", "cpu"):
         train_tiny(config, tmp_path / name, strategy=make_strategy(name))

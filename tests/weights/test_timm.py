@@ -66,11 +66,14 @@ def block_layer(block, part, sort):
 
 @pytest.mark.parametrize("spec", [TINY, variants.MODELS["efficientnetv2-b0"], variants.MODELS["efficientnet-b0"]])
 def test_safetensors_in_timms_names_and_layouts(spec, tmp_path):
-    saved, model = build_model(spec), build_model(spec)
-    fill_at_random(saved, seed=3)
-    save_file(timm_state(saved, spec), tmp_path / "model.safetensors")
+    model = build_model(spec)
+    fill_at_random(model, seed=3)
+    save_file(timm_state(model, spec), tmp_path / "model.safetensors")
+    saved = model.get_weights()
+    model.set_weights([np.zeros_like(weight) for weight in saved])
     report = load_weights(model, tmp_path / "model.safetensors")
-    assert_same_weights(model, saved)
+    for weight, value in zip(model.get_weights(), saved):
+        np.testing.assert_array_equal(weight, value)
     assert all(name.endswith("num_batches_tracked") for name in report.skipped)
 
 

@@ -13,7 +13,7 @@ from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.progressive import Stage
 from tests.images import write_classes
 from tests.records import example, pictures, write_imagenet, write_shards
-from tests.short_runs import tiny_config, train_tiny
+from tests.short_runs import ONE_STAGE, tiny_config, train_tiny
 from tests.training.test_sources_in_training import prepared_tfds
 
 
@@ -96,7 +96,7 @@ def test_a_record_that_is_unlike_the_first_ones_is_named(tmp_path, changes, mess
     write_shards(tmp_path, "validation", [example(**features)] * 8, 1)
     data = {"source": "tfrecord", "data_dir": str(tmp_path), "num_classes": 3, "shuffle_buffer": 2}
     with pytest.raises(DataError, match=f"^Record 30 of {path} {message}"):
-        train_tiny(tiny_config("progressive.stages=1,train.epochs=2", **data), tmp_path / "run")
+        train_tiny(tiny_config(f"{ONE_STAGE},train.epochs=2", **data), tmp_path / "run")
 
 
 def folder(root, per_class):
