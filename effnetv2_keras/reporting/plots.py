@@ -1,4 +1,4 @@
-"""Plots: a run over time, and what the network is shown."""
+"""PNG plots: the course of a run, sheets of images, evaluation sizes, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from effnetv2_keras.reporting.primary_metric import primary_metric
 from effnetv2_keras.reporting.stage_summary import summarize_stages
 
 _MOST_NAMES = 50
-_MOST_NOTES = 12  # of more stages than that, they would cover each other
+_MOST_NOTES = 12  # the notes of more stages would overlap
 
 
 def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
-    """Draws loss, top-1 (of several labels an image: mAP) and the stage plan over the training time into a PNG.
+    """Draws a PNG with loss, top-1 (multi-label: mAP) and stages over the training time.
 
     Args:
-        rows: of ``metrics.jsonl``.
-        stages: the plan.
-        path: of the PNG.
+        rows: rows of ``metrics.jsonl``, oldest first.
+        stages: stages of the run.
+        path: path of the PNG.
     """
     figure = matplotlib.figure.Figure(figsize=(9, 8), layout="constrained")
     loss_axes, score_axes, plan_axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.4))
@@ -61,12 +61,12 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
 def plot_image_sheet(
     images: Sequence[npt.NDArray[Any]], row_titles: Sequence[str], path: str | os.PathLike[str] | BinaryIO
 ) -> None:
-    """Draws a sheet of images into a PNG: one row per entry.
+    """Draws a PNG with rows of images.
 
     Args:
-        images: for each row, an array ``[columns, H, W, 3]`` of values 0..255; sizes may differ between rows.
-        row_titles: one per row.
-        path: of the PNG, or where to write it.
+        images: for each row, an array ``[columns, H, W, 3]`` with pixels in 0..255; sizes may differ between rows.
+        row_titles: title of each row.
+        path: path of the PNG, or a binary file.
     """
     columns = max(len(row) for row in images)
     figure = matplotlib.figure.Figure(figsize=(1.5 * columns, 1.7 * len(images)), layout="constrained")
@@ -83,22 +83,22 @@ def plot_image_sheet(
 
 
 def stage_title(stage: Stage, augment: str) -> str:
-    """Describes a stage in three lines: its number and image size, ``data.augment``, and its regularisers."""
+    """Returns three lines about a stage: its number and image size, ``data.augment``, and its regularizers."""
     return f"stage {stage.index + 1}: {stage.image_size} px\naugment {augment}\n{' '.join(regularisers(stage))}"
 
 
 def regularisers(stage: Stage) -> list[str]:
-    """Names the regularisers that a stage turns on, with their strength: ``["RandAugment 5", "dropout 0.1"]``."""
+    """Returns the regularizers of a stage that are not 0, with their strength: ``["RandAugment 5", "dropout 0.1"]``."""
     values = {quantity.heading: getattr(stage, name) for name, quantity in QUANTITIES.items() if name != "image_size"}
     return [f"{heading} {value:.2g}" for heading, value in values.items() if value]
 
 
 def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Draws top-1 (of several labels an image: mAP) over the image size into a PNG.
+    """Draws a PNG with top-1 (multi-label: mAP) over the image size.
 
     Args:
-        rows: of ``evaluate``, one per size.
-        path: of the PNG.
+        rows: results of ``evaluate``, one per size.
+        path: path of the PNG.
     """
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -115,12 +115,12 @@ def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> 
 
 
 def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Draws a confusion matrix into a PNG: of each class, the share of its images that was taken for each other.
+    """Draws a PNG with the confusion matrix as shares of the images of each true class.
 
     Args:
-        confusion: images by class (rows) and by what they were taken for, ``[classes, classes]``.
-        class_names: in the same order; written out for at most 50.
-        path: of the PNG.
+        confusion: ``[classes, classes]``, number of images by true class (rows) and predicted class (columns).
+        class_names: class names in the same order; the plot shows them for at most 50 classes.
+        path: path of the PNG.
     """
     count = len(class_names)
     side = min(4 + 0.25 * count, 14)
@@ -131,6 +131,6 @@ def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str],
     if count <= _MOST_NAMES:
         axes.set_xticks(range(count), class_names, rotation=90)
         axes.set_yticks(range(count), class_names)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("class")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""Which figure of an evaluation stands for all of them."""
+"""The primary metric, by which evaluations are compared: top-1, or mAP for multi-label images."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from typing import Any
 
 
 def primary_metric(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Names the figure by which evaluations are compared, as a key of their rows and in words.
+    """Returns key and name of the metric by which evaluations are compared.
+
+    Args:
+        row: metrics of an evaluation.
 
     Returns:
-        mAP where images have several labels, top-1 otherwise; a model's suffix comes after the key.
+        ``("map", "mAP")`` for multi-label images, otherwise ``("top1", "top-1")``. The suffix of a model follows the
+        key.
     """
     return ("map", "mAP") if "map" in row or "map_ema" in row else ("top1", "top-1")
 
 
 def primary_metric_key(row: Mapping[str, Any]) -> str:
-    """The key of that figure of the averaged weights, or of the raw ones where there is no average."""
+    """Returns the key of the primary metric of the moving average, or of the raw weights if there is no average."""
     key, _ = primary_metric(row)
     return f"{key}_ema" if f"{key}_ema" in row else key
 
 
 def ema_gap(row: Mapping[str, Any]) -> dict[str, float]:
-    """How far the averaged weights are ahead of the raw ones, by that figure.
+    """Returns the primary metric of the moving average of the weights minus that of the raw weights.
 
     Returns:
-        ``ema_gap``; nothing where there is no average.
+        A dict with ``ema_gap``; empty if there is no moving average.
     """
     key, _ = primary_metric(row)
     return {"ema_gap": row[f"{key}_ema"] - row[key]} if f"{key}_ema" in row else {}

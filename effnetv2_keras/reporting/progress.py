@@ -1,4 +1,4 @@
-"""Shows a person how a run goes: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from effnetv2_keras.progressive import Stage
 
 
 def estimate_seconds_left(stages: Sequence[Stage], *, step: int, seconds_per_step: float) -> float:
-    """Predicts the time that is left after ``step`` steps.
+    """Returns an estimate of the remaining time of a run, seconds.
 
-    Stages to come are costed from the current one by the area of their images, to which a step's time is close to
-    proportional.
+    The time of a step is assumed to be proportional to the area of the images.
+
+    Args:
+        stages: stages of the run.
+        step: number of finished steps.
+        seconds_per_step: time of a step in the current stage, seconds.
     """
     current = next((stage for stage in stages if step < stage.end_step), stages[-1])
     steps_by_size = [(max(0, stage.end_step - max(step, stage.first_step)), stage.image_size) for stage in stages]
@@ -26,22 +30,22 @@ def estimate_seconds_left(stages: Sequence[Stage], *, step: int, seconds_per_ste
 
 
 def format_seconds(seconds: float) -> str:
-    """Writes a duration as ``h:mm:ss``."""
+    """Returns a duration as ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def is_input_bound(row: Mapping[str, Any]) -> bool:
-    """Whether a row of figures tells that the devices waited for images for more than a fifth of the time."""
+    """Returns whether the devices waited for images for more than 20 % of the time of a row of metrics."""
     return row.get("input_wait", 0.0) > 0.2
 
 
 class Progress:
-    """A bar with stage, images/s, loss, learning rate and time left.
+    """Shows stage, images/s, loss, learning rate and remaining time.
 
     Args:
-        stages: the plan.
-        console: where to draw.
+        stages: stages of the run.
+        console: output.
     """
 
     def __init__(self, stages: Sequence[Stage], console: rich.console.Console) -> None:
@@ -60,7 +64,7 @@ class Progress:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[Progress]:
-        """Shows the bar while the context lasts."""
+        """Shows the bar inside a ``with`` block."""
         with self._bar:
             yield self
 
@@ -73,7 +77,7 @@ class Progress:
         )
 
     def train_row(self, stage: Stage, row: dict[str, Any], seconds_per_step: float) -> None:
-        """Shows the newest training figures."""
+        """Shows the newest training metrics."""
         left = estimate_seconds_left(self._stages, step=row["step"], seconds_per_step=seconds_per_step)
         note = (
             f"{row['images_per_second']:.0f} images/s · loss {row['loss']:.3f} · lr {row['lr']:.4g} · "
@@ -89,27 +93,27 @@ class Progress:
             )
 
     def trying(self, stage: Stage) -> None:
-        """Shows which stage is tried before the first step."""
+        """Shows the stage that the preflight check tries."""
         self._bar.update(self._task, note=f"trying stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px")
 
     def evaluating(self, finished: int, steps: int) -> None:
-        """Shows how far an evaluation is."""
+        """Shows the progress of an evaluation."""
         self._bar.update(self._task, note=f"evaluating {finished}/{steps}")
 
     def say(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Prints a line above the bar."""
         self._console.print(text, highlight=False, soft_wrap=not self._live)
 
     def print_table(self, table: rich.table.Table) -> None:
-        """Prints a table that stays."""
+        """Prints a table above the bar."""
         self._console.print(table)
 
 
 class Stopwatch:
-    """Measures the time that training takes, evaluations and checkpoints left out.
+    """Measures the training time of a run, without evaluations and checkpoints.
 
     Args:
-        seconds: already spent by the run.
+        seconds: training time of the run before this process, seconds.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -117,12 +121,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Time spent so far."""
+        """Training time so far, seconds."""
         return self._before + time.perf_counter() - self._started
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out what happens in the context."""
+        """Excludes the time of a ``with`` block."""
         start = time.perf_counter()
         yield
         self._started += time.perf_counter() - start

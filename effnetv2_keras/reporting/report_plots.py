@@ -1,4 +1,4 @@
-"""The plots of ``report.html``, as SVG that takes the page's colours and fonts."""
+"""The plots of ``report.html``, as SVG with the colors and fonts of the page."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Curve:
     """One curve.
 
     Attributes:
-        kind: of the rows, ``train`` or ``eval``.
-        key: the figure.
-        label: in the legend.
-        color: a CSS colour that shows on white and on black.
+        kind: kind of the rows, ``train`` or ``eval``.
+        key: name of the metric.
+        label: text in the legend.
+        color: CSS color that is visible on white and on black.
     """
 
     kind: str
@@ -35,11 +35,11 @@ class Curve:
 
 
 def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple[Plot, ...]:
-    """Draws the course of a run over its steps; of figures that it has not, there is no plot.
+    """Draws the metrics of a run over its steps, without plots for metrics that the run does not have.
 
     Args:
-        rows: of ``metrics.jsonl``.
-        stages: the plan, drawn behind the curves.
+        rows: rows of ``metrics.jsonl``, oldest first.
+        stages: stages of the run, drawn behind the curves.
     """
     key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}))
     plots = {
@@ -62,7 +62,7 @@ def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple
 
 
 def _belongs(row: dict[str, Any], curve: Curve) -> bool:
-    # No speed is known of a row that consists of a traced step.
+    # A row that only contains a traced step has no speed.
     return row["kind"] == curve.kind and curve.key in row and (curve.key != "images_per_second" or row[curve.key] > 0)
 
 
@@ -87,7 +87,7 @@ def _draw(title: str, rows: Sequence[dict[str, Any]], stages: Sequence[Stage], c
 
 
 def _thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Means over neighbours, so that a long run makes no longer a page."""
+    """Returns means over neighboring points, so that a long run does not make a large page."""
     parts = min(len(steps), _MOST_POINTS)
     if not parts:
         return [], []

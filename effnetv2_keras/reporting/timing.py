@@ -1,4 +1,4 @@
-"""What a run spends its time and memory on: tracing, waiting for the input, and steps."""
+"""Measurement of the time and memory of a run: tracing, waiting for input, and steps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import tensorflow as tf
 
 
 class StepClock:
-    """Splits the time between two rows of figures.
+    """Measures compilation and waiting for input between two rows of metrics.
 
-    A stage's first step is spent on tracing and its first wait on filling buffers, so both are left out of the share
-    of time that is spent waiting, as they are of the images per second.
+    The first step of a stage is mostly tracing, and its first wait fills the buffers. Both are excluded from the share
+    of time spent waiting and from the images per second.
 
     Args:
-        seconds: the training time so far; stands still during evaluations and checkpoints.
-        devices: their names, as ``strategy.extended.worker_devices`` gives them.
+        seconds: returns the training time so far, which does not advance during evaluations and checkpoints.
+        devices: device names, from ``strategy.extended.worker_devices``.
     """
 
     def __init__(self, seconds: Callable[[], float], *, devices: Sequence[str] = ()) -> None:
@@ -31,17 +31,17 @@ class StepClock:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the context as waiting for the input."""
+        """Counts the time of a ``with`` block as waiting for input."""
         start = self._seconds()
         yield
         self._waited += self._seconds() - start
 
     @contextlib.contextmanager
     def stepping(self, *, first: bool) -> Iterator[None]:
-        """Counts the context as a step.
+        """Counts the time of a ``with`` block as a step.
 
         Args:
-            first: whether it is traced, being a stage's first; then wait in the context for its result.
+            first: whether this is the first step of a stage, which traces; the block must then wait for its result.
         """
         if first:
             reset_peak(self._devices)
@@ -52,15 +52,15 @@ class StepClock:
             self._begin()
 
     def note_compiling(self, seconds: float) -> None:
-        """Counts time that a stage's tracing took outside the clock."""
+        """Adds time of tracing that was not measured by this clock, seconds."""
         self._compiling += seconds
 
     def row(self) -> dict[str, float]:
-        """Sums up the time since the last call, and begins anew.
+        """Returns the measurements since the last call, and starts the next measurement.
 
         Returns:
-            ``compile_seconds``, of first steps; ``input_wait``, the share of the time in [0, 1] that was spent waiting
-            for the input; ``memory_mb``, as ``memory_mb``.
+            ``compile_seconds``, the time of first steps, seconds; ``input_wait``, the share of time spent waiting for
+            input, in [0, 1]; ``memory_mb``, see the function ``memory_mb``.
         """
         elapsed = self._seconds() - self._began
         row = {
@@ -74,11 +74,11 @@ class StepClock:
 
 
 def memory_mb(devices: Sequence[str] = ()) -> float:
-    """Measures memory, in MiB.
+    """Returns the memory of the devices, MiB.
 
     Returns:
-        The most that any of the devices held since ``reset_peak``. Of CPUs, and of devices that do not tell, what this
-        process holds now.
+        The largest peak of the devices since ``reset_peak``. For CPUs and for devices that do not report their memory,
+        the current memory of this process.
     """
     peaks = [0]
     for device in _accelerators(devices):
@@ -88,12 +88,12 @@ def memory_mb(devices: Sequence[str] = ()) -> float:
 
 
 def reset_peak(devices: Sequence[str]) -> None:
-    """Forgets the most that the devices held so far, where they tell it."""
+    """Resets the peak memory of the devices that report it."""
     for device in _accelerators(devices):
         with contextlib.suppress(ValueError, tf.errors.OpError):
             tf.config.experimental.reset_memory_stats(device)
 
 
 def _accelerators(devices: Sequence[str]) -> list[str]:
-    """Leaves out CPUs: of these, TensorFlow tells but a small part of what it holds."""
+    """Returns the devices without CPUs, for which TensorFlow reports only a small part of the memory."""
     return [device for device in devices if "CPU:" not in device]

@@ -1,4 +1,4 @@
-"""Services that follow a run: Weights & Biases and MLflow, each by its own library, which is optional."""
+"""Experiment trackers: Weights & Biases and MLflow, whose libraries are optional."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from effnetv2_keras.errors import UsageError
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 TRACKERS_FILE = "trackers.json"
-"""In the run's folder: the id under which each service knows the run, so that a resumed run is the same there."""
+"""File in the run's folder with the run's id in each tracker, so that a resumed run continues there."""
 
 
 class Tracker(abc.ABC):
-    """A service that is told a run's figures.
+    """An experiment tracker that receives the metrics of a run.
 
     Attributes:
-        run_id: under which the service knows the run.
+        run_id: id of the run in the tracker.
     """
 
     run_id: str
 
     @abc.abstractmethod
     def __init__(self, library: Any, folder: RunFolder, config: Config, run_id: str | None) -> None:
-        """Opens the run with this id, or a new one if it is None."""
+        """Opens the run with this id, or a new run if it is None."""
 
     @abc.abstractmethod
     def log(self, row: dict[str, Any]) -> None:
-        """Tells one row of ``metrics.jsonl``."""
+        """Sends one row of ``metrics.jsonl``."""
 
     @abc.abstractmethod
     def finish(self, *, completed: bool) -> None:
-        """Closes the run, which was trained to its end or not."""
+        """Closes the run; ``completed`` is whether it ended without an error or interruption."""
 
 
 class WandbTracker(Tracker):
-    """Weights & Biases, of the project ``WANDB_PROJECT`` (effnetv2_keras by default); files go to the run's folder."""
+    """Weights & Biases, in the project ``WANDB_PROJECT`` (default effnetv2_keras), with files in the run's folder."""
 
     def __init__(self, library: Any, folder: RunFolder, config: Config, run_id: str | None) -> None:
         try:
@@ -54,7 +54,7 @@ class WandbTracker(Tracker):
                 resume="allow",
                 dir=str(folder.path),
                 config=dict(flatten(config.model_dump(mode="json"))),
-                settings=library.Settings(console="off"),  # the progress bar is no text to keep
+                settings=library.Settings(console="off"),  # it would store the progress bar
             )
         except library.Error as error:
             raise UsageError(
@@ -66,16 +66,16 @@ class WandbTracker(Tracker):
             self._run.define_metric(f"{kind}/*", step_metric="step")
 
     def log(self, row: dict[str, Any]) -> None:
-        """Tells one row of ``metrics.jsonl``."""
+        """Sends one row of ``metrics.jsonl``."""
         self._run.log({"step": row["step"], **_figures(row)})
 
     def finish(self, *, completed: bool) -> None:
-        """Closes the run, which was trained to its end or not."""
+        """Closes the run; ``completed`` is whether it ended without an error or interruption."""
         self._run.finish(exit_code=0 if completed else 1)
 
 
 class MlflowTracker(Tracker):
-    """MLflow, at ``MLFLOW_TRACKING_URI``, in the experiment ``MLFLOW_EXPERIMENT_NAME``; both have its own defaults."""
+    """MLflow, at ``MLFLOW_TRACKING_URI`` in the experiment ``MLFLOW_EXPERIMENT_NAME``, with the defaults of MLflow."""
 
     def __init__(self, library: Any, folder: RunFolder, config: Config, run_id: str | None) -> None:
         self._mlflow = library
@@ -90,28 +90,28 @@ class MlflowTracker(Tracker):
             ) from error
 
     def log(self, row: dict[str, Any]) -> None:
-        """Tells one row of ``metrics.jsonl``."""
+        """Sends one row of ``metrics.jsonl``."""
         self._mlflow.log_metrics(_figures(row), step=row["step"], run_id=self.run_id)
 
     def finish(self, *, completed: bool) -> None:
-        """Closes the run, which was trained to its end or not."""
+        """Closes the run; ``completed`` is whether it ended without an error or interruption."""
         self._mlflow.end_run("FINISHED" if completed else "KILLED")
 
 
 TRACKERS: dict[str, type[Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker}
-"""Every name in ``runtime.trackers``; its library has the same name."""
+"""Trackers by the name in ``runtime.trackers``, which is also the name of the library."""
 
 
 class Trackers:
-    """The services that follow a run, which are closed at the end of the context.
+    """The trackers of a run. As a context manager, it closes them at the end of the ``with`` block.
 
     Args:
         names: keys of ``TRACKERS``.
-        folder: the run's.
-        config: its settings.
+        folder: folder of the run.
+        config: configuration of the run.
 
     Raises:
-        UsageError: if a library is missing, or its service cannot be used.
+        UsageError: if a library is missing, or a tracker cannot be used.
     """
 
     def __init__(self, names: Iterable[str], folder: RunFolder, config: Config) -> None:
@@ -124,13 +124,13 @@ class Trackers:
             write_atomically(path, json.dumps(ids))
 
     def log(self, row: dict[str, Any]) -> None:
-        """Tells all of them one row of ``metrics.jsonl``; one that fails is left out from then on, with a warning."""
+        """Sends one row of ``metrics.jsonl`` to all trackers; a tracker that fails is dropped with a warning."""
         for tracker in [*self._trackers]:
             try:
                 tracker.log(row)
             except Exception as error:
                 logging.warning(
-                    "The tracker %s failed, and is told no more: %s. The figures are in metrics.jsonl.",
+                    "The tracker %s failed and receives no more metrics: %s. All metrics are in metrics.jsonl.",
                     type(tracker).__name__,
                     error,
                 )
@@ -148,16 +148,19 @@ class Trackers:
 
 
 def check_libraries(names: Iterable[str]) -> None:
-    """Makes sure that the libraries of these trackers are installed.
+    """Checks that the libraries of trackers are installed.
+
+    Args:
+        names: keys of ``TRACKERS``.
 
     Raises:
-        UsageError: if one is missing.
+        UsageError: if a library is missing.
     """
     _libraries(names)
 
 
 def _libraries(names: Iterable[str]) -> dict[str, Any]:
-    """Imports the library of each tracker."""
+    """Returns the imported library of each tracker."""
     libraries = {}
     for name in names:
         try:
@@ -171,5 +174,5 @@ def _libraries(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _figures(row: dict[str, Any]) -> dict[str, float]:
-    """The figures of a row, under names that tell training and evaluation apart."""
+    """Returns the metrics of a row, with the kind of row as a prefix of their names."""
     return {f"{row['kind']}/{name}": value for name, value in row.items() if name not in ("kind", "step")}

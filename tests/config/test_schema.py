@@ -37,7 +37,10 @@ def test_overrides_take_the_type_of_the_field():
         ("train.epochs=ten", "train.epochs='ten': .*valid number.*passes over the training images"),
         ("train.batch_size=3.5", "train.batch_size='3.5': .*valid integer"),
         ("train.optimizer=lamp", "train.optimizer='lamp': .*'rmsprop'"),
-        ("train.min_steps=-1", "train.min_steps='-1': .*greater than or equal to 0.*smallest number of steps of the run"),
+        (
+            "train.min_steps=-1",
+            "train.min_steps='-1': .*greater than or equal to 0.*smallest number of steps of the run",
+        ),
         ("train.gclip=-1", "train.gclip='-1': .*greater than or equal to 0"),
         ("train.weight_decay_inc=-2", "train.weight_decay_inc='-2': .*greater than or equal to -1"),
         (

@@ -163,7 +163,7 @@ def test_the_page_of_a_run_that_has_not_begun_or_ended(tmp_path):
     for name in ("metrics.jsonl", "provenance.json"):
         (folder / name).unlink()
     text = write_report(folder, NO_SAMPLES).read_text()
-    assert {"0 of 1,200", "There was no evaluation yet.", "Nothing was noted yet."} <= set(Page(text).text)
+    assert {"0 of 1,200", "There is no evaluation yet.", "There are no metrics yet."} <= set(Page(text).text)
     with pytest.raises(RunFolderError, match="holds no run"):
         write_report(RunFolder(tmp_path), NO_SAMPLES)
 

@@ -130,4 +130,4 @@ def test_a_tracker_that_fails_costs_the_run_nothing(tmp_path, monkeypatch, caplo
     result = train_tiny(tiny_config("runtime.trackers=wandb"), tmp_path / "run", splits=array_splits())
     assert result["step"] == 12
     assert len(told) == 1
-    assert "The tracker Failing failed, and is told no more: no route to host" in caplog.text
+    assert "The tracker Failing failed and receives no more metrics: no route to host" in caplog.text

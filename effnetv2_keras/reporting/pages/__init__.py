@@ -1,4 +1,4 @@
-"""Pages of HTML that need nothing else, neither files nor network."""
+"""Self-contained HTML pages, which need no other files and no network."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of this package.
+    """Returns the HTML page of a template.
 
     Args:
-        template: its name, such as ``"report.html.jinja"``.
-        **values: what it takes; to leave one out is an error.
+        template: name of the template in this package, such as ``"report.html.jinja"``.
+        **values: values for the template; a missing value is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__name__, ""),

@@ -1,4 +1,4 @@
-"""Plots within a page, as SVG that takes the page's colours and fonts."""
+"""Plots for HTML pages, as SVG with the colors and fonts of the page."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import matplotlib
 import matplotlib.figure
 
 BLUE, ORANGE, GREEN, GREY = "#3b82f6", "#f07d2d", "#22a06b", "#98a2b3"
-"""Colours that show on white and on black."""
+"""CSS colors that are visible on white and on black."""
 
-_INK = "#010203"  # stands for the page's own text colour in what matplotlib writes
+_INK = "#010203"  # placeholder for the text color of the page in the output of matplotlib
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A plot and what it shows.
+    """A plot with its title.
 
     Attributes:
-        title: in words.
-        svg: the drawing, to be put into HTML as it is.
+        title: title of the plot.
+        svg: SVG element, ready for use in HTML.
     """
 
     title: str
@@ -32,10 +32,12 @@ class Plot:
 
 @contextlib.contextmanager
 def page_style(title: str) -> Iterator[None]:
-    """Lets matplotlib draw what ``as_svg`` takes, alike each time.
+    """Sets the style of matplotlib inside a ``with`` block, for figures that go to ``as_svg``.
+
+    The same figure always gives the same SVG.
 
     Args:
-        title: of the drawing, other than those of the page's other drawings.
+        title: title of the plot, unique in the page.
     """
     ink = {f"{part}.color": _INK for part in ("text", "xtick", "ytick")}
     settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10, "axes.edgecolor": _INK, **ink}
@@ -44,7 +46,14 @@ def page_style(title: str) -> Iterator[None]:
 
 
 def as_svg(figure: matplotlib.figure.Figure, title: str) -> str:
-    """The figure as an SVG element: no XML prologue, no ids but those referred to, the page's font and text colour."""
+    """Returns a figure as an SVG element with the font and text color of the page.
+
+    The element has no XML prologue and no ids that are not referred to.
+
+    Args:
+        figure: figure that was made inside ``page_style``.
+        title: title of the plot, for screen readers.
+    """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue()
@@ -52,7 +61,7 @@ def as_svg(figure: matplotlib.figure.Figure, title: str) -> str:
     svg = re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{title}">', svg, count=1
     )
-    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # would hold for the whole page
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would apply to the whole page
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = svg.replace('xlink:href="', 'href="')
     return re.sub(r"font: (\d[\w.]*) [^;\"]*", r"font-size: \1", svg)
