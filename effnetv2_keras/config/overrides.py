@@ -33,7 +33,10 @@ def parse_overrides(text: str) -> dict[str, Any]:
     if text.endswith((".yaml", ".yml")):
         path = pathlib.Path(text)
         if not path.is_file():
-            raise ConfigError(f"--hparam_str names the file {text!r}, which does not exist.")
+            raise ConfigError(
+                f"--hparam_str names the file {text!r}, which does not exist. Correct the path, or write key=value "
+                "pairs."
+            )
         return read_yaml(path.read_text())
     changes = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):

@@ -1,3 +1,3 @@
-"""What a person is told about a run: progress, metrics, tables, plots and pages."""
+"""Output of a run for the user: progress, metrics, tables, plots and HTML reports."""
 
-import effnetv2_keras.environment  # noqa: F401  before any of them imports TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow

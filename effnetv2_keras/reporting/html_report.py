@@ -1,4 +1,4 @@
-"""``report.html``: one page about a run that needs nothing else, neither files nor network."""
+"""``report.html``: a self-contained page about a run, which needs no other files and no network."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _FIGURES = {
 
 
 def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
-    """Writes ``report.html`` from what is in a run's folder, whether the run is finished or not.
+    """Writes ``report.html`` into the folder of a finished or unfinished run.
 
     Args:
-        folder: the run's.
-        samples: images to show.
+        folder: folder of the run.
+        samples: evaluation images to show.
 
     Returns:
         The path of the page.
 
     Raises:
-        RunFolderError: if there is no run.
+        RunFolderError: if the folder contains no run.
     """
     config, rows = folder.config(), folder.metrics()
     num_train, num_eval = folder.num_images()
@@ -53,7 +53,7 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
         "report.html.jinja",
         title=f"{config.model.model_name} on {_data_name(config)}",
         folder=folder.path.resolve().name,
-        summary=f"{num_train:,} images to train on, {num_eval:,} to evaluate on, {len(folder.class_names()):,} classes",
+        summary=f"{num_train:,} training images, {num_eval:,} evaluation images, {len(folder.class_names()):,} classes",
         cards=_cards(rows, stages),
         results=_results(rows),
         plots=draw_plots(rows, stages),
@@ -70,13 +70,13 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
 
 
 def _data_name(config: Config) -> str:
-    """The data, in a word."""
+    """Returns a short name of the data set."""
     place = pathlib.Path(config.data.data_dir).name if config.data.data_dir else ""
     return config.data.tfds_name or place or config.data.source
 
 
 def _cards(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> list[tuple[str, str]]:
-    """The few figures that come first: what each is, and its value."""
+    """Returns names and values of the key figures at the top of the page."""
     evaluations = [row for row in rows if row["kind"] == "eval"]
     finished, total = (rows[-1]["step"] if rows else 0), stages[-1].end_step
     cards = []
@@ -93,13 +93,13 @@ def _cards(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> list[tupl
 
 
 def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The evaluation whose weights are in ``best/``: the first that none exceeds."""
+    """Returns the evaluation whose weights are in ``best/``: the best one, and the first if several are equal."""
     key = primary_metric_key(evaluations[0])
     return max(evaluations, key=lambda row: row[key])
 
 
 def _results(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]:
-    """Best and last evaluation, ``{heading: [(figure, raw, EMA), ...]}``; empty before the first."""
+    """Returns the best and the last evaluation, ``{heading: [(metric, raw, EMA), ...]}``; empty before the first."""
     evaluations = [row for row in rows if row["kind"] == "eval"]
     if not evaluations:
         return {}
@@ -114,7 +114,7 @@ def _results(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]
 
 
 def _stage_figures(summary: StageSummary) -> dict[str, str]:
-    """What a stage took and reached, by heading."""
+    """Returns steps, speed, time, memory and metrics of a stage, by column heading."""
     wait, evaluation = summary.input_wait, summary.evaluation
     score = evaluation.get(primary_metric_key(evaluation))
     bound = "input-bound, " if wait is not None and is_input_bound({"input_wait": wait}) else ""
@@ -130,7 +130,7 @@ def _stage_figures(summary: StageSummary) -> dict[str, str]:
 
 
 def _settings(config: Config) -> dict[str, list[tuple[str, str, bool]]]:
-    """By section: each setting, its value, and whether that differs from the default."""
+    """Returns name, value and whether it differs from the default for each setting, by section."""
     defaults = dict(flatten(Config().model_dump()))
     settings: dict[str, list[tuple[str, str, bool]]] = {}
     for key, value in flatten(config.model_dump()):
@@ -140,12 +140,12 @@ def _settings(config: Config) -> dict[str, list[tuple[str, str, bool]]]:
 
 
 def _written(value: Any) -> str:
-    """A setting as ``--hparam_str`` takes it."""
+    """Returns a value in the syntax of ``--hparam_str``."""
     return "|".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _picture(sample: Sample) -> str:
-    """A small JPEG of an image, as a data URL."""
+    """Returns a small JPEG of an image as a data URL."""
     image = PIL.Image.fromarray(sample.image)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a run leaves to read: ``metrics.jsonl``, ``metrics.csv`` and TensorBoard events."""
+"""The metrics files of a run: ``metrics.jsonl``, ``metrics.csv`` and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -27,20 +27,27 @@ FIELDS = (
     "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
 )  # fmt: skip
-"""Columns. ``kind`` is ``train`` (means over the steps since the last row) or ``eval``; ``seconds`` counts the
-training time of the whole run, interruptions left out; of ``compile_seconds``, ``input_wait`` and ``memory_mb``, see
-``observation.StepClock``; ``ema_gap`` is by how much the averaged weights are ahead of the raw ones."""
+"""Columns of the metrics files.
+
+- ``kind``: ``train`` (means over the steps since the last row), ``eval`` or ``rollback``;
+- ``seconds``: training time of the run without interruptions;
+- ``compile_seconds``, ``input_wait`` and ``memory_mb``: see ``timing.StepClock``;
+- ``ema_gap``: primary metric of the moving average of the weights minus that of the raw weights.
+"""
 
 
 class MetricsLog:
-    """Appends rows; a resumed run first drops those after its checkpoint, which it is about to repeat.
+    """Appends rows to the metrics files. A resumed run first drops the rows after its checkpoint, which it repeats.
 
     Args:
-        folder: the run's.
-        step: finished steps.
-        tensorboard: also write event files.
-        write: False to keep the rows in memory only, where another worker writes them.
-        trackers: are told each row too.
+        folder: folder of the run.
+        step: number of finished steps.
+        tensorboard: whether to write event files.
+        write: False keeps the rows only in memory, for workers that do not write.
+        trackers: experiment trackers that receive each row.
+
+    Attributes:
+        rows: all rows, oldest first.
     """
 
     def __init__(
@@ -64,24 +71,24 @@ class MetricsLog:
 
     @property
     def rollbacks(self) -> int:
-        """How often the run went back to a checkpoint because it had diverged."""
+        """Number of rollbacks of the run."""
         return sum(row["kind"] == "rollback" for row in self.rows)
 
     @property
     def lr_scale(self) -> float:
-        """What the learning rate is multiplied by since the last time."""
+        """Factor of the learning rate since the last rollback; 1 without a rollback."""
         return next((row["lr_scale"] for row in reversed(self.rows) if row["kind"] == "rollback"), 1.0)
 
     @property
     def seconds(self) -> float:
-        """Training time so far."""
+        """Training time so far, seconds."""
         return self.rows[-1]["seconds"] if self.rows else 0.0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Appends one row, whose keys are among ``FIELDS``.
+        """Appends one row, whose keys must be in ``FIELDS``.
 
         Raises:
-            NoRoomError: if the disk is full; no part of a row is left then.
+            NoRoomError: if the disk is full; the files then contain no part of the row.
         """
         self.rows.append(row)
         if not self._write:
@@ -99,12 +106,12 @@ class MetricsLog:
             self._trackers.log(row)
 
     def add_sheet(self, images: npt.NDArray[Any], title: str, *, step: int) -> None:
-        """Shows in TensorBoard, if it is on, what the network is shown.
+        """Writes a sheet of images to TensorBoard, if event files are written.
 
         Args:
-            images: ``[N, S, S, 3]`` of values 0..255; the first 16 are drawn.
-            title: what they are.
-            step: of the batch.
+            images: ``[N, S, S, 3]``, pixels in 0..255; the sheet has the first 16.
+            title: title of the sheet.
+            step: step of the batch.
         """
         if self._writer is None:
             return
@@ -116,7 +123,7 @@ class MetricsLog:
         self._writer.flush()
 
     def last_evaluation(self) -> dict[str, Any]:
-        """The newest ``eval`` row, or an empty one."""
+        """Returns the newest ``eval`` row; empty if there is none."""
         return next((row for row in reversed(self.rows) if row["kind"] == "eval"), {})
 
 

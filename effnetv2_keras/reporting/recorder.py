@@ -1,4 +1,4 @@
-"""What a run notes of itself: rows of figures, progress, time and memory, and the report at its end."""
+"""The recorder of a run: metrics, progress, time and memory during training, and the report at the end."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from effnetv2_keras.runs.provenance import note_provenance
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
 
 Metrics = Mapping[str, tf.Tensor]
-"""Figures of one step, or of several in a row: scalars or ``[steps]``, by name."""
+"""Metrics of one step (scalars) or several consecutive steps (``[steps]``), by name."""
 
 _MOST_SKIPPED = 20
 
 
 def _finite_mean(values: npt.NDArray[np.float32]) -> float:
-    """The mean of those that are finite, 0 if none is; the others are gradients that loss scaling skipped."""
+    """Returns the mean of the finite values, 0 if there are none. Loss scaling skips the steps of the others."""
     finite = values[np.isfinite(values)]
     return float(finite.mean(dtype=np.float64)) if len(finite) else 0.0
 
 
 class Recorder:
-    """Keeps the log of a run; call ``go_on_from`` before anything else.
+    """Records the metrics of a run and shows its progress. Call ``go_on_from`` before anything else.
 
     Args:
-        config: of the run.
-        folder: its folder, written to by the first of several workers only.
-        stages: its plan.
-        strategy: where it runs.
-        steps_per_epoch: training images over batch size.
-        lr: learning rate of the step that follows so many finished ones.
-        console: where progress is drawn.
+        config: configuration of the run.
+        folder: folder of the run; with several workers, only the first writes to it.
+        stages: stages of the run.
+        strategy: distribution strategy of the run.
+        steps_per_epoch: training images divided by the batch size, not rounded.
+        lr: returns the learning rate of the step that follows the given number of finished steps.
+        console: output for progress.
 
     Attributes:
         log: the rows so far.
-        progress: what a person sees.
-        clock: splits the time of training.
+        progress: the progress bar or lines.
+        clock: measures compilation, waiting for input, and memory.
     """
 
     log: MetricsLog
@@ -85,7 +85,7 @@ class Recorder:
         self._timed_from, self._timed_steps = 0.0, 0
 
     def go_on_from(self, step: int) -> None:
-        """Drops the rows of the steps after ``step``, which the run is about to take again."""
+        """Starts the log after ``step`` finished steps, without the rows of later steps, which the run repeats."""
         tensorboard = self._config.runtime.tensorboard and self._writes
         self.log = MetricsLog(
             self._folder, step=step, tensorboard=tensorboard, write=self._writes, trackers=self._trackers
@@ -95,45 +95,45 @@ class Recorder:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Shows progress while the context lasts; at its end the trackers are told so."""
+        """Shows progress inside a ``with`` block, at whose end the trackers are closed."""
         with self._trackers, self.progress.shown():
             yield
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves what happens in the context out of the time of training."""
+        """Excludes the time of a ``with`` block from the training time."""
         with self._watch.paused():
             yield
 
     def enter(self, stage: Stage, step: int) -> None:
-        """Notes that a stage begins, or is gone on with, after ``step`` finished steps."""
+        """Records that a stage starts or resumes after ``step`` finished steps."""
         self._first_of_stage = step
         self.progress.advance(stage, step)
 
     def is_first(self, step: int) -> bool:
-        """Whether the step after ``step`` finished ones is the first since ``enter``, which traces."""
+        """Returns whether the step after ``step`` finished steps is the first since ``enter``, which traces."""
         return step == self._first_of_stage
 
     def show(self, stage: Stage, step: int, pixels: Callable[[], npt.NDArray[Any]]) -> None:
-        """Draws a batch for TensorBoard, if that is on: what the network is shown in this stage.
+        """Writes a sheet of training images of the stage to TensorBoard, if ``runtime.tensorboard`` is true.
 
         Args:
             stage: the stage.
-            step: finished steps.
-            pixels: gives the images, ``[N, S, S, 3]`` of values 0..255.
+            step: number of finished steps.
+            pixels: returns the images, ``[N, S, S, 3]``, pixels in 0..255.
         """
         if self._config.runtime.tensorboard and self._writes:
             with self._watch.paused():
                 self.log.add_sheet(pixels(), plots.stage_title(stage, self._config.data.augment), step=step)
 
     def record(self, stage: Stage, step: int, count: int, metrics: Metrics) -> None:
-        """Notes the figures of ``count`` steps after ``step`` finished ones; writes a row every ``log_every`` steps.
+        """Records ``count`` steps after ``step`` finished steps, and writes a row every ``runtime.log_every`` steps.
 
         Raises:
             TrainingDiverged: as ``flush`` does.
         """
         self._pending.append((step, metrics))
-        if self.is_first(step):  # its time was spent on tracing
+        if self.is_first(step):  # most of its time is tracing
             self._timed_from, self._timed_steps = self._watch.seconds, 0
         else:
             self._timed_steps += count
@@ -142,10 +142,10 @@ class Recorder:
             self.flush(stage)
 
     def flush(self, stage: Stage) -> None:
-        """Writes the means of the figures since the last row, after making sure that they are finite.
+        """Writes a row with the means of the metrics since the last row.
 
         Raises:
-            TrainingDiverged: if a loss or gradient is not.
+            TrainingDiverged: if a loss or gradient is not finite.
         """
         if not self._pending:
             return
@@ -168,13 +168,13 @@ class Recorder:
             **self.clock.row(),
         }
         if self._config.runtime.steps_per_loop > 1:
-            del row["input_wait"]  # the devices wait, and nobody sees it
+            del row["input_wait"]  # the host cannot measure it inside a loop on the device
         self.log.add(row)
         self.progress.train_row(stage, row, per_step)
         self._timed_from, self._timed_steps = seconds, 0
 
     def _check(self, stage: Stage, first: int, figures: dict[str, npt.NDArray[np.float32]]) -> None:
-        scaled = self._config.precision.policy == "mixed_float16"  # then a step whose gradient overflows is skipped
+        scaled = self._config.precision.policy == "mixed_float16"  # loss scaling skips steps whose gradient overflows
         norms = figures["gradient_norm"]
         for number, (loss, norm) in enumerate(zip(figures["loss"], norms)):
             if not math.isfinite(loss):
@@ -185,10 +185,15 @@ class Recorder:
             self.diverged(stage, first + len(norms) - 1, f"The last {len(norms)} gradients were not finite, the newest")
 
     def diverged(self, stage: Stage, step: int, what: str) -> None:
-        """Ends the run, or its way since the last checkpoint.
+        """Raises the error for a run that diverged.
+
+        Args:
+            stage: current stage.
+            step: number of finished steps before the step that diverged.
+            what: what happened, the start of the message.
 
         Raises:
-            TrainingDiverged: saying ``what`` happened in the step after ``step`` finished ones.
+            TrainingDiverged: always.
         """
         raise TrainingDiverged(
             f"{what} at step {step + 1} (stage {stage.index + 1} of {len(self._stages)}, {stage.image_size} px, "
@@ -206,20 +211,20 @@ class Recorder:
         }
 
     def rolled_back(self, stage: Stage, step: int, lr_scale: float) -> None:
-        """Notes that the run went back to ``step``, and by what the learning rate is multiplied from now on."""
+        """Records a rollback to ``step``, and the factor of the learning rate for the rest of the run."""
         self.log.add({**self._head("rollback", stage, step), "lr_scale": lr_scale})
 
     def evaluated(self, stage: Stage, step: int, figures: dict[str, Any], num_examples: int, *, is_best: bool) -> None:
-        """Notes an evaluation, of ``Evaluator``, after ``step`` finished steps."""
+        """Records the metrics of ``Evaluator`` after ``step`` finished steps."""
         row = {**self._head("eval", stage, step), **figures, **ema_gap(figures)}
         self.log.add(row)
         self.progress.say(describe_evaluation(row, num_examples, is_best=is_best))
 
     def finish(self, samples: Samples) -> None:
-        """Draws the plot, writes the report and prints the table of stages."""
+        """Writes ``training.png`` and ``report.html``, and prints the table of stages."""
         try:
             plots.plot_training(self.log.rows, self._stages, self._folder / "training.png")
             self.progress.say(f"Wrote {write_report(self._folder, samples)}.")
-        except (OSError, RunFolderError) as error:  # the run is whole without them
+        except (OSError, RunFolderError) as error:  # plot and report are optional
             self.progress.say(f"Cannot write the report: {error}. Try again with --mode=report.")
         self.progress.print_table(stage_report(self._stages, self.log.rows))

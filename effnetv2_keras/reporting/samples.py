@@ -1,4 +1,4 @@
-"""A few evaluation images and what a network takes them for."""
+"""A few evaluation images with the predictions of a network, for the report."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _MOST = 24
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image.
+    """One image and its prediction.
 
     Attributes:
-        image: uint8 ``[S, S, 3]``, as evaluation sees it.
-        true: its classes.
-        predicted: the likeliest class.
-        probability: of that, in [0, 1].
+        image: uint8 ``[S, S, 3]``, cropped as in evaluation.
+        true: true classes.
+        predicted: most likely class.
+        probability: probability of that class, in [0, 1].
     """
 
     image: npt.NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Sample:
 
     @property
     def correct(self) -> bool:
-        """Whether the likeliest class is among its classes."""
+        """Whether the most likely class is a true class."""
         return self.predicted in self.true
 
 
@@ -52,8 +52,8 @@ class Samples:
     """Some images of the evaluation split.
 
     Attributes:
-        samples: in an order that is always the same and not the split's own.
-        note: which network, or why there are none.
+        samples: the images, in a fixed order that is not the order of the split.
+        note: which weights classified them, or why there are no images.
     """
 
     samples: tuple[Sample, ...]
@@ -68,14 +68,14 @@ def draw_samples(
     note: str,
     count: int = _MOST,
 ) -> Samples:
-    """Classifies some images.
+    """Classifies a few images and returns them with the predictions.
 
     Args:
-        model: gives float32 logits ``[N, classes]``.
-        source: where the images come from.
-        config: of the run.
-        note: which network this is.
-        count: images, at most; those that cannot be decoded are left out.
+        model: network that returns float32 logits ``[N, classes]``.
+        source: evaluation split.
+        config: configuration of the run.
+        note: which weights the model has, for ``Samples.note``.
+        count: largest number of images; images that cannot be decoded are left out.
 
     Raises:
         DataError: if the data cannot be read.
@@ -107,23 +107,28 @@ def samples_of_run(
     use_ema: bool = True,
     changes: Mapping[str, Any] | None = None,
 ) -> Samples:
-    """Classifies some images with the network in a run's folder; without data or checkpoint, says that there are none.
+    """Classifies a few evaluation images with the network of a run, and returns them with the predictions.
+
+    Without data or checkpoint, the result has no images, and its note gives the reason.
 
     Args:
-        model_dir: the run's folder.
-        which: the best checkpoint or the latest.
-        use_ema: take the averaged weights, where there are any.
-        changes: dotted settings of the data to change, such as ``{"data.data_dir": "elsewhere"}``.
+        model_dir: folder of the run.
+        which: ``"best"`` or ``"latest"`` checkpoint.
+        use_ema: whether to use the moving average of the weights, if the run has one.
+        changes: data settings to change by dotted name, such as ``{"data.data_dir": "elsewhere"}``.
 
     Raises:
-        RunFolderError: if there is no run.
+        RunFolderError: if the folder contains no run.
     """
     folder = RunFolder(model_dir)
     config, class_names = folder.config().override(changes or {}), folder.class_names()
     try:
         source = open_splits(config.data).evaluation
         if source.class_names != class_names:
-            raise DataError(f"The data has other classes than the run: {', '.join(source.class_names[:5])} ...")
+            raise DataError(
+                f"The data has other classes than the run: {', '.join(source.class_names[:5])} ... Set --data_dir to "
+                "the data of the run."
+            )
         trained = load_trained(model_dir, which=which, use_ema=use_ema)
         return draw_samples(
             trained.model,
@@ -136,6 +141,6 @@ def samples_of_run(
 
 
 def describe_network(config: Config, step: int, *, use_ema: bool = True) -> str:
-    """Says which weights classify the samples."""
-    weights = "averaged weights" if use_ema and config.train.ema_decay else "raw weights"
-    return f"Images of the evaluation split, classified with the {weights} of step {step:,}."
+    """Returns a sentence that says which weights classified the samples."""
+    weights = "moving average of the weights" if use_ema and config.train.ema_decay else "raw weights"
+    return f"Images of the evaluation split, classified with the {weights} at step {step:,}."

@@ -1,4 +1,4 @@
-"""What each stage of a run took and reached, from the rows of ``metrics.jsonl``."""
+"""Summaries of the stages of a run: time, speed, memory, loss and evaluation, from the rows of ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from effnetv2_keras.progressive import Stage
 
 @dataclasses.dataclass(frozen=True)
 class StageSummary:
-    """One stage of a run so far; a figure that is not known is None.
+    """Summary of one stage so far. Values that are not known are None.
 
     Attributes:
-        stage: its place in the plan.
-        began: training time of the run when the stage began, seconds.
-        ended: training time at the stage's newest row, seconds.
-        images_per_second: median over the rows, without the stage's first steps, which trace.
-        compile_seconds: time spent on tracing.
+        stage: the stage.
+        began: training time of the run at the start of the stage, seconds.
+        ended: training time of the run at the newest row of the stage, seconds.
+        images_per_second: median over the rows, without rows that only contain a traced step.
+        compile_seconds: time of tracing, seconds.
         input_wait: mean share of the time spent waiting for images, in [0, 1].
         memory_mb: peak memory, MiB.
-        loss: newest training loss.
-        evaluation: newest row of an evaluation; empty if there is none.
+        loss: newest training loss, nats.
+        evaluation: newest ``eval`` row; empty if there is none.
     """
 
     stage: Stage
@@ -38,17 +38,17 @@ class StageSummary:
 
 
 def summarize_stages(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> tuple[StageSummary, ...]:
-    """Sums up every stage.
+    """Returns a summary of each stage.
 
     Args:
-        stages: the plan.
-        rows: of ``metrics.jsonl``, oldest first.
+        stages: stages of the run.
+        rows: rows of ``metrics.jsonl``, oldest first.
     """
     summaries: list[StageSummary] = []
     for stage in stages:
         mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
         trained = [row for row in mine if row["kind"] == "train"]
-        timed = [row for row in trained if row["images_per_second"] > 0]  # a row of traced steps has no speed
+        timed = [row for row in trained if row["images_per_second"] > 0]  # a row of only a traced step has no speed
         waits = [row["input_wait"] for row in timed if "input_wait" in row]
         began = summaries[-1].ended if summaries else 0.0
         summaries.append(

@@ -1,4 +1,4 @@
-"""Tables and lines that sum a run up."""
+"""Tables and lines that summarize a run on the console."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from effnetv2_keras.reporting.stage_summary import summarize_stages
 
 
 def describe_evaluation(row: dict[str, Any], num_examples: int, *, is_best: bool = False) -> str:
-    """One line for an evaluation row of ``metrics.jsonl``."""
+    """Returns one line of text about an evaluation.
+
+    Args:
+        row: an ``eval`` row of ``metrics.jsonl``.
+        num_examples: number of images in the split.
+        is_best: whether no earlier evaluation of the run is better.
+    """
     ema = f", EMA {_figures(row, '_ema')}" if "top1_ema" in row else ""
     where = f"epoch {row['epoch']:.1f}, step {row['step']}: " if "epoch" in row else ""
     return (
@@ -24,7 +30,7 @@ def describe_evaluation(row: dict[str, Any], num_examples: int, *, is_best: bool
 
 
 def _figures(row: dict[str, Any], suffix: str) -> str:
-    """The figures of one model."""
+    """Returns the metrics of the model with a suffix."""
     if f"map{suffix}" not in row:
         return f"top-1 {row[f'top1{suffix}']:.4f} top-5 {row[f'top5{suffix}']:.4f}"
     error = f" (off by at most {row[f'map_error{suffix}']:.1g})" if f"map_error{suffix}" in row else ""
@@ -37,16 +43,22 @@ def _figures(row: dict[str, Any], suffix: str) -> str:
 
 
 STAGE_HEADINGS = ("stage", *(quantity.heading for quantity in QUANTITIES.values()))
+"""Column headings of ``stage_cells``."""
 
 
 def stage_cells(stage: Stage) -> tuple[str, ...]:
-    """A stage's settings as the cells of a table, under ``STAGE_HEADINGS``."""
+    """Returns the table cells of a stage's settings, in the order of ``STAGE_HEADINGS``."""
     values = (f"{getattr(stage, name):.{quantity.digits}g}" for name, quantity in QUANTITIES.items())
     return (f"{stage.index + 1}", *values)
 
 
 def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> rich.table.Table:
-    """Returns a table with one line per stage: its settings, what it took and what it reached."""
+    """Returns a table with one line per stage: settings, steps, speed, time, loss and evaluation.
+
+    Args:
+        stages: stages of the run.
+        rows: rows of ``metrics.jsonl``, oldest first.
+    """
     table = rich.table.Table(title="Stages of this run")
     key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}))
     for heading in (*STAGE_HEADINGS, "steps", "images/s", "time", "loss", name, f"EMA {name}"):

@@ -1,3 +1,3 @@
-"""The training loop and its parts."""
+"""Training of a network in a run folder: the training loop, and the modules that it uses."""
 
-import effnetv2_keras.environment  # noqa: F401  before any of them imports TensorFlow
+import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow

@@ -1,4 +1,4 @@
-"""Average precision of images with several labels: of each class, their mean (mAP), and of all pairs at once."""
+"""Average precision of multi-label images: of each class, the mean over the classes (mAP), and the micro average."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 KEPT_SCORES = 2**24
-"""Scores kept as they are; with their labels, 84 MB a model. COCO's 40,504 validation images have 3.2 million."""
+"""Largest number of scores that are kept exactly: 84 MB per model with their labels.
+
+The 40,504 validation images of COCO have 3.2 million scores.
+"""
 
 _CELLS, _MOST_LEVELS = 2**25, 2**16
 _LOGIT_LIMIT = 24.0  # a float32 sigmoid is 1 from 17 on
@@ -18,19 +21,22 @@ Counts = npt.NDArray[np.integer[Any]]
 
 
 class AveragePrecision:
-    """Gathers the scores of a split, batch by batch.
+    """Computes the average precision of a split from scores that are added batch by batch.
 
-    The average precision of a class is the mean, over its images, of the precision at the score of each: the share of
-    the class among the images that score as much or more (as scikit-learn's ``average_precision_score``). It is exact
-    as long as the split has at most ``kept_scores`` scores, which is images times classes. Beyond that, memory is
-    bounded: each class counts its scores in equal levels of the logit from -24 to 24, those beyond in the outermost.
-    There are 65,536 levels or, for more than 512 classes, as many as make 2^25 counts of images and 2^25 of labels,
-    268 MB a model. (ImageNet-21k, whose held-out part has 2.2 billion scores: 1,536 levels, 0.03 apart.) The figures
-    are then what is expected if images of a level are in random order, and come with a bound of what they can be off.
+    The average precision of a class is a mean over the images of the class. For each of these images, it takes the
+    precision at the score of the image, which is the share of the class among all images with the same or a higher
+    score (as ``average_precision_score`` of scikit-learn).
+
+    The result is exact if the split has at most ``kept_scores`` scores (images times classes). For larger splits,
+    memory is bounded: scores are rounded to equally spaced levels of the logit from -24 to 24, and each class counts
+    the images of each level. Scores outside this range count in the outermost level. There are 65,536 levels, or fewer
+    for more than 512 classes, so that a model has at most 2^25 counts of images and 2^25 counts of labels (268 MB).
+    The held-out split of ImageNet-21k has 2.2 billion scores, and 1,536 levels that are 0.03 apart. After rounding, the
+    result is the expected value if the images of a level are in random order, with a bound of its error.
 
     Args:
-        num_classes: of the data.
-        kept_scores: see above.
+        num_classes: number of classes of the data.
+        kept_scores: largest number of scores that are kept exactly.
     """
 
     def __init__(self, num_classes: int, *, kept_scores: int = KEPT_SCORES) -> None:
@@ -45,10 +51,10 @@ class AveragePrecision:
         """Adds a batch.
 
         Args:
-            scores: logits, or what else ranks the images of a class on that scale, ``[batch, classes]``; NaN counts as
-                the lowest.
-            labels: above 0 for each label that an image has, ``[batch, classes]``.
-            weights: 0 for an image to leave out, ``[batch]``.
+            scores: ``[batch, classes]`` logits, or other scores on that scale that rank the images of a class; NaN
+                counts as the lowest score.
+            labels: ``[batch, classes]``, above 0 for each label of an image.
+            weights: ``[batch]``, 0 for an image to leave out.
         """
         counted = np.asarray(weights) > 0
         kept = np.nan_to_num(np.asarray(scores, np.float32)[counted], nan=-np.inf)
@@ -59,13 +65,17 @@ class AveragePrecision:
             self._round()
 
     def result(self) -> dict[str, Any]:
-        """Computes the figures of all that was added.
+        """Returns the average precision of all batches that were added.
 
         Returns:
-            ``average_precision``, float64 ``[classes]``, NaN for a class without an image; ``num_positive``, images of
-            each class, int64 ``[classes]``; ``map``, the mean over the classes with an image; ``global_ap``, of all
-            pairs of image and class in one ranking (micro average). Of counted scores, ``map_error`` and
-            ``global_ap_error`` too: the exact figures are at most so far away. Without any label, the arrays alone.
+            A dict with these keys:
+
+            - ``average_precision``: float64 ``[classes]``, NaN for a class without images;
+            - ``num_positive``: int64 ``[classes]``, number of images of each class;
+            - ``map``: mean over the classes that have images; missing if no image has a label;
+            - ``global_ap``: average precision of all pairs of image and class in one ranking (micro average); missing
+              if no image has a label;
+            - ``map_error`` and ``global_ap_error``: largest distance from the exact values; only if scores are rounded.
         """
         if self._histograms:
             self._round()
@@ -87,12 +97,12 @@ class AveragePrecision:
         return figures
 
     def _kept(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Scores and labels that are kept, ``[images, classes]`` each."""
+        """Returns the scores and labels that are kept exactly, ``[images, classes]`` each."""
         empty = np.zeros([0, self._num_classes])
         return np.concatenate([empty.astype(np.float32), *self._scores]), np.concatenate([empty > 0, *self._labels])
 
     def _round(self) -> None:
-        """Moves what is kept into the histograms."""
+        """Moves the kept scores and labels into the histograms."""
         if self._histograms is None:
             shape = (self._num_classes, self._num_levels)
             self._histograms = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
@@ -107,7 +117,7 @@ class AveragePrecision:
 
 
 def _of_scores(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> float:
-    """Average precision of scores and labels, ``[n]`` each; NaN without a label."""
+    """Returns the average precision of scores and labels, ``[n]`` each; NaN if there is no label."""
     if not labels.any():
         return float("nan")
     _, rank, images = np.unique(-scores, return_inverse=True, return_counts=True)
@@ -117,16 +127,18 @@ def _of_scores(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -
 
 
 def _of_levels(images: Counts, hits: Counts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Average precision of rounded scores, and how far from it that of the scores before rounding can be.
+    """Returns the expected average precision of rounded scores, and a bound of its distance from the exact value.
 
-    Of the ``n`` images of a level, ``p`` are hits; ``N`` images and ``P`` hits are above it. If their order is random,
-    the i-th is a hit with the probability ``p / n``, and then ``P + 1 + (i - 1) (p - 1) / (n - 1)`` hits are expected
-    up to it, of ``N + i`` images. At most, with all hits first, each has the precision ``(P + p) / (N + p)``; at
-    least, with all last, the j-th has ``(P + j) / (N + n - p + j)``. Sums of ``1 / k`` are differences of digamma.
+    A level has ``n`` images, and ``p`` of them are hits. The levels above it have ``N`` images and ``P`` hits. If the
+    images of the level are in random order, the i-th image is a hit with probability ``p / n``. If it is a hit, the
+    expected number of hits among the first ``N + i`` images is ``P + 1 + (i - 1) (p - 1) / (n - 1)``. The value is
+    highest if all hits come first: each hit then has at most the precision ``(P + p) / (N + p)``. It is lowest if all
+    hits come last: the j-th hit then has the precision ``(P + j) / (N + n - p + j)``. Sums of ``1 / k`` are computed as
+    differences of the digamma function.
 
     Args:
-        images: of each class (rows) at each level, highest first, ``[classes, levels]``.
-        hits: those of them that have the label.
+        images: ``[classes, levels]``, number of images at each level, highest level first.
+        hits: ``[classes, levels]``, number of these images that have the label.
 
     Returns:
         Value and error, ``[classes]`` each; NaN for a class without a hit.
@@ -150,6 +162,6 @@ def _of_levels(images: Counts, hits: Counts) -> tuple[npt.NDArray[np.float64], n
 
 
 def _sum_of_inverses(start: npt.NDArray[np.float64], count: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """``1 / (start + 1) + ... + 1 / (start + count)``."""
+    """Returns ``1 / (start + 1) + ... + 1 / (start + count)``."""
     upper, lower = tf.math.digamma(start + count + 1), tf.math.digamma(start + 1)
     return (upper - lower).numpy()

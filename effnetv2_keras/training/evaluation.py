@@ -1,4 +1,4 @@
-"""Evaluation: every image counted exactly once, for several models in one pass."""
+"""Evaluation of one or more models in one pass, in which every image counts exactly once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ Outputs = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 
 class Evaluator:
-    """Evaluates models that see the same images.
+    """Evaluates models on the same images.
 
     Args:
-        models: by the suffix of their metrics, such as ``{"": model, "_ema": ema_model}``; float32 logits.
-        strategy: where they run.
-        input_fn: from ``data.pipeline.eval_input``.
-        num_examples: images of the split.
+        models: the models by the suffix of their metrics, such as ``{"": model, "_ema": ema_model}``; they return
+            float32 logits.
+        strategy: distribution strategy of the models.
+        input_fn: input function from ``data.pipeline.eval_input``.
+        num_examples: number of images in the split.
         batch_size: images per step over all replicas.
-        loss_type: a key of ``losses.LOSSES``, the loss that they are trained with.
-        per_class: also give figures of each class.
+        loss_type: loss of the training, a key of ``losses.LOSSES``.
+        per_class: whether the result includes the metrics of each class.
     """
 
     def __init__(
@@ -47,30 +48,32 @@ class Evaluator:
         self._function = tf.function(self._step, autograph=False)
 
     def try_batch(self) -> None:
-        """Evaluates the first batch only, to see that its images can be read and that it fits in memory."""
+        """Evaluates only the first batch, to check that its images can be read and that it fits in memory."""
         self._function(next(iter(self._dataset)))
 
     def run(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        """Evaluates on the whole split.
+        """Returns the metrics of the models on the whole split.
 
         Args:
-            on_step: called with (finished steps, all steps) after each.
+            on_step: called after each step with the number of finished steps and the number of all steps.
 
         Returns:
-            ``num_images`` (those evaluated: the split's, less the unreadable ones) and, with each model's suffix,
-            ``top1`` and ``top5`` (shares in [0, 1]) and ``eval_loss`` (mean of the loss that is trained, nats,
-            unsmoothed).
+            A dict with ``num_images``, which is the number of evaluated images (without unreadable ones), and these
+            metrics with the suffix of each model:
 
-            Where images have several labels, each of them is a hit, and there are, with the suffix:
-            ``precision_at_1``, ``precision_at_5``, the mean share of labels among the k most likely classes (all, of
-            fewer), and ``recall_at_1``, ``recall_at_5``, the mean share of an image's labels that are among these. An
-            image without a label has a precision of 0 and is left out of recall. (The reference code divides the hits
-            of all images by the labels of all for its recall.) ``map`` and ``global_ap``, and errors of these for
-            large splits, are as ``AveragePrecision`` gives them, of ``losses.score``.
-
-            With ``per_class``, there are ``confusion``: images by class (rows) and by what they were taken for, int64
-            ``[classes, classes]``; of several labels an image, ``average_precision`` and ``num_positive`` of each
-            class, ``[classes]``, instead.
+            - ``top1`` and ``top5``: accuracy in [0, 1]; for multi-label images, the share of images with at least one
+              label among the k most likely classes;
+            - ``eval_loss``: mean of the training loss without label smoothing, nats;
+            - multi-label only: ``precision_at_1`` and ``precision_at_5``, the mean share of correct classes among the k
+              most likely classes (all classes if there are fewer than k). An image without labels has precision 0;
+            - multi-label only: ``recall_at_1`` and ``recall_at_5``, the mean share of the labels of an image that are
+              among the k most likely classes. Images without labels do not count. The reference code instead
+              divides the hits of all images by the labels of all images;
+            - multi-label only: ``map``, ``global_ap`` and, for large splits, ``map_error`` and ``global_ap_error``:
+              results of ``AveragePrecision`` for ``losses.score``;
+            - with ``per_class``: ``confusion``, int64 ``[classes, classes]``, number of images by true class (rows) and
+              predicted class (columns); for multi-label images, ``average_precision`` and ``num_positive`` instead,
+              ``[classes]`` each.
         """
         totals: dict[str, Any] = {}
         rankings: dict[str, AveragePrecision] = {}
@@ -97,13 +100,13 @@ class Evaluator:
         totals = {
             name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for name, value in sums.items()
         }
-        if scores:  # of all workers, not of this one alone
+        if scores:  # ranking needs the scores of all workers
             ranked = {**scores, "label": batch["label"], "weight": batch["weight"]}
             scores = {name: self._strategy.gather(value, axis=0) for name, value in ranked.items()}
         return totals, scores
 
     def _replica_step(self, batch: dict[str, tf.Tensor]) -> Outputs:
-        """One replica's sums and, of several labels an image, its scores by model."""
+        """Returns the sums of one replica and, for multi-label images, the scores of each model."""
         label, weight = batch["label"], batch["weight"]
         several = label.shape.rank == 2
         sums, scores = {"num_images": tf.reduce_sum(weight)}, {}
@@ -133,7 +136,7 @@ class Evaluator:
 
 
 def _means(totals: Mapping[str, Any]) -> dict[str, Any]:
-    """Divides sums over the images by their number, those of recall by the number of images with a label."""
+    """Returns means: sums divided by the number of images, or for recall by the number of images with a label."""
     num_images = totals["num_images"]
     figures: dict[str, Any] = {"num_images": int(num_images)}
     for name, value in totals.items():

@@ -1,4 +1,4 @@
-"""The input of a run: its batches, a warning when they stall, and iterators freed without waiting."""
+"""The input of a run: batches, a warning when they stall, and iterators that are freed in the background."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from effnetv2_keras.progressive import Stage
 
 
 class RunInput:
-    """Makes the batches of a run; a context in which stalled input is reported.
+    """Makes the batches of a run. As a context manager, it warns about stalled input inside the ``with`` block.
 
     Args:
-        config: of the run.
-        splits: its data.
-        strategy: where batches go.
+        config: configuration of the run.
+        splits: data of the run.
+        strategy: distribution strategy that receives the batches.
     """
 
     def __init__(
@@ -51,23 +51,23 @@ class RunInput:
         self._watchdog.__exit__(*error)
 
     def batches(self, stage: Stage, first_step: int) -> Any:
-        """A distributed iterator over a stage's batches from ``first_step`` on."""
+        """Returns a distributed iterator over the batches of a stage, from global step ``first_step``."""
         input_fn = train_input(
             self._splits.train, self._plan, stage=stage, seed=self._config.train.seed, first_step=first_step
         )
         return iter(self._strategy.distribute_datasets_from_function(input_fn))
 
     def for_trial(self, stage: Stage, first_step: int) -> Any:
-        """The same from the beginning of an epoch on, up to where a stream then need not be read first."""
+        """Returns batches from the start of the epoch of ``first_step``, where a stream need not skip records."""
         steps_per_epoch = self._splits.train.num_examples / self._config.train.batch_size
         epoch = int(first_step / steps_per_epoch)
         return self.batches(stage, min(first_step, math.ceil(epoch * steps_per_epoch)))
 
     def next(self, batches: Any, stage: Stage, step: int) -> Any:
-        """The next batch, for the step after ``step`` finished ones.
+        """Returns the next batch, which is for the step after ``step`` finished steps.
 
         Raises:
-            DataError: for data that cannot be used.
+            DataError: if the data cannot be used.
         """
         awaited = f"the batch of step {step + 1} (stage {stage.index + 1}, {stage.image_size} px)"
         with self._watchdog.waiting_for(awaited), self.explained():
@@ -75,36 +75,36 @@ class RunInput:
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """A context that takes batches from ``batches`` itself; it raises as ``next`` does."""
-        # Of several workers, one that is gone looks like a service that is gone.
+        """Raises ``DataError`` as ``next`` does, if code in a ``with`` block takes batches directly."""
+        # With several workers, a lost worker cannot be distinguished from a lost service.
         services = self._config.data.service if worker_of(self._strategy).count == 1 else ()
         with self._unreadable.explained(self._splits.train, services):
             yield
 
     def evaluation(self) -> InputFn:
-        """The evaluation input, for ``Evaluator``."""
+        """Returns the evaluation input for ``Evaluator``."""
         return eval_input(self._splits.evaluation, self._eval_plan, image_size=self._config.eval_size)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """A context that takes batches of ``evaluation``.
+        """Explains data errors of code in a ``with`` block that takes batches of ``evaluation``.
 
         Raises:
-            DataError: for data that cannot be used.
+            DataError: if the data cannot be used.
         """
         with self._unreadable.explained(self._splits.evaluation):
             yield
 
     def pixels(self, batch: Any) -> npt.NDArray[Any]:
-        """The images of the first replica's part of a training batch, ``[b, S, S, 3]`` of values 0..255."""
+        """Returns the images of the first replica in a training batch, ``[b, S, S, 3]``, pixels in 0..255."""
         return self._plan.pixels(self._strategy.experimental_local_results(batch["image"])[0]).numpy()
 
 
 class Watchdog:
-    """Warns when something is awaited for long; a context in which its thread runs.
+    """Warns about long waits. As a context manager, it runs a thread that checks during the ``with`` block.
 
     Args:
-        seconds: that waiting may take before the first warning, and between two.
+        seconds: time of waiting before the first warning and between two warnings.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -123,7 +123,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def waiting_for(self, what: str) -> Iterator[None]:
-        """Watches over what happens in the context, which waits for ``what``."""
+        """Watches the code in a ``with`` block, which waits for ``what``; the warning contains this text."""
         self._awaited = (what, time.monotonic())
         try:
             yield
@@ -137,8 +137,8 @@ class Watchdog:
             since = warned[1] if awaited is warned[0] else awaited[1] if awaited else now
             if awaited and now - since >= self._seconds:
                 logging.warning(
-                    "The input is stalled: waiting for %s for %.0f s. Is the storage of data.data_dir slow or gone, or "
-                    "the process of data.service?",
+                    "The input is stalled: waiting for %s for %.0f s. Check that the storage of data.data_dir and the "
+                    "processes of data.service can be reached and are fast enough.",
                     awaited[0],
                     now - awaited[1],
                 )
@@ -146,9 +146,10 @@ class Watchdog:
 
 
 def free_in_background(box: list[Any]) -> None:
-    """Empties a list that holds the last reference to an iterator, in a thread.
+    """Empties a list that holds the last reference to an iterator, in a thread, because freeing it may take a minute.
 
-    tf.data's tuning thread sleeps for as long as the iterator has been in use, a minute at most, and freeing the
-    iterator waits for it: it is woken before the flag is set that it looks at, so that often it goes on sleeping.
+    Freeing an iterator waits for the autotuning thread of tf.data. That thread sleeps as long as the iterator has been
+    in use, at most a minute. TensorFlow wakes the thread before it sets the flag that the thread checks, so the thread
+    often goes back to sleep.
     """
-    threading.Thread(target=box.clear).start()  # no daemon: Python cannot end one in the middle of this
+    threading.Thread(target=box.clear).start()  # not a daemon: Python cannot stop one in native code

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the step at hand, with a checkpoint."""
+"""Signals: Ctrl-C and SIGTERM end a run with a checkpoint after the current step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from typing import Any
 
 @dataclasses.dataclass
 class StopRequest:
-    """Whether a signal asked for the run's end, and which."""
+    """A request to end the run; it is false until a signal arrives.
+
+    Attributes:
+        name: name of the signal, such as ``"SIGTERM"``; empty before it arrives.
+    """
 
     name: str = ""
 
@@ -21,16 +25,16 @@ class StopRequest:
         return bool(self.name)
 
     def wait(self) -> None:
-        """Sleeps until a signal comes."""
+        """Sleeps until a signal arrives."""
         while not self:
             time.sleep(0.2)
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turns the first SIGINT or SIGTERM into a request; a second one acts as if this were not here.
+    """Yields a request, which the first SIGINT or SIGTERM sets; a second signal acts as without this handler.
 
-    Outside the main thread, where Python allows no handlers, the request never comes.
+    Outside the main thread, Python does not allow signal handlers, so the request is never set.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The training loop: for each stage that is left, rebuild the input, make the step, iterate, save, evaluate."""
+"""The training loop: for each remaining stage, it builds input and train step, trains, saves and evaluates."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def train(
     splits: Splits | None = None,
     console: rich.console.Console | None = None,
 ) -> dict[str, Any]:
-    """Trains a network, or goes on with the run in ``model_dir`` from its newest checkpoint.
+    """Trains a network, or resumes the run in ``model_dir`` from its newest checkpoint.
 
     Args:
-        config: the run.
-        model_dir: its folder, created if missing; for several workers, one that all of them reach.
-        strategy: devices; None takes what ``make_strategy("auto")`` finds.
-        splits: the data; None opens what ``config.data`` names.
-        console: where progress is drawn; None is standard output. Of several workers only the first draws.
+        config: configuration of the run.
+        model_dir: folder of the run, created if missing. With several workers, all of them must be able to access it.
+        strategy: distribution strategy; None uses ``make_strategy()``.
+        splits: training and evaluation data; None opens the data of ``config.data``.
+        console: output for progress; None is standard output. With several workers, only the first prints.
 
     Returns:
-        The last evaluation's row, as in ``metrics.jsonl``.
+        The row of the last evaluation, as in ``metrics.jsonl``.
 
     Raises:
-        ConfigError, DataError, RunFolderError, WeightsError: for settings, data, a folder or initial weights that
-            cannot be used.
-        UsageError: for a stage that does not fit in memory, or if ``tf.keras`` is Keras 3.
-        TrainingDiverged: if the loss, the gradient or a weight becomes NaN or infinite, and ``runtime.nan_policy`` does
-            not go back to the last good checkpoint, or did so ``runtime.max_rollbacks`` times; that checkpoint stays.
-        Interrupted: if a signal asked the run to end; its state was saved first.
-        WorkerLost: if another worker is gone; the last checkpoint stays.
+        ConfigError, DataError, RunFolderError, WeightsError: if the settings, data, folder or initial weights cannot
+            be used.
+        UsageError: if a stage does not fit in memory, or ``tf.keras`` is Keras 3.
+        TrainingDiverged: if the loss, the gradient or a weight becomes NaN or infinite, and ``runtime.nan_policy`` is
+            ``"stop"`` or ``runtime.max_rollbacks`` is reached. The last good checkpoint remains.
+        Interrupted: if a signal ends the run; the state is saved first.
+        WorkerLost: if another worker is lost; the last checkpoint remains.
     """
     require_keras_2("Training")
     strategy = strategy or make_strategy()
@@ -72,13 +72,15 @@ def train(
 
 @contextlib.contextmanager
 def _ended_if_asked(stop: StopRequest) -> Iterator[None]:
-    """Ends a run that was asked to, rather than let it start again, when another worker was ended sooner."""
+    """Raises ``Interrupted`` if another worker ends first after a signal, so that this worker does not start again."""
     try:
         yield
     except tf.errors.OpError as error:
         if not stop:
             raise
-        raise Interrupted(f"{stop.name}: the same command goes on from the last checkpoint.") from error
+        raise Interrupted(
+            f"{stop.name}: the run ended early. The same command resumes from the last checkpoint."
+        ) from error
 
 
 def _train_stages(run: Run, stop: StopRequest) -> None:
@@ -90,7 +92,7 @@ def _train_stages(run: Run, stop: StopRequest) -> None:
             stopping = run.train(stage, step, count, stop)
             step += count
             if stopping:
-                raise Interrupted(f"{stop.name}: saved {run.save()}. The same command goes on from there.")
+                raise Interrupted(f"{stop.name}: saved {run.save()}. The same command resumes from this checkpoint.")
             if run.evaluation_due(step):
                 run.evaluate(stage, stop)
             elif run.checkpoint_due(stage, step):

@@ -1,4 +1,4 @@
-"""Finds out before the first step what would end a run at its last stage."""
+"""Memory checks before the first step: the stage that needs the most memory, and advice if a step does not fit."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from effnetv2_keras.progressive import Stage
 
 
 class MemoryShortageError(UsageError):
-    """A step that needs more memory than the device has."""
+    """A step needs more memory than the device has."""
 
 
 def largest_stage(stages: Sequence[Stage], config: Config) -> Stage:
-    """The stage whose step needs most memory: by the pixels of a micro-batch; the later of two alike."""
+    """Returns the stage with the most pixels in a micro-batch, which needs the most memory; if equal, the later one."""
     return max(reversed(stages), key=lambda stage: stage.image_size**2 / config.micro_batches(stage.index))
 
 
 @contextlib.contextmanager
 def explained_shortage(config: Config, replicas: int, stage: Stage | None = None) -> Iterator[None]:
-    """Says what to change where a step of ``stage``, or without one the evaluation, runs out of device memory.
+    """Explains what to change if code in a ``with`` block runs out of device memory.
+
+    Args:
+        config: configuration of the run.
+        replicas: number of replicas.
+        stage: stage whose step the code takes; None for the evaluation.
 
     Raises:
-        MemoryShortageError: in place of TensorFlow's own error.
+        MemoryShortageError: instead of the error of TensorFlow.
     """
     try:
         yield
@@ -40,9 +45,9 @@ def _advice(config: Config, replicas: int, stage: Stage) -> str:
     images = config.train.batch_size // replicas // parts
     return (
         f"Stage {stage.index + 1} does not fit in memory: {images} images of {stage.image_size} px at a time on each "
-        f"of {replicas} replicas, in {config.precision.policy}. Compute a batch in more parts, with the same result "
-        f"but for BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the "
-        f"{config.progressive.stages} stages, {2 * parts} for this one; or use a smaller train.batch_size, "
+        f"of {replicas} replicas, in {config.precision.policy}. Compute a batch in more micro-batches, which only "
+        f"changes BatchNorm: train.accumulation_steps={2 * parts}, or one number for each of the "
+        f"{config.progressive.stages} stages, with {2 * parts} for this one. Or use a smaller train.batch_size, "
         "runtime.rematerialize=true, precision.policy=mixed_bfloat16, more replicas, or a smaller "
         "progressive.image_size.end."
     )
@@ -52,5 +57,5 @@ def _advice_for_evaluation(config: Config, replicas: int) -> str:
     images = config.eval.batch_size // replicas
     return (
         f"The evaluation does not fit in memory: {images} images of {config.eval_size} px at a time on each "
-        f"of {replicas} replicas. Use a smaller eval.batch_size than {config.eval.batch_size}; a run may go on with it."
+        f"of {replicas} replicas. Use an eval.batch_size below {config.eval.batch_size}; a run can resume with it."
     )

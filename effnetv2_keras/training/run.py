@@ -1,4 +1,4 @@
-"""The parts of a run, and what is done with them between two steps."""
+"""A run: its state, input, recorder and checkpoints, and the operations of the training loop on them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from effnetv2_keras.training.steps import Metrics, TrainStep
 
 
 class Run:
-    """A run in its folder, new or gone on with; see ``loop.train`` for arguments and errors."""
+    """A new or resumed run in its folder. See ``loop.train`` for arguments and errors."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Run:
             agree=self._agree,
         )
         initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
-        if self._worker.is_chief:  # not before: initial weights that do not fit leave the folder free
+        if self._worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
         self.recorder = Recorder(
             config,
@@ -93,27 +93,27 @@ class Run:
         self._batches: Any = None
 
     def _restore(self) -> None:
-        """Goes back to the newest good checkpoint, and to the log and learning rate that belong to it."""
+        """Restores the newest good checkpoint, with the log and the learning-rate factor of that step."""
         self.recorder.go_on_from(self._checkpoints.restore_latest())
         self.state.lr_scale.assign(self._agree(self.recorder.log.lr_scale))
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Shows progress and watches the input while the context lasts."""
+        """Shows progress and watches the input inside a ``with`` block."""
         with self.recorder.shown(), self.input, contextlib.ExitStack() as stack:
             stack.callback(self._drop_batches)
             yield
 
     def prepare(self, stop: StopRequest) -> None:
-        """Finds out what would end the run later, and does the evaluation that an interruption left out."""
+        """Checks what could end the run later, and does the evaluation that an interruption skipped."""
         step = self.state.finished_steps
         left = [(stage, steps.start) for stage, steps in remaining(self.stages, step=step)]
         for stage, _ in left:
-            self._make_step(stage)  # which finds out whether its batches can be divided
+            self._make_step(stage)  # raises UsageError if its batches cannot be divided
         if left:
             self._checkpoints.check_room()
         if step == 0:
-            self.save()  # to go back to, and to see that it can be written
+            self.save()  # a rollback needs it, and it shows that the folder can be written
         if left and self._config.runtime.preflight:
             self._preflight(left)
         evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self.recorder.log.rows)
@@ -121,7 +121,7 @@ class Run:
             self.evaluate(self._stage_at_hand(), stop)
 
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
-        """Tries a batch of each stage that is left, a step of the largest and the evaluation; forgets that step."""
+        """Tries a batch of each remaining stage, a step of the largest, and an evaluation batch; undoes the step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
         with self.recorder.paused():
             for stage, first_step in left:
@@ -145,7 +145,7 @@ class Run:
         return TrainStep(self.state, self._strategy, config=self._config, stage=stage)
 
     def enter(self, stage: Stage, step: int) -> None:
-        """Makes input and step of a stage ready, to go on after ``step`` finished steps of the run."""
+        """Makes the input and the train step of a stage, to continue after ``step`` finished steps of the run."""
         self.recorder.enter(stage, step)
         self._drop_batches()
         self._batches = self.input.batches(stage, step)
@@ -161,7 +161,7 @@ class Run:
         free_in_background(box)
 
     def steps_until_due(self, stage: Stage, step: int) -> int:
-        """Steps that can be taken after ``step`` finished ones without a look at them, ``steps_per_loop`` at most."""
+        """Returns the number of steps until the host has something to do, at most ``steps_per_loop``."""
         count, most = 1, min(self._config.runtime.steps_per_loop, stage.end_step - step)
         while count < most and not self._due(stage, step + count):
             count += 1
@@ -175,19 +175,19 @@ class Run:
         )
 
     def evaluation_due(self, finished: int) -> bool:
-        """Whether an evaluation follows step number ``finished``: every so many epochs, and at the end."""
+        """Returns whether an evaluation is due after ``finished`` steps: every ``every_epochs``, and at the end."""
         period = self._config.eval.every_epochs * self._steps_per_epoch
         return finished == self.stages[-1].end_step or int(finished / period) > int((finished - 1) / period)
 
     def checkpoint_due(self, stage: Stage, finished: int) -> bool:
-        """Whether a checkpoint follows step number ``finished``: every so many steps, and after each stage."""
+        """Returns whether a checkpoint is due: every ``runtime.checkpoint_every`` steps, and after each stage."""
         return finished == stage.end_step or finished % self._config.runtime.checkpoint_every == 0
 
     def train(self, stage: Stage, step: int, count: int, stop: StopRequest) -> bool:
-        """Takes ``count`` steps after ``step`` finished ones; returns whether the run is to end here.
+        """Takes ``count`` steps after ``step`` finished steps; returns whether the run must end here.
 
         Raises:
-            DataError: for data that cannot be used; what was trained is saved first.
+            DataError: if the data cannot be used; the state is saved first.
         """
         try:
             with self._explained_shortage(stage):
@@ -197,7 +197,7 @@ class Run:
         self.recorder.record(stage, step, count, metrics)
         if self._worker.count == 1:
             return bool(stop)
-        # What the steps before told, so that nobody waits for these; all workers hear it at the same time.
+        # The request of the previous steps: reading it does not wait, and all workers read it after the same step.
         heard, self._stops = self._stops, metrics["stops"]
         return heard is not None and float(tf.reduce_max(heard)) > 0
 
@@ -215,28 +215,28 @@ class Run:
 
     @staticmethod
     def _await(metrics: Metrics, needed: bool = True) -> Metrics:
-        """Waits for the step to end where its time is needed, as of a stage's first."""
+        """Waits for the end of the step if its time is needed, as for the first step of a stage."""
         if needed:
             tf.reduce_sum(metrics["loss"]).numpy()
         return metrics
 
     def _saved_before_an_error(self) -> str:
-        if self._worker.count > 1:  # the others cannot be asked to join in
-            return f"The last checkpoint is {self._checkpoints.latest}; the same command goes on from there."
-        return f"Saved {self.save()}; after the repair, the same command goes on from there."
+        if self._worker.count > 1:  # saving needs all workers
+            return f"The last checkpoint is {self._checkpoints.latest}; the same command resumes from it."
+        return f"Saved {self.save()}; after the repair, the same command resumes from it."
 
     def roll_back(self, error: TrainingDiverged) -> None:
-        """Goes back to the last good checkpoint, with a lower learning rate from there on.
+        """Restores the last good checkpoint and lowers the learning rate for the rest of the run.
 
         Raises:
-            TrainingDiverged: ``error``, if that is not wanted, or was done as often as it may be.
+            TrainingDiverged: ``error``, if ``nan_policy`` is ``"stop"`` or ``max_rollbacks`` is reached.
         """
         runtime, done = self._config.runtime, int(self._agree(self.recorder.log.rollbacks))
         if runtime.nan_policy == "stop" or done >= runtime.max_rollbacks:
             raise TrainingDiverged(
-                f"{error} The last good checkpoint is {self._checkpoints.latest}. Go on from it more slowly with "
-                "runtime.nan_policy=rollback; or lower train.lr_base, lengthen train.lr_warmup_epoch, set train.gclip, "
-                "or use precision.policy=float32, in a new --model_dir."
+                f"{error} The last good checkpoint is {self._checkpoints.latest}. Resume with a lower learning rate by "
+                "runtime.nan_policy=rollback, or start in a new --model_dir with a lower train.lr_base, a longer "
+                "train.lr_warmup_epoch, train.gclip, or precision.policy=float32."
             ) from error
         self._drop_batches()
         self._restore()
@@ -244,56 +244,56 @@ class Run:
         self.recorder.rolled_back(self._stage_at_hand(), self.state.finished_steps, float(self.state.lr_scale))
         self.recorder.progress.say(
             f"{error} Going back to step {self.state.finished_steps} with {float(self.state.lr_scale):.3g} times the "
-            f"learning rate ({done + 1} of at most {runtime.max_rollbacks} times)."
+            f"learning rate (rollback {done + 1} of at most {runtime.max_rollbacks})."
         )
 
     def _stage_at_hand(self) -> Stage:
-        """The stage of the step that was finished last."""
+        """Returns the stage of the last finished step."""
         return next(stage for stage in self.stages if self.state.finished_steps <= stage.end_step)
 
     def save(self) -> str:
-        """Saves a checkpoint of a state that is known to be good."""
+        """Saves a checkpoint after a check that the state is finite; returns its path."""
         stage, step = self._stage_at_hand(), self.state.finished_steps
         self.recorder.flush(stage)
         with self.recorder.paused():
             if not self.state.is_finite():
                 self.recorder.diverged(stage, step - 1, "A weight is not finite")
             saved = self._checkpoints.save()
-            self._agree(0.0)  # so that the file is there for all of them
+            self._agree(0.0)  # all workers wait until the file exists
             return saved
 
     def evaluate(self, stage: Stage, stop: StopRequest) -> None:
-        """Saves, evaluates and notes the figures.
+        """Saves a checkpoint, evaluates, and records the metrics.
 
         Raises:
-            Interrupted: if a signal asks the run to end: the evaluation is then the first thing of the next start.
+            Interrupted: if a signal asks the run to end; a resumed run starts with this evaluation.
         """
         saved = self.save()
 
         def on_step(finished: int, steps: int) -> None:
             self.recorder.progress.evaluating(finished, steps)
-            if stop and self._worker.count == 1:  # several workers finish it together
-                raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command goes on with it.")
+            if stop and self._worker.count == 1:  # several workers finish the evaluation together
+                raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command resumes with it.")
 
         with self.recorder.paused():
             with self.input.evaluating(), self._explained_shortage():
                 figures = self._evaluator.run(on_step)
             metric = primary_metric_key(figures)
             is_best = self._checkpoints.save_if_best(figures[metric], metric)
-        # Last, so that a run that was killed before evaluates again.
+        # Last, so that a run that is killed before this line evaluates again.
         self.recorder.evaluated(
             stage, self.state.finished_steps, figures, self._splits.evaluation.num_examples, is_best=is_best
         )
 
     def finish(self) -> dict[str, Any]:
-        """Draws the plot, writes the report and prints the table of stages; returns the last evaluation."""
-        *_, model = self.state.models.values()  # the averaged one, if there is one
+        """Writes plot and report, prints the table of stages, and returns the row of the last evaluation."""
+        *_, model = self.state.models.values()  # the moving average, if there is one
         note = describe_network(self._config, self.state.finished_steps)
-        try:  # on every worker: reading BatchNorm's statistics takes all of them
+        try:  # on every worker, because reading the statistics of BatchNorm needs all
             samples = draw_samples(model, self._splits.evaluation, self._config, note=note)
-        except (DataError, tf.errors.ResourceExhaustedError) as error:  # the run is whole without them
+        except (DataError, tf.errors.ResourceExhaustedError) as error:  # samples are optional
             samples = Samples((), str(error))
         if self._worker.is_chief:
             self.recorder.finish(samples)
-        self._agree(0.0)  # the others stay for as long as the first may need them
+        self._agree(0.0)  # the other workers must not exit before the first is done
         return self.recorder.log.last_evaluation()

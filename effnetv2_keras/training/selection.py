@@ -1,4 +1,4 @@
-"""Which variables of a network the optimizer moves and which ones weight decay pulls, by their layers' names."""
+"""Selects by name the variables that the optimizer updates and the variables with weight decay."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from effnetv2_keras.models.naming import layers_by_name, variable_names
 
 
 def moved_variables(model: tf.keras.Model, varsexp: str | None) -> list[tf.Variable]:
-    r"""Selects the variables that take gradient steps, in the order of ``model.trainable_variables``.
+    r"""Returns the variables that the optimizer updates, in the order of ``model.trainable_variables``.
 
-    The others keep their values, yet the layers that they are in run as in training: BatchNorm uses the statistics of
-    the batch, and its moving statistics move on. (``set_trainable`` freezes whole layers with their statistics.) L2 in
-    the loss and the moving average cover them all; AdamW and LAMB shrink only what they step.
+    The other variables keep their values, but their layers still run in training mode: BatchNorm uses the statistics of
+    the batch and updates its moving statistics. (``set_trainable`` freezes whole layers with their statistics.) The L2
+    penalty in the loss and the moving average of the weights cover all variables. The decoupled weight decay of AdamW
+    and LAMB only covers the variables that they update.
 
     Args:
-        model: one of ``state.build_for``'s.
-        varsexp: a regular expression, matched from the start of a variable's name, such as
-            ``"stem/conv/kernel"`` or ``"block_5/squeeze_excite/reduce/bias"``: ``"block_1\d/|classifier/"``. None is
-            all. (Reference code, ``train.varsexp``, which fails where the expression matches everything.)
+        model: a model from ``build_for``.
+        varsexp: regular expression that is matched from the start of a variable's name, such as
+            ``"block_1\d/|classifier/"`` for names like ``"block_10/squeeze_excite/reduce/bias"``. None selects all.
+            Source: ``train.varsexp`` of the reference code, which fails if the expression matches every variable.
 
     Raises:
-        UsageError: if it matches no trainable variable.
+        UsageError: if the expression matches no trainable variable.
     """
     named = _trainable(model)
     chosen = [variable for name, variable in named.items() if varsexp is None or re.match(varsexp, name)]
     if varsexp is not None and not chosen:
         raise UsageError(
             f"train.varsexp is {varsexp!r}, which matches none of the {len(named)} trainable variables of "
-            f"{model.name!r}. It is matched from the start of names such as {_examples(list(named))}."
+            f"{model.name!r}. Use a regular expression that matches from the start of names such as "
+            f"{_examples(list(named))}."
         )
     return chosen
 
 
 def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.Variable], list[tf.Variable]]:
-    """Selects the trainable variables with weight decay, and those without, whether they take gradient steps or not.
+    """Returns the trainable variables with weight decay and those without, whether the optimizer updates them or not.
 
     Args:
-        model: one of ``state.build_for``'s.
-        exclude: a regular expression, matched from the start of a variable's name; those variables have
-            none. None excludes nothing. (Reference code, ``train.weight_decay_exclude``.)
+        model: a model from ``build_for``.
+        exclude: regular expression that is matched from the start of a variable's name; the matching variables have no
+            weight decay. None excludes no variable. Source: ``train.weight_decay_exclude`` of the reference code.
     """
     decayed: list[tf.Variable] = []
     others: list[tf.Variable] = []
@@ -55,7 +57,7 @@ def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.
 
 def _trainable(model: tf.keras.Model) -> dict[str, tf.Variable]:
     names = variable_names(layers_by_name(model))
-    with contextlib.suppress(ValueError):  # of another model
+    with contextlib.suppress(ValueError):  # not a model of build_model
         names.update(variable_names(layers_by_role(model)))
     return {names[id(variable)]: variable for variable in model.trainable_variables}
 

@@ -1,4 +1,4 @@
-"""What training changes: model, its moving average, optimizer and step counter."""
+"""The state of a run that training changes: model, moving average, optimizer and step counter."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from effnetv2_keras.weights import WeightReport, load_weights
 
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything a checkpoint holds. Randomness and the data's order follow from ``step`` and the seed alone.
+    """Everything that a checkpoint contains. Randomness and the order of the data depend only on ``step`` and the seed.
 
     Attributes:
-        model: the network that is trained.
-        ema_model: the same network holding the exponential moving average of every weight and BatchNorm statistic;
-            None if the average is off.
-        variables: of the model, those that the optimizer moves.
-        decayed: of the model, those with weight decay.
-        optimizer: a Keras optimizer, already built for ``variables``; float16 wraps it for loss scaling.
+        model: the network in training.
+        ema_model: a network of the same architecture with the exponential moving average of all weights and BatchNorm
+            statistics; None if the moving average is off.
+        variables: variables of the model that the optimizer updates.
+        decayed: variables of the model with weight decay.
+        optimizer: a Keras optimizer that is built for ``variables``; with float16, it is wrapped for loss scaling.
         schedule: learning rate as a function of the step.
-        lr_scale: float32 scalar that it is multiplied by, 1 unless the run had to be rolled back.
-        weight_decay: the same for weight decay.
-        step: int64 scalar, finished steps.
+        lr_scale: float32 scalar, factor of the learning rate; 1 unless the run was rolled back.
+        weight_decay: weight decay as a function of the step.
+        step: int64 scalar, number of finished steps.
     """
 
     model: tf.keras.Model
@@ -45,21 +45,27 @@ class TrainState:
 
     @property
     def finished_steps(self) -> int:
-        """The step counter as a number."""
+        """Number of finished steps."""
         return int(self.step.numpy())
 
     def is_finite(self) -> bool:
-        """Whether all weights of the model are numbers."""
+        """Returns whether all weights of the model are finite."""
         return all(bool(tf.reduce_all(tf.math.is_finite(weight))) for weight in self.model.weights)
 
     @property
     def models(self) -> dict[str, tf.keras.Model]:
-        """The models to evaluate, by the suffix of their metrics."""
+        """The models to evaluate by the suffix of their metrics."""
         return {"": self.model, **({"_ema": self.ema_model} if self.ema_model else {})}
 
 
 def schedule_for(train: TrainConfig, *, steps_per_epoch: float, total_steps: int) -> WarmupSchedule:
-    """Makes the learning-rate schedule that a configuration describes; the arguments are as for ``create_state``."""
+    """Returns the learning-rate schedule of a configuration.
+
+    Args:
+        train: training settings of the configuration.
+        steps_per_epoch: training images divided by the batch size, not rounded.
+        total_steps: number of steps of the run.
+    """
     return make_schedule(
         train.lr_sched,
         peak=train.lr_base * train.batch_size / 256,
@@ -80,18 +86,18 @@ def create_state(
     steps_per_epoch: float,
     total_steps: int,
 ) -> TrainState:
-    """Builds the state of a new run; its initial weights depend only on ``config.train.seed``.
+    """Builds the state of a new run. Its initial weights depend only on ``config.train.seed``.
 
     Args:
-        config: the run.
-        strategy: where the variables live.
-        num_classes: classes of the data.
-        steps_per_epoch: training images over batch size, not rounded.
-        total_steps: steps of the run.
+        config: configuration of the run.
+        strategy: distribution strategy that creates the variables.
+        num_classes: number of classes of the data.
+        steps_per_epoch: training images divided by the batch size, not rounded.
+        total_steps: number of steps of the run.
 
     Raises:
-        UsageError: if ``train.varsexp`` matches nothing, ``train.trainable_from`` or ``trainable_layers`` name no
-            layer, or ``tf.keras`` is Keras 3.
+        UsageError: if ``train.varsexp`` matches no variable, ``train.trainable_from`` or ``train.trainable_layers``
+            matches no layer, or ``tf.keras`` is Keras 3.
     """
     require_keras_2("Training")
     train = config.train
@@ -119,18 +125,18 @@ def create_state(
 
 
 def _scalar(value: float, dtype: tf.DType) -> tf.Variable:
-    """A number that every replica has alike."""
+    """Returns a scalar variable that has the same value on every replica."""
     return tf.Variable(value, dtype=dtype, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
 
 def initialize(state: TrainState, train: TrainConfig) -> WeightReport | None:
-    """Gives a new run the weights that ``train.ft_init_ckpt`` names, its moving average too.
+    """Loads the weights of ``train.ft_init_ckpt`` into the model of a new run and its moving average.
 
     Returns:
-        What was loaded; None where the configuration names nothing.
+        A report of the loaded weights; None if ``train.ft_init_ckpt`` is None.
 
     Raises:
-        WeightsError: if the weights cannot be had, read, or fitted.
+        WeightsError: if the weights cannot be found, downloaded or read, or do not fit the model.
     """
     if train.ft_init_ckpt is None:
         return None

@@ -1,4 +1,7 @@
-"""The train step: the only gradient tape and, with the evaluation step, the only ``strategy.run``."""
+"""The train step: forward and backward pass, update of the weights, and moving average.
+
+It has the only gradient tape of the package. Only the train step and the evaluation step call ``strategy.run``.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +26,25 @@ Batch = dict[str, tf.Tensor]
 _Sums = tuple[list[tf.Tensor], Metrics]
 
 _METRICS = ("loss", "top1", "gradient_norm", "stops")
-_DROPOUT_STREAM = 3  # 1 and 2 are the input pipeline's
+_DROPOUT_STREAM = 3  # the input pipeline uses 1 and 2
 
 
 class TrainStep:
-    """One compiled step of one stage; make a new one for each stage.
+    """The compiled train step of one stage. Make a new one for each stage.
 
     Args:
-        state: what the step changes.
-        strategy: where it runs.
-        config: of the run.
-        stage: image size (by its batches) and dropout rate.
+        state: the state that the step changes.
+        strategy: distribution strategy of the state.
+        config: configuration of the run.
+        stage: the stage, which sets the dropout rate and, through the batches, the image size.
 
     Attributes:
         stage: the stage.
-        traces: how often the step was traced, replicas counted singly.
+        traces: number of times that the step was traced, where each replica counts.
 
     Raises:
-        UsageError: if a replica's images cannot be divided into the stage's micro-batches, or BatchNorm cannot be
-            synchronised in them.
+        UsageError: if the images of a replica cannot be divided into the micro-batches of the stage, or
+            ``train.sync_bn`` is combined with micro-batches on several replicas.
     """
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
@@ -51,14 +54,14 @@ class TrainStep:
         if per_replica % self._micro_batches:
             raise UsageError(
                 f"train.accumulation_steps={self._micro_batches} does not divide the {per_replica} images that each of "
-                f"{strategy.num_replicas_in_sync} replicas gets of a batch of {config.train.batch_size}; choose a "
+                f"{strategy.num_replicas_in_sync} replicas has in a batch of {config.train.batch_size}; choose a "
                 f"divisor of {per_replica}."
             )
         if config.train.sync_bn and self._micro_batches > 1 and strategy.num_replicas_in_sync > 1:
             raise UsageError(
-                f"train.sync_bn=true cannot be had with train.accumulation_steps={self._micro_batches} on "
-                f"{strategy.num_replicas_in_sync} replicas: these cannot meet in the middle of a part. Leave one out, "
-                "or save memory with runtime.rematerialize=true."
+                f"train.sync_bn=true cannot be combined with train.accumulation_steps={self._micro_batches} on "
+                f"{strategy.num_replicas_in_sync} replicas, because replicas cannot exchange BatchNorm's statistics in "
+                "a micro-batch. Leave one of them out, or save memory with runtime.rematerialize=true."
             )
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
         self._rematerialize = config.runtime.rematerialize
@@ -71,7 +74,8 @@ class TrainStep:
             if config.precision.jit_compile
             else self._accumulate
         )
-        # A partial, so that TensorFlow counts the traces of this object and not, with a warning, those of the method.
+        # With a partial, TensorFlow counts the traces of this object; with the method, it counts those of all objects
+        # and warns about retracing.
         self._function = tf.function(functools.partial(self._step), autograph=False)
         self._loop = tf.function(functools.partial(self._steps), autograph=False)
         self.traces = 0
@@ -80,27 +84,28 @@ class TrainStep:
         """Takes one step.
 
         Args:
-            batch: per replica ``image`` ``[b, S, S, 3]``, ``label`` float32 ``[b, classes]`` and ``weight`` float32
-                ``[b]``, 0 for an image that is to count nothing.
-            stop: whether this worker was asked to end the run, which it tells the others.
+            batch: on each replica, ``image`` ``[b, S, S, 3]``, ``label`` float32 ``[b, classes]``, and ``weight``
+                float32 ``[b]``, 0 for an image that does not count.
+            stop: whether a signal asked this worker to end the run; the step tells the other workers.
 
         Returns:
-            Float32 scalars over the global batch: ``loss`` (what is minimised), ``top1`` (share of images whose most
-            likely class is the label's largest), ``gradient_norm`` (of all variables that move, before clipping) and
-            ``stops`` (replicas whose worker was asked to end the run).
+            Float32 scalars over the global batch: ``loss`` (the value that is minimized), ``top1`` (share of images
+            whose most likely class has the largest value of the label), ``gradient_norm`` (norm of the gradient of all
+            variables that are updated, before clipping) and ``stops`` (number of replicas whose worker was asked to
+            end the run).
         """
         return self._function(batch, tf.constant(stop, tf.float32))
 
     def several(self, batches: Any, count: int, stop: bool = False) -> Metrics:
-        """Takes ``count`` steps without asking the host in between.
+        """Takes ``count`` steps on the device without a round trip to the host.
 
         Args:
-            batches: a distributed iterator over what ``__call__`` takes.
-            count: steps, at least 1.
+            batches: distributed iterator over batches as for ``__call__``.
+            count: number of steps, at least 1.
             stop: as for ``__call__``.
 
         Returns:
-            As ``__call__``, each of shape ``[count]``.
+            The metrics of ``__call__``, each of shape ``[count]``.
         """
         return self._loop(batches, tf.constant(count), tf.constant(stop, tf.float32))
 
@@ -133,20 +138,20 @@ class TrainStep:
         seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
         gradients, metrics = self._gradients(batch, seed, state.weight_decay(state.step))
         gradients = sum_over_replicas(gradients)
-        # What a checkpoint holds of them, so that a run that goes on from it does not differ, not even in rounding.
+        # Replicas continue with the values that a checkpoint contains, so a resumed run is bit-identical.
         mean_over_replicas(self._statistics)
         if self._loss_scaling:
             gradients = state.optimizer.get_unscaled_gradients(gradients)
         norm = tf.linalg.global_norm(gradients)
         if self._train.gclip:
             gradients = clip_gradients(gradients, self._train.gclip)
-        # The one name of this argument that all optimizers know, legacy ones and those with loss scaling too.
+        # All optimizers accept this name of the argument, including legacy optimizers and those with loss scaling.
         state.optimizer.apply_gradients(zip(gradients, state.variables), experimental_aggregate_gradients=False)
-        # Metrics are summed over the replicas; the norm is already the same on each.
+        # Metrics are summed over the replicas, but the norm is already the same on each replica.
         return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync, "stops": tf.identity(stop)}
 
     def _accumulate(self, batch: Batch, seed: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
-        """One replica's share of the gradients and metrics, summed over its micro-batches, one after the other."""
+        """Returns gradients and metrics of one replica: sums over micro-batches, which run one after the other."""
         if self._micro_batches == 1:
             return self._compute(batch, seed, weight_decay)
         micro_batches = {
@@ -171,7 +176,7 @@ class TrainStep:
         return sums
 
     def _compute(self, batch: Batch, seed: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
-        """A micro-batch's share of gradients and metrics: sums over its images, divided by the global batch."""
+        """Returns gradients and metrics of a micro-batch: sums over its images, divided by the global batch size."""
         train, model = self._train, self._state.model
         with tf.GradientTape() as tape:
             scope = training_scope(

@@ -89,7 +89,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(plain, tmp
         poison(patch, 8, where=where)
         train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
     assert "The loss is nan at step 8" in output.getvalue()
-    assert "Going back to step 6 with 0.25 times the learning rate (1 of at most 3 times)" in output.getvalue()
+    assert "Going back to step 6 with 0.25 times the learning rate (rollback 1 of at most 3)" in output.getvalue()
     rows = RunFolder(tmp_path / "run").metrics()
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
     (rollback,) = (row for row in rows if row["kind"] == "rollback")
@@ -125,7 +125,7 @@ def test_too_many_rollbacks_stop_the_run(tmp_path, monkeypatch):
     with pytest.raises(TrainingDiverged, match="loss is nan at step 7"):
         train_tiny(config, tmp_path / "run", splits=array_splits(), output=output)
     assert output.getvalue().count("Going back to step 6") == 2
-    assert "0.25 times the learning rate (2 of at most 2 times)" in output.getvalue()
+    assert "0.25 times the learning rate (rollback 2 of at most 2)" in output.getvalue()
 
 
 def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
@@ -209,7 +209,9 @@ def test_a_lost_peer_does_not_start_a_run_again_that_was_asked_to_end(tmp_path, 
         raise tf.errors.UnavailableError(None, None, "Connection reset by peer")
 
     monkeypatch.setattr(TrainStep, "__call__", gone)
-    with pytest.raises(Interrupted, match="SIGTERM: the same command goes on from the last checkpoint"):
+    with pytest.raises(
+        Interrupted, match="SIGTERM: the run ended early. The same command resumes from the last checkpoint"
+    ):
         train_tiny(tiny_config(UNCHANGED), tmp_path / "run", splits=array_splits())
 
 

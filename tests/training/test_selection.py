@@ -47,7 +47,8 @@ def test_expression_is_matched_from_the_start(model, varsexp, names):
 def test_nothing_matches(model, varsexp):
     message = (
         f"train.varsexp is '{varsexp}', which matches none of the 49 trainable variables of '{model.name}'. "
-        "It is matched from the start of names such as 'stem/conv/kernel', .*, 'classifier/bias'"
+        "Use a regular expression that matches from the start of names such as "
+        "'stem/conv/kernel', .*, 'classifier/bias'"
     )
     with pytest.raises(UsageError, match=message):
         moved_variables(model, varsexp)

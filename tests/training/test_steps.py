@@ -160,7 +160,9 @@ def test_micro_batches_are_really_smaller_and_moving_averages_keep_their_pace():
 
 def test_synchronised_micro_batches_are_refused_on_replicas():
     Run("cpu", "train.sync_bn=true,train.accumulation_steps=2")
-    with pytest.raises(UsageError, match="sync_bn=true cannot be had with train.accumulation_steps=2 on 2 replicas"):
+    with pytest.raises(
+        UsageError, match="sync_bn=true cannot be combined with train.accumulation_steps=2 on 2 replicas"
+    ):
         Run("mirrored", "train.sync_bn=true,train.accumulation_steps=2")
 
 

@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_bit_for_bit(image_folder, uninterrupted, tmp_path,
     if name == "SIGKILL":
         expected = {"warm_up": 0, "mid_stage": 4, "checkpoint": 4, "border": 4, "evaluation": 6}
     else:
-        assert "The same command goes on" in output
+        assert "The same command resumes" in output
         expected = {"warm_up": 2, "mid_stage": 5, "checkpoint": 6, "border": 6, "evaluation": 6}
     assert latest.endswith(f"ckpt-{expected[moment]}")
     train_here(RunFolder(tmp_path / "run").config(), tmp_path / "run")
