@@ -79,11 +79,10 @@ class Progress:
 
     def train_row(self, stage: Stage, row: dict[str, Any], seconds_per_step: float) -> None:
         """Shows the newest training metrics; without a terminal, prints them as a line."""
-        left = estimate_seconds_left(self._stages, step=row["step"], seconds_per_step=seconds_per_step)
-        note = (
-            f"{row['images_per_second']:.0f} images/s · loss {row['loss']:.3f} · lr {row['lr']:.4g} · "
-            f"{format_seconds(left)} left"
-        )
+        note = f"loss {row['loss']:.3f} · lr {row['lr']:.4g}"
+        if row["images_per_second"]:  # unknown after the first step of a stage, which traces
+            left = estimate_seconds_left(self._stages, step=row["step"], seconds_per_step=seconds_per_step)
+            note = f"{row['images_per_second']:.0f} images/s · {note} · {format_seconds(left)} left"
         if is_input_bound(row):
             note += f" · input-bound ({row['input_wait'] * 100:.0f} % of the time waiting for images)"
         self._bar.update(self._task, note=note)

@@ -142,6 +142,17 @@ def test_progress_shows_what_matters(terminal):
         assert text in output.getvalue()
 
 
+def test_progress_shows_no_speed_where_it_is_unknown():
+    output = io.StringIO()
+    bar = progress.Progress(make_stages(), rich.console.Console(file=output, width=200))
+    row = {"step": 1, "loss": 1.25, "lr": 0.016, "images_per_second": 0.0}
+    with bar.shown():
+        bar.train_row(make_stages()[0], row, seconds_per_step=0.0)
+    assert "loss 1.250" in output.getvalue()
+    assert "images/s" not in output.getvalue()
+    assert "left" not in output.getvalue()
+
+
 @pytest.fixture
 def interruptible():
     """Python's own handler of SIGINT, which is not there where the suite was started in the background of a script."""
