@@ -1,4 +1,4 @@
-"""Which process a trial belongs to, and whether that process still runs (no TensorFlow)."""
+"""Ownership of trials: which process runs a trial, and whether that process is still alive (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import psutil
 from optuna.trial import FrozenTrial, TrialState
 
 OWNER, SEEN = "owner", "seen"
-"""User attributes of a trial: its process, and when that process last said that it runs."""
+"""User attributes of a trial: its process, and the last time stamp of that process."""
 SILENCE = 600.0
-"""Seconds after which a silent process of another machine counts as gone."""
-_DRAWING = 60.0  # seconds after which a process that has drawn a trial without claiming it counts as gone
+"""Seconds after which a process on another machine without a new time stamp counts as ended."""
+_DRAWING = 60.0  # seconds; a process that draws a trial and does not claim it in this time counts as ended
 
 
 def this_process() -> dict[str, Any]:
@@ -27,27 +27,27 @@ def this_process() -> dict[str, Any]:
 
 
 def owner_of(attributes: Mapping[str, Any]) -> str:
-    """Names the process that a trial belongs to: its machine, and its number there."""
+    """Returns the name of the process of a trial: host name and process number."""
     owner = attributes[OWNER]
     return f"{owner['host'].partition('/')[0]}:{owner['pid']}"
 
 
 def _host() -> str:
-    """Names what process numbers are unique in: a machine, or a container."""
+    """Returns the name of the machine or container in which process numbers are unique."""
     with contextlib.suppress(OSError):
         return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
     return socket.gethostname()
 
 
 def is_orphan(trial: FrozenTrial) -> bool:
-    """Whether the process that drew a trial was killed before it said whose it is."""
+    """Returns whether the process that drew a trial was killed before it claimed the trial."""
     if trial.state != TrialState.RUNNING or OWNER in trial.user_attrs or trial.datetime_start is None:
         return False
     return (datetime.datetime.now() - trial.datetime_start).total_seconds() > _DRAWING
 
 
 def is_gone(attributes: Mapping[str, Any]) -> bool:
-    """Whether the process of a trial has ended: certain on the same machine, presumed of others that are silent."""
+    """Returns whether the process of a trial has ended; on another machine, this is inferred from its silence."""
     owner = attributes[OWNER]
     if owner["host"] != _host():
         return time.time() - attributes.get(SEEN, 0.0) > SILENCE
