@@ -158,9 +158,15 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path):
             ["--mode=eval", "--dataset_cfg=demo"],
             "--mode=eval needs --model_dir, the folder of a run or of a SavedModel",
         ),
-        (["--mode=predict", "--format=keras"], "--mode=predict knows no --format=keras; use one of table, json."),
-        (["--mode=export", "--format=json"], "knows no --format=json; use one of savedmodel, keras, tflite, onnx."),
-        (["--mode=benchmark", "--format=tflite,onx"], "Cannot benchmark --format=tflite,onx; name one or more of"),
+        (
+            ["--mode=predict", "--format=keras"],
+            "--mode=predict does not support --format=keras; use one of table, json.",
+        ),
+        (
+            ["--mode=export", "--format=json"],
+            "does not support --format=json; use one of savedmodel, keras, tflite, onnx.",
+        ),
+        (["--mode=benchmark", "--format=tflite,onx"], "Cannot benchmark --format=tflite,onx; use one or more of"),
         (["--mode=benchmark", "--batch_sizes=1,x"], "--batch_sizes=1,x must be whole numbers"),
     ],
 )

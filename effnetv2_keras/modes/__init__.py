@@ -1,1 +1,1 @@
-"""What ``--mode`` chooses: one module per mode."""
+"""The modes of the command line: one module per ``--mode``."""

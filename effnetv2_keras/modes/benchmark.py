@@ -1,7 +1,7 @@
-"""``--mode=benchmark``: how fast a network answers, and in how much memory, in the formats that it is exported to.
+"""``--mode=benchmark``: measures inference time and memory of a network in the export formats.
 
-Each format runs in a process of its own, so that memory is its own too; the processes take turns, one call each, so
-that whatever else the machine does falls on all alike.
+Each format runs in a separate process, so that its memory can be measured. The processes alternate, one call each, so
+that other load on the machine affects all formats equally.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _WARM_UP = 3
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One format at one batch size.
+    """Measurements of one format at one batch size.
 
     Attributes:
-        format: a key of ``EXPORTERS``, and how it is quantised, if it is.
+        format: a key of ``EXPORTERS``, followed by the quantization if there is one.
         batch_size: images per call.
         median_ms: median time of a call, milliseconds.
-        p90_ms: time that nine in ten calls keep within, milliseconds.
-        images_per_second: at the median.
-        peak_megabytes: most resident memory of the process up to and with this batch size, 10^6 bytes.
+        p90_ms: 90th percentile of the time of a call, milliseconds.
+        images_per_second: images per second at the median time.
+        peak_megabytes: peak resident memory of the process for batch sizes up to this one, 10^6 bytes.
     """
 
     format: str
@@ -60,16 +60,16 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What was measured, where.
+    """Result of a benchmark.
 
     Attributes:
-        model_name: the network's.
+        model_name: name of the network.
         image_size: side of the images, pixels.
-        device: where it ran.
-        repeats: timed calls of every row.
-        bare_megabytes: resident memory of a process with TensorFlow and no network, 10^6 bytes.
+        device: name of the device.
+        repeats: number of timed calls per row.
+        bare_megabytes: peak resident memory of a process with TensorFlow and without a network, 10^6 bytes.
         megabytes: size on disk of each format, 10^6 bytes.
-        rows: by format and batch size.
+        rows: measurements, one per format and batch size.
     """
 
     model_name: str
@@ -82,7 +82,12 @@ class Benchmark:
 
 
 def fresh(config: Config, *, num_classes: int = 1000) -> Trained:
-    """A network as ``config`` describes it that nobody has trained; it takes as long as a trained one."""
+    """Returns an untrained network, which is as fast as a trained one.
+
+    Args:
+        config: configuration of the network.
+        num_classes: width of the classifier.
+    """
     names = tuple(str(label) for label in range(num_classes))
     return Trained(build_for(config, num_classes), config, names, step=0)
 
@@ -97,23 +102,23 @@ def benchmark(
     repeats: int = 20,
     splits: Splits | None = None,
 ) -> Benchmark:
-    """Exports a network, checks what was written, and times it on random images.
+    """Exports a network, checks the exports, and measures them on random images.
 
     Args:
         trained: the network.
         formats: keys of ``EXPORTERS``.
-        quantize: as for ``export_model``; of the formats that know it.
-        batch_sizes: images per call.
-        image_size: side of the images, pixels; None: the run's evaluation size.
-        repeats: timed calls for every format and batch size, after three untimed ones.
+        quantize: quantization as for ``export_model``; with several formats, it applies to those that support it.
+        batch_sizes: numbers of images per call, at least 1.
+        image_size: side of the images, pixels; None is the evaluation size of the run.
+        repeats: number of timed calls per format and batch size, at least 1; three untimed calls precede them.
         splits: as for ``export_model``.
 
     Raises:
-        ConfigError: for no formats, an unknown format, a batch size or a number of repeats below 1.
-        ExportError: for a network that cannot be exported.
+        ConfigError: if there is no format, a format is unknown, or a batch size or ``repeats`` is below 1.
+        ExportError: if the network cannot be exported.
     """
     _check(formats, batch_sizes, repeats)
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the processes share what GPU there is
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the processes share the GPU
     sizes = sorted(set(batch_sizes))
     size = trained.config.eval_size if image_size is None else image_size
     with contextlib.ExitStack() as stack:
@@ -139,7 +144,7 @@ def benchmark(
 
 
 def print_benchmark(result: Benchmark, console: rich.console.Console) -> None:
-    """Prints a table, and the same as one line of JSON: the fields of ``Benchmark``."""
+    """Prints a table, and the fields of ``Benchmark`` as one line of JSON."""
     table = rich.table.Table(title=f"{result.model_name} at {result.image_size} px, {result.device}")
     for heading in ("format", "batch", "median ms", "p90 ms", "images/s", "peak memory MB", "on disk MB"):
         table.add_column(heading, justify="left" if heading == "format" else "right")
@@ -155,8 +160,9 @@ def print_benchmark(result: Benchmark, console: rich.console.Console) -> None:
         )
     console.print(table)
     console.print(
-        f"{result.repeats} calls of each in turn, after {_WARM_UP} untimed ones. Memory is the most resident up to that"
-        f" batch size, {result.bare_megabytes:.0f} MB of it TensorFlow without a network.",
+        f"{result.repeats} alternating calls of each row after {_WARM_UP} untimed calls. Peak memory is the resident "
+        "memory of the process for batch sizes up to this one; TensorFlow alone takes "
+        f"{result.bare_megabytes:.0f} MB of it.",
         highlight=False,
         soft_wrap=True,
     )
@@ -164,11 +170,11 @@ def print_benchmark(result: Benchmark, console: rich.console.Console) -> None:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had resident so far, 10^6 bytes."""
+    """Returns the peak resident memory of this process so far, 10^6 bytes."""
     status = pathlib.Path("/proc/self/status")
-    if status.exists():  # Linux, where getrusage counts what the parent process had
+    if status.exists():  # on Linux, getrusage includes the memory of the parent process
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024 / 1e6
-    import resource  # macOS; not on Windows
+    import resource  # exists on macOS, not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
@@ -177,18 +183,20 @@ def _check(formats: Sequence[str], batch_sizes: Sequence[int], repeats: int) -> 
     unknown = [name for name in formats if name not in EXPORTERS]
     if unknown or not formats:
         raise ConfigError(
-            f"Cannot benchmark --format={','.join(formats)}; name one or more of {', '.join(EXPORTERS)}, separated by "
+            f"Cannot benchmark --format={','.join(formats)}; use one or more of {', '.join(EXPORTERS)}, separated by "
             "commas."
         )
     if not batch_sizes or min(batch_sizes) < 1:
-        raise ConfigError(f"--batch_sizes is {list(batch_sizes)}; name whole numbers of at least 1: --batch_sizes=1,8")
+        raise ConfigError(
+            f"--batch_sizes is {list(batch_sizes)}; use whole numbers of at least 1, such as --batch_sizes=1,8"
+        )
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}; it must be at least 1.")
 
 
 def _worker(stack: contextlib.ExitStack) -> concurrent.futures.ProcessPoolExecutor:
-    """Starts one process, which ends with the stack."""
-    context = multiprocessing.get_context("spawn")  # a fork would take this process's memory with it
+    """Starts one worker process, which ends when the stack closes."""
+    context = multiprocessing.get_context("spawn")  # a forked process would include the memory of this one
     return stack.enter_context(concurrent.futures.ProcessPoolExecutor(1, mp_context=context))
 
 
@@ -204,12 +212,12 @@ def _in_worker(
 
 
 def _warm_up(call: Callable[[int], tuple[float, float]], batch_size: int) -> float:
-    """Makes the first calls, which are slower, and gives the peak memory after them, 10^6 bytes."""
+    """Makes the first, slower calls and returns the peak memory after them, 10^6 bytes."""
     return [call(batch_size)[1] for _ in range(_WARM_UP)][-1]
 
 
 def _call(format_name: str, folder: str, image_size: int, batch_size: int) -> tuple[float, float]:
-    """Runs one call in a worker: its seconds, and the worker's peak memory so far in 10^6 bytes."""
+    """Runs one call in a worker; returns its time in seconds and the peak memory of the worker in 10^6 bytes."""
     images = random_images(batch_size, image_size, image_size)
     return seconds_of(_runtime(format_name, folder), images), peak_megabytes()
 
@@ -227,11 +235,13 @@ def _device() -> str:
 
 
 def run(invocation: Invocation) -> None:
-    """Benchmarks the network of a run or, without ``--model_dir``, an untrained ``--model_name``."""
+    """Benchmarks the network of the run in ``--model_dir``, or without it an untrained ``--model_name``."""
     options = invocation.options
     logging.set_verbosity(logging.WARNING)
     if not all(size.strip().isdecimal() for size in options.batch_sizes):
-        raise ConfigError(f"--batch_sizes={','.join(options.batch_sizes)} must be whole numbers: --batch_sizes=1,8")
+        raise ConfigError(
+            f"--batch_sizes={','.join(options.batch_sizes)} must be whole numbers, such as --batch_sizes=1,8"
+        )
     if options.model_dir:
         trained = load_trained(options.model_dir, which=options.weights, use_ema=options.use_ema)
         trained = dataclasses.replace(trained, config=trained.config.override(invocation.data_changes()))

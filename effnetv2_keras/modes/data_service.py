@@ -1,4 +1,4 @@
-"""``--mode=data_service``: makes training batches for runs in other processes, until it is stopped."""
+"""``--mode=data_service``: makes training batches for runs in other processes until a signal stops it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from effnetv2_keras.training.interruption import stop_on_signal
 
 
 def run(invocation: Invocation) -> None:
-    """Starts the services, prints the setting that a run needs to use them, and waits for a signal."""
+    """Starts the services, prints the ``--hparam_str`` for runs that use them, and waits for a signal."""
     options = invocation.options
     with stop_on_signal() as stop:
         services = Services(options.service_workers, host=options.service_host, port=options.port)
         print(f"--hparam_str=data.service={'|'.join(services.addresses)}", flush=True)
         stop.wait()
-        logging.info("%s: the data service ends.", stop.name)
+        logging.info("%s: stopping the data service.", stop.name)

@@ -1,4 +1,4 @@
-"""``--mode=eval``: evaluates a run, an export or a file of weights, at one image size or several."""
+"""``--mode=eval``: evaluates a run, an export or a weights file at one or more image sizes."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ SIZES_PLOT = "eval_sizes.png"
 _CHANGEABLE = ("data.", "eval.", "precision.")
 
 Network = Callable[..., tf.Tensor]
-"""Called as a Keras model is, ``network(images, training=False)``; gives logits ``[N, classes]``."""
+"""A Keras model or a callable like it: ``network(images, training=False)`` returns logits ``[N, classes]``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is evaluated.
+    """The networks to evaluate, with their settings.
 
     Attributes:
-        name: where it comes from, for messages.
-        models: by the suffix of their figures, ``"_ema"`` for averaged weights.
-        config: of the data, the evaluation and the precision.
-        normalization: how the input pipeline normalises pixels; None where the network takes 0..255.
-        image_size: side of the images if ``config.eval.sizes`` names none, pixels.
-        class_names: in label order; None where the network does not know them.
-        step: at which it was saved; None where nobody knows.
+        name: path of the run, export or weights, for messages.
+        models: the networks by the suffix of their metrics; ``"_ema"`` is the moving average of the weights.
+        config: settings of data, evaluation and precision.
+        normalization: how the input pipeline normalizes pixels; None if the networks take pixels in 0..255.
+        image_size: side of the images if ``config.eval.sizes`` is empty, pixels.
+        class_names: class names in label order; None if they are not known.
+        step: number of finished steps of the checkpoint; None if it is not known.
     """
 
     name: str
@@ -70,24 +70,24 @@ def load_run(
     which: Which = "best",
     changes: Mapping[str, Any] | None = None,
 ) -> Subject:
-    """Loads raw and averaged weights of a run.
+    """Loads the raw weights of a run, and the moving average if the run has one.
 
     Args:
-        model_dir: the run's folder.
-        strategy: devices.
-        which: the best checkpoint or the latest.
-        changes: dotted settings to change for this evaluation, under ``data``, ``eval`` and ``precision``:
+        model_dir: folder of the run.
+        strategy: distribution strategy of the networks.
+        which: ``"best"`` or ``"latest"`` checkpoint.
+        changes: settings to change for this evaluation by dotted name, in ``data``, ``eval`` and ``precision``:
             ``{"data.eval_split": "test", "eval.isize": 256}``.
 
     Raises:
-        ConfigError: for other changes.
-        RunFolderError: for a run that cannot be used.
+        ConfigError: if ``changes`` contains other settings.
+        RunFolderError: if the run cannot be used.
     """
     fixed = [key for key in changes or {} if not key.startswith(_CHANGEABLE)]
     if fixed:
         raise ConfigError(
-            f"An evaluation can change settings under data, eval and precision, but not {', '.join(fixed)}: they "
-            "belong to the trained network."
+            f"An evaluation can only change settings in data, eval and precision, but not {', '.join(fixed)}, because "
+            "the trained network depends on them. Leave them out."
         )
     with strategy.scope():
         trained = load_trained(model_dir, which=which, use_ema=False)
@@ -101,7 +101,7 @@ def load_run(
 
 
 def is_export(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a SavedModel."""
+    """Returns whether a folder contains a SavedModel."""
     return pathlib.Path(path, SAVED_MODEL_FILE).is_file()
 
 
@@ -109,24 +109,24 @@ def load_export(path: str, strategy: tf.distribute.Strategy, config: Config) -> 
     """Loads a SavedModel that ``--mode=export`` wrote.
 
     Args:
-        path: its folder.
-        strategy: devices.
-        config: of the data and the evaluation; images have the export's own size unless ``eval.isize`` says otherwise.
+        path: folder of the SavedModel.
+        strategy: distribution strategy of the network.
+        config: settings of data and evaluation. The image size is ``eval.isize``, or that of the export if it is None.
 
     Raises:
-        UsageError: for a SavedModel that is no such export.
+        UsageError: if the SavedModel is not such an export.
     """
     with strategy.scope():
         loaded = tf.saved_model.load(path)
     missing = {"uint8", "class_names"} - set(loaded.signatures)
     if missing or not hasattr(loaded, "image_size"):
         raise UsageError(
-            f"The SavedModel {path} is not one that --mode=export of this version wrote; it has the signatures "
+            f"The SavedModel {path} was not written by --mode=export of this version; it has the signatures "
             f"{sorted(loaded.signatures)}. Export the run again."
         )
 
     def network(images: tf.Tensor, *, training: bool) -> tf.Tensor:
-        del training  # an export is always as in inference
+        del training  # an export always runs in inference mode
         return loaded.signatures["uint8"](images=images)["logits"]
 
     names = tuple(name.decode() for name in loaded.signatures["class_names"]()["class_names"].numpy())
@@ -134,21 +134,21 @@ def load_export(path: str, strategy: tf.distribute.Strategy, config: Config) -> 
 
 
 def load_file(config: Config, strategy: tf.distribute.Strategy, *, num_classes: int) -> Subject:
-    """Builds the network that a configuration names, with the weights that its ``train.ft_init_ckpt`` names.
+    """Builds the network of a configuration and loads the weights of its ``train.ft_init_ckpt``.
 
     Args:
-        config: of the network, the data and the evaluation.
-        strategy: devices.
-        num_classes: of the data.
+        config: settings of network, data and evaluation.
+        strategy: distribution strategy of the network.
+        num_classes: number of classes of the data.
 
     Raises:
-        ConfigError: if no weights are named, or their classifier is for another number of classes.
-        WeightsError: if they cannot be had, read, or fitted.
+        ConfigError: if ``train.ft_init_ckpt`` is None, or its classifier has another number of classes.
+        WeightsError: if the weights cannot be found, downloaded or read, or do not fit the network.
     """
     path = config.train.ft_init_ckpt
     if path is None:
         raise ConfigError(
-            "--mode=eval needs --model_dir, the folder of a run or of a SavedModel; or weights to evaluate: "
+            "--mode=eval needs --model_dir, the folder of a run or of a SavedModel. To evaluate weights instead, use "
             "--model_name=NAME --hparam_str=train.ft_init_ckpt=PATH."
         )
     with strategy.scope():
@@ -156,7 +156,8 @@ def load_file(config: Config, strategy: tf.distribute.Strategy, *, num_classes: 
         report = load_weights(model, path, prefer_ema=config.train.ft_init_ema)
     if report.missing or report.mismatched:
         raise ConfigError(
-            f"The data has {num_classes} classes, and {report.source} has no classifier for them: {report.describe()}"
+            f"The data has {num_classes} classes, but {report.source} has no classifier for them. {report.describe()} "
+            "Use weights with a classifier for this data, or fine-tune these with --mode=train."
         )
     return Subject(report.source, {"": model}, config, config.input_normalization, config.eval_size)
 
@@ -169,31 +170,33 @@ def evaluate(
     folder: str | os.PathLike[str] = ".",
     console: rich.console.Console | None = None,
 ) -> dict[str, Any]:
-    """Evaluates and prints the result, last as one line of JSON.
+    """Evaluates networks and prints the metrics, finally as one line of JSON.
 
-    Several sizes (``eval.sizes``) give a plot ``eval_sizes.png``; ``eval.per_class`` gives ``per_class.csv`` and, of
-    one label an image, ``confusion.png``: of the averaged weights where there are any, at the best size. That is the
-    size with the highest top-1 or, of several labels an image, mAP.
+    With several sizes in ``eval.sizes``, it also writes the plot ``eval_sizes.png``. With ``eval.per_class``, it writes
+    ``per_class.csv`` and, unless multi-label, ``confusion.png``, for the best size and for the moving average of the
+    weights if there is one. The best size has the highest top-1, or for multi-label images the highest mAP.
 
     Args:
-        subject: from ``load_run``, ``load_export`` or ``load_file``.
-        strategy: devices, those that it was loaded for.
-        splits: the data; None opens what the configuration names.
-        folder: where to put plots and tables.
-        console: where to print; None is standard output.
+        subject: result of ``load_run``, ``load_export`` or ``load_file``.
+        strategy: the distribution strategy that the networks were loaded with.
+        splits: training and evaluation data; None opens the data of the configuration.
+        folder: folder for plots and tables, created if missing.
+        console: output; None is standard output.
 
     Returns:
-        The figures of ``Evaluator.run`` with ``step``, ``image_size`` and ``num_examples``, at the best size; of
-        several sizes, all such rows under ``sizes``.
+        The metrics of ``Evaluator.run`` at the best size, with ``step``, ``image_size`` and ``num_examples``. With
+        several sizes, ``sizes`` is a list of such metrics for all sizes.
 
     Raises:
-        ConfigError, DataError: for settings or data that cannot be used.
+        ConfigError, DataError, UsageError: if the settings or data cannot be used, or the data has other classes than
+            the network.
     """
     console = console or rich.console.Console()
     source = (splits or open_splits(subject.config.data)).evaluation
     if subject.class_names not in (None, source.class_names):
         raise UsageError(
-            f"{subject.name} was trained on the classes {subject.class_names}, but the data has {source.class_names}."
+            f"{subject.name} was trained on the classes {subject.class_names}, but the data has {source.class_names}. "
+            "Use data with the same classes in the same order."
         )
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

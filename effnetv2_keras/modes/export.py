@@ -12,7 +12,7 @@ from effnetv2_keras.runs.trained import load_trained
 
 
 def run(invocation: Invocation) -> None:
-    """Exports, reloads the export, compares its logits with the network's, and prints what was found."""
+    """Exports the network, compares the reloaded export's logits with the network's, and prints a report."""
     options = invocation.options
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs each step of writing a SavedModel
     format_name = invocation.format(export.EXPORTERS)

@@ -1,4 +1,4 @@
-"""What a mode is called with: the flags, the console, and the configuration that the flags describe."""
+"""The input of a mode: the flags, the console, and the configuration from the flags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Invocation:
 
     Attributes:
         options: the flags.
-        console: where to print.
+        console: output.
         paths: arguments after the flags.
         load_recipe: returns the configuration of a recipe from its name, the network's name, and ``"paper"`` or
             ``"original"`` (the reference code's settings).
@@ -60,13 +60,13 @@ class Invocation:
         """Returns ``--format``, or the first of the formats that the mode allows.
 
         Raises:
-            ConfigError: for a format that the mode does not know.
+            ConfigError: if the mode does not support the format.
         """
         allowed = list(allowed)
         chosen = self.options.format or allowed[0]
         if chosen not in allowed:
             raise ConfigError(
-                f"--mode={self.options.mode} knows no --format={chosen}; use one of {', '.join(allowed)}."
+                f"--mode={self.options.mode} does not support --format={chosen}; use one of {', '.join(allowed)}."
             )
         return chosen
 
@@ -74,7 +74,7 @@ class Invocation:
         """Returns the ``tf.distribute.Strategy`` that the flags name.
 
         Raises:
-            StrategyError: for devices that are not there.
+            StrategyError: if the devices do not exist.
         """
         from effnetv2_keras.distribution.strategy import Devices, make_strategy
 
@@ -83,5 +83,5 @@ class Invocation:
         return make_strategy("tpu" if options.use_tpu else options.strategy, devices)
 
     def say(self, text: str) -> None:
-        """Prints a line, without markup or line breaks of the console's own."""
+        """Prints a line as it is, without console markup or line breaks."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -57,9 +57,11 @@ class Options:
         Flag("Devices: auto, cpu, mirrored (all GPUs of this machine), multiworker or tpu.", _DEVICE_MODES),
     ] = "auto"
     tpu: Annotated[str, Flag("Name or address of the TPU; 'local' is the TPU of this host.", _DEVICE_MODES)] = ""
-    tpu_zone: Annotated[str, Flag("Google Cloud zone of the TPU; empty takes the environment's.", _DEVICE_MODES)] = ""
+    tpu_zone: Annotated[
+        str, Flag("Google Cloud zone of the TPU; empty uses that of the environment.", _DEVICE_MODES)
+    ] = ""
     gcp_project: Annotated[
-        str, Flag("Google Cloud project of the TPU; empty takes the environment's.", _DEVICE_MODES)
+        str, Flag("Google Cloud project of the TPU; empty uses that of the environment.", _DEVICE_MODES)
     ] = ""
     use_tpu: Annotated[bool, Flag("Short for --strategy=tpu.", _DEVICE_MODES)] = False
     workers: Annotated[

@@ -1,4 +1,4 @@
-"""The files of ``eval.per_class``: figures of each class and the confusion matrix."""
+"""The output of ``eval.per_class``: metrics of each class, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ _NUM_WORST = 5
 def report_classes(
     tables: Mapping[str, npt.NDArray[Any]], names: Sequence[str], folder: pathlib.Path, console: rich.console.Console
 ) -> None:
-    """Writes the figures of each class, of one label an image the confusion matrix too; prints the worst classes."""
+    """Writes ``per_class.csv`` and, unless multi-label, ``confusion.png``; prints the worst classes.
+
+    Args:
+        tables: array metrics of ``Evaluator.run`` with ``per_class``. Metrics of the moving average of the weights have
+            precedence over those of the raw weights.
+        names: class names in label order.
+        folder: folder for the files.
+        console: output.
+    """
     suffix = "_ema" if any(name.endswith("_ema") for name in tables) else ""
     written = [folder / PER_CLASS_FILE]
     headings: tuple[str, ...]
@@ -44,7 +52,7 @@ def report_classes(
 
 
 def _mistakes(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Of each class its name, images and accuracy, and the class that it is most often taken for, how often."""
+    """Returns for each class: name, number of images, accuracy, most frequent wrong prediction, and its count."""
     counts, hits = confusion.sum(axis=1), confusion.diagonal()
     wrong = confusion - np.diag(hits)
     return [

@@ -1,4 +1,4 @@
-"""``--mode=plan``: prints what a run will do, before it trains."""
+"""``--mode=plan``: prints data, network, stages and learning rates of a run without training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.training.state import schedule_for
 
 Macs = Callable[[int], Optional[int]]
-"""Multiply-adds of a network for an image of so many pixels a side; None where they cannot be counted."""
+"""Returns the multiply-adds of a network for an image with this side in pixels; None if they cannot be counted."""
 
 
 def new_table(title: str, *headings: str) -> rich.table.Table:
@@ -33,16 +33,16 @@ def new_table(title: str, *headings: str) -> rich.table.Table:
 
 
 def print_plan(config: Config, console: rich.console.Console) -> None:
-    """Prints data, network, stages and the learning rate at its landmarks.
+    """Prints data, network, stages, and the learning rate at important steps. Downloads and trains nothing.
 
-    Without the data, what is known of the data set serves. Downloads and trains nothing.
+    If the data is not present, the published sizes of the data set are used.
 
     Args:
-        config: the run.
-        console: where to print.
+        config: configuration of the run.
+        console: output.
 
     Raises:
-        ConfigError, DataError: for settings or data that cannot be used.
+        ConfigError, DataError: if the settings or data cannot be used.
     """
     sizes = find_sizes(config.data)
     num_train, num_classes = sizes.num_train, sizes.num_classes
@@ -62,7 +62,7 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
 
 
 def _figures(config: Config, num_classes: int) -> tuple[profile.ParameterCount, Macs, str]:
-    """Parameters, multiply-adds, and what else is to be said of the network, on a line of its own."""
+    """Returns parameters, multiply-adds, and a note about the network on a separate line (may be empty)."""
     spec = config.spec
     if isinstance(spec, specs.KerasSpec):
         model = build_for(config, num_classes)
@@ -76,14 +76,14 @@ def _macs_of(model: tf.keras.Model) -> Macs:
 
 
 def dropout_note(model: tf.keras.Model) -> str:
-    """Returns a line that says so if dropout cannot ramp in a network of Keras; otherwise an empty string."""
+    """Returns a note if a Keras network has no dropout before the classifier; otherwise an empty string."""
     if has_head_dropout(model):
         return ""
     return "\nIt has no dropout before the classifier: progressive.dropout_rate changes nothing."
 
 
 def billions(macs: int | None) -> str:
-    """Writes a count of multiply-adds in billions; ``-`` if it is not known."""
+    """Returns a number of multiply-adds in billions as text; ``-`` if it is None."""
     return "-" if macs is None else f"{macs / 1e9:.3g} G"
 
 
@@ -116,9 +116,9 @@ def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, macs
 def _learning_rate_table(config: Config, stages: tuple[Stage, ...], num_train: int) -> rich.table.Table:
     train, total_steps = config.train, stages[-1].end_step
     schedule = schedule_for(train, steps_per_epoch=num_train / train.batch_size, total_steps=total_steps)
-    landmarks = {0: "start", schedule.warmup_steps: "warm-up over", total_steps - 1: "last step"}
+    landmarks = {0: "start", schedule.warmup_steps: "end of warm-up", total_steps - 1: "last step"}
     landmarks = {**{stage.first_step: f"stage {stage.index + 1}" for stage in stages}, **landmarks}
-    table = new_table(f"Learning rate ({train.lr_sched})", "step", "epoch", "learning rate", "what")
+    table = new_table(f"Learning rate ({train.lr_sched})", "step", "epoch", "learning rate", "event")
     for step in sorted(landmarks):
         if step < total_steps:
             table.add_row(

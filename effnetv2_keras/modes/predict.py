@@ -1,4 +1,4 @@
-"""Names what is on images, with the network of a run or with an exported SavedModel."""
+"""``--mode=predict``: classifies image files with the network of a run or with an exported SavedModel."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Unreadable = Literal["error", "skip"]
 
 
 class PredictError(UsageError):
-    """A predictor or an image that cannot be used; the message says what was found and what to do."""
+    """A predictor or an image cannot be used; the message says why and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """What it takes to classify image files.
+    """A classifier of image files.
 
     Attributes:
-        class_names: in label order.
-        classify: from files as they are (string ``[N]``) to probabilities (float32 ``[N, classes]``), with the
+        class_names: class names in label order.
+        classify: returns probabilities (float32 ``[N, classes]``) of encoded image files (string ``[N]``), with the
             preprocessing of evaluation. Raises ``tf.errors.InvalidArgumentError`` if one cannot be decoded.
     """
 
@@ -47,11 +47,11 @@ class Predictor:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What is on one image.
+    """The prediction for one image.
 
     Attributes:
-        path: of the image.
-        classes: the likeliest classes with their probabilities, the likeliest first.
+        path: path of the image.
+        classes: the most likely classes with their probabilities, the most likely first.
     """
 
     path: pathlib.Path
@@ -64,15 +64,15 @@ def load_predictor(
     which: Which = "best",
     use_ema: bool = True,
 ) -> Predictor:
-    """Loads a predictor from the folder of a run or of an exported SavedModel, whichever ``path`` is.
+    """Loads a predictor from the folder of a run or of an exported SavedModel.
 
     Args:
         path: the folder.
-        which: of a run: the checkpoint with the best evaluation, or the latest.
-        use_ema: of a run: take the moving average of the weights, where there is one.
+        which: for a run, ``"best"`` or ``"latest"`` checkpoint.
+        use_ema: for a run, whether to use the moving average of the weights, if there is one.
 
     Raises:
-        PredictError: if it is neither, or a SavedModel that ``export`` did not write.
+        PredictError: if the folder is neither, or the SavedModel was not written by ``--mode=export``.
         RunFolderError: if the run cannot be loaded.
     """
     path = pathlib.Path(path)
@@ -80,8 +80,8 @@ def load_predictor(
         return _load_saved_model(path)
     if not (path / CONFIG_FILE).is_file():
         raise PredictError(
-            f"{path} is neither a run (it would hold {CONFIG_FILE}) nor a SavedModel (it would hold "
-            f"{SAVED_MODEL_FILE}). Give --model_dir the folder of a training run or of an export."
+            f"{path} is neither a run, because it has no {CONFIG_FILE}, nor a SavedModel, because it has no "
+            f"{SAVED_MODEL_FILE}. Set --model_dir to the folder of a training run or of an export."
         )
     trained = load_trained(path, which=which, use_ema=use_ema)
     classifier = SavedModelExporter(trained, trained.config.eval_size).classifier()
@@ -92,12 +92,12 @@ def _load_saved_model(path: pathlib.Path) -> Predictor:
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, tf.errors.OpError) as error:
-        raise PredictError(f"{path} holds a SavedModel that cannot be loaded; export it again. ({error})") from error
+        raise PredictError(f"The SavedModel in {path} cannot be loaded ({error}). Export it again.") from error
     missing = {"encoded", "class_names"} - set(loaded.signatures)
     if missing:
         raise PredictError(
             f"The SavedModel {path} has the signatures {sorted(loaded.signatures)} and lacks {sorted(missing)}. "
-            "Use one written by --mode=export."
+            "Use a SavedModel that --mode=export wrote."
         )
     names = loaded.signatures["class_names"]()["class_names"].numpy()
     return Predictor(
@@ -107,24 +107,28 @@ def _load_saved_model(path: pathlib.Path) -> Predictor:
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """Lists the files named, whatever their suffix, and the files with an image suffix in or below folders, sorted.
+    """Returns image files: paths of files as they are, and for paths of folders all image files below them, sorted.
+
+    Args:
+        paths: files with any suffix, and folders.
 
     Raises:
-        PredictError: if nothing is named, something does not exist, or a folder has no images.
+        PredictError: if there are no paths, a path does not exist, or a folder contains no images.
     """
     if not paths:
-        raise PredictError("There are no images to predict: name files or folders, by --images or after the flags.")
+        raise PredictError("There are no images to predict. Name files or folders with --images or after the flags.")
     images: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
             below = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
             if not below:
-                raise PredictError(f"There are no images ({', '.join(IMAGE_SUFFIXES)}) in or below the folder {path}.")
+                suffixes = ", ".join(IMAGE_SUFFIXES)
+                raise PredictError(f"There are no images ({suffixes}) in or below the folder {path}. Name another.")
             images += below
         elif path.is_file():
             images.append(path)
         else:
-            raise PredictError(f"There is no file or folder {path}.")
+            raise PredictError(f"There is no file or folder {path}. Correct the path.")
     return images
 
 
@@ -139,14 +143,15 @@ def predict(
     """Classifies image files.
 
     Args:
-        predictor: from ``load_predictor``.
-        paths: files, and folders that are searched as by ``find_images``.
-        top_k: classes per image; no more than there are.
-        batch_size: images at a time.
-        unreadable: an image that cannot be decoded: ``"error"`` to stop, ``"skip"`` to warn and leave it out.
+        predictor: result of ``load_predictor``.
+        paths: files and folders, as for ``find_images``.
+        top_k: largest number of classes per image, at least 1.
+        batch_size: images per batch, at least 1.
+        unreadable: what to do with an image that cannot be decoded: ``"error"`` raises an error, ``"skip"`` warns and
+            leaves it out.
 
     Returns:
-        One prediction per image, in order.
+        One prediction per image, in the order of ``find_images``.
 
     Raises:
         PredictError: if ``top_k`` or ``batch_size`` is below 1, there are no images, or one cannot be decoded.
@@ -177,7 +182,7 @@ def _classify(
             yield from _classify(predictor, paths[:middle], unreadable)
             yield from _classify(predictor, paths[middle:], unreadable)
         elif unreadable == "skip":
-            logging.warning("Leaving out an image that cannot be read: %s", paths[0])
+            logging.warning("Skipping an image that cannot be read: %s", paths[0])
         else:
             reason = error if isinstance(error, OSError) else "it is not a complete JPEG, PNG, GIF or BMP image"
             raise PredictError(f"Cannot read the image {paths[0]}: {reason}. Repair it or leave it out.") from error
@@ -186,7 +191,7 @@ def _classify(
 
 
 def format_table(predictions: Sequence[Prediction], console: rich.console.Console) -> None:
-    """Prints predictions for a person: one row per image and class."""
+    """Prints predictions as a table with one row per image and class."""
     table = rich.table.Table("image", "class", "probability")
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
@@ -200,7 +205,7 @@ def format_table(predictions: Sequence[Prediction], console: rich.console.Consol
 
 
 def to_json(predictions: Sequence[Prediction]) -> str:
-    """Writes predictions for a program: a list of ``{"path", "classes": [{"name", "probability"}, ...]}``."""
+    """Returns predictions as JSON: a list of ``{"path", "classes": [{"name", "probability"}, ...]}``."""
     return json.dumps(
         [
             {

@@ -1,4 +1,4 @@
-"""``--mode=preview``: what the network will be shown, stage by stage, as one sheet of images."""
+"""``--mode=preview``: draws the training images of each stage on one sheet."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from effnetv2_keras.reporting import plots
 
 
 def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int = 8) -> None:
-    """Draws the first training images of every stage, augmented and mixed as training will see them.
+    """Draws a PNG with the first training images of each stage, augmented and mixed as in training.
 
     Args:
-        config: the run.
-        path: of the PNG.
-        columns: images per stage.
+        config: configuration of the run.
+        path: path of the PNG.
+        columns: number of images per stage.
 
     Raises:
-        ConfigError, DataError: for settings or data that cannot be used.
+        ConfigError, DataError: if the settings or data cannot be used.
     """
     source = open_splits(config.data).train
     plan = InputPlan(config.data, columns, None, UnreadableImages(config.data.unreadable))
@@ -37,6 +37,6 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
 
 
 def run(invocation: Invocation) -> None:
-    """Writes the sheet to ``--preview_file``."""
+    """Writes the sheet of images to ``--preview_file``."""
     write_preview(invocation.config(), invocation.options.preview_file)
     invocation.say(f"Wrote {invocation.options.preview_file}.")

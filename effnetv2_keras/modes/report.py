@@ -1,4 +1,4 @@
-"""``--mode=report``: writes ``report.html`` for a run, finished or not."""
+"""``--mode=report``: writes ``report.html`` for a finished or unfinished run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from effnetv2_keras.runs.run_folder import RunFolder
 
 
 def run(invocation: Invocation) -> None:
-    """Writes the report into the run's folder; without the data, it has no sample images and says so."""
+    """Writes the report into the folder of the run; without the data, it has a note instead of sample images."""
     options = invocation.options
     samples = samples_of_run(
         invocation.model_dir(), which=options.weights, use_ema=options.use_ema, changes=invocation.data_changes()

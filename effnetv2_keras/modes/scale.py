@@ -1,4 +1,4 @@
-"""``--mode=scale``: a family of networks as a table and as files that train (no TensorFlow)."""
+"""``--mode=scale``: scales a network to a family, as a table and as files for ``--model_name`` (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _HEADINGS: tuple[str, ...] = (
 
 
 def from_base_table() -> tuple[ModelSpec, ...]:
-    """V2-S, V2-M and V2-L from the table of B0 by V1's coefficients, as ``scaling`` tells.
+    """Returns V2-S, V2-M and V2-L as scaled from V2-B0 with the coefficients of V1-B4, B5 and B7.
 
-    M and L have late layers: one more in stage 5, and a stage 7 of two, with 320 channels as in V1.
+    See ``architecture.scaling``. M and L have more late layers: one more layer in stage 5, and a stage 7 with two
+    layers and, as in V1, 320 channels.
     """
     base, late = MODELS["efficientnetv2-b0"], LateLayers(stage_width=320 / 192)
     specs = []
@@ -49,10 +50,15 @@ def from_base_table() -> tuple[ModelSpec, ...]:
 
 
 def table(specs: Iterable[ModelSpec]) -> str:
-    """Lists networks, one a line, in Markdown; under each the published one that it should be, and the difference.
+    """Returns a Markdown table with one network per line, in comparison with published networks.
 
-    Parameters are the trainable ones with 1000 classes; MACs, multiply-adds of one image of the evaluation size. The
-    difference is ours less the published, stage by stage; of parameters and MACs, in percent of the published.
+    A network that corresponds to a published one is followed by the published network and the difference. The
+    parameters are trainable parameters with 1000 classes, and the MACs are multiply-adds for one image of the
+    evaluation size. The difference is network minus published network for each stage, and in percent of the published
+    network for parameters and MACs.
+
+    Args:
+        specs: the networks.
     """
     rows = [_HEADINGS]
     for spec in specs:
@@ -85,7 +91,7 @@ def _row(name: str, spec: ModelSpec) -> tuple[str, ...]:
 
 
 def _difference(ours: tuple[str, ...], published: tuple[str, ...]) -> tuple[str, ...]:
-    """The row under the two, from what they print."""
+    """Returns the row of differences between the cells of two rows."""
     numbers = [[[float(number) for number in cell.split()] for cell in row[1:]] for row in (ours, published)]
     *steps, parameters, macs = zip(*numbers)
     differences = [" ".join(f"{a - b:+.3g}" if a != b else "0" for a, b in zip(*pair)) for pair in steps]
@@ -94,53 +100,56 @@ def _difference(ours: tuple[str, ...], published: tuple[str, ...]) -> tuple[str,
 
 
 def write_specs(specs: Sequence[ModelSpec], folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[str]:
-    """Writes each network as ``NAME.json``, which ``--model_name`` and ``get_spec`` take.
+    """Writes each network as ``NAME.json``, for ``--model_name`` and ``get_spec``.
 
     Args:
         specs: the networks.
-        folder: where to; made if there is none.
-        overwrite: replace files that hold something else. Nothing is written if one does and this is False.
+        folder: folder for the files, created if missing.
+        overwrite: whether to replace existing files with other content. If False and there is one, nothing is written.
 
     Returns:
         The paths.
 
     Raises:
-        UsageError: for such a file, a folder that cannot be written, or a name that is no file name.
+        UsageError: if a file has other content and ``overwrite`` is False, the folder cannot be written, or the name of
+            a network is not a file name.
     """
     files = {pathlib.Path(folder) / f"{spec.name}.json": spec.to_json() for spec in specs}
     for spec, path in zip(specs, files):
         if path.parent != pathlib.Path(folder):
-            raise UsageError(f"The network's name {spec.name!r} is no file name; take the slashes out of its .json.")
+            raise UsageError(
+                f"The network's name {spec.name!r} is not a file name; remove the slashes from the name in its .json."
+            )
     try:
         different = [path for path, text in files.items() if path.exists() and path.read_bytes() != text.encode()]
         if different and not overwrite:
             raise UsageError(
-                f"{different[0]} holds something else. Name another --output_dir, or replace it with --overwrite."
+                f"{different[0]} exists with other content. Choose another --output_dir, or add --overwrite."
             )
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
             path.write_bytes(text.encode())
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror}. Name another folder, --output_dir.") from error
+        raise UsageError(f"{folder} cannot be written: {error.strerror}. Choose another --output_dir.") from error
     return [str(path) for path in files]
 
 
 def write_family(
     model_name: str, phis: Sequence[str], folder: str | os.PathLike[str], *, overwrite: bool = False
 ) -> str:
-    """Scales a network, writes the larger ones, and tells of it.
+    """Scales a network, writes the larger networks, and returns a report.
 
     Args:
-        model_name: as ``get_spec`` takes it.
-        phis: compound coefficients as text; none: see ``scaling.family``.
-        folder: where to write.
+        model_name: name or ``.json`` path of a network, for ``get_spec``.
+        phis: compound coefficients as text; if empty, see ``scaling.family``.
+        folder: folder for the files.
         overwrite: see ``write_specs``.
 
     Returns:
-        The table, and what was written.
+        The table of ``table``, and a line for each file.
 
     Raises:
-        UsageError: for an unknown network, a ``phi`` that is none, or files that cannot be written.
+        UsageError: if the network is unknown, a ``phi`` is not a number or out of range, or a file cannot be written.
     """
     try:
         numbers = sorted({float(phi) for phi in phis})

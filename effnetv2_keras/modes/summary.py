@@ -1,4 +1,4 @@
-"""``--mode=summary``: prints what a network is made of, with parameters, multiply-adds and FLOPs."""
+"""``--mode=summary``: prints the stages of a network with parameters, multiply-adds and FLOPs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from effnetv2_keras.modes.plan import billions, dropout_note, new_table
 
 
 def print_summary(config: Config, console: rich.console.Console) -> None:
-    """Prints the network stage by stage, as in the paper's Table 4, with parameters and multiply-adds.
+    """Prints the stages of a network, as in Table 4 of the paper, with parameters and multiply-adds.
 
-    One of Keras is printed by the kinds of its layers.
+    For a Keras network, it prints the number of layers of each kind.
 
     Args:
-        config: names the network and the evaluation size; 1000 classes.
-        console: where to print.
+        config: configuration of the network and the evaluation size; the classifier has 1000 classes.
+        console: output.
 
     Raises:
-        UsageError: for a network of Keras that cannot be built.
+        UsageError: if a Keras network cannot be built.
     """
     spec = config.spec
     if isinstance(spec, specs.KerasSpec):

@@ -1,4 +1,4 @@
-"""``--mode=search``: draws networks, trains each for a short while, and shows which are worth training to the end."""
+"""``--mode=search``: draws networks, trains each for a few epochs, and shows the best ones."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ TRIALS = "trials"
 _MOST_FAILURES = 5  # in a row, in one process
 
 _CHANGEABLE = ("runtime.", "data.service", "search.trials", "search.storage", "search.keep_checkpoints")
-"""Settings, or beginnings of them, that may change when a search goes on."""
+"""Settings, or prefixes of settings, that may change when a search is resumed."""
 
 
 def search(
     config: Config, model_dir: str, *, strategy: str = "auto", console: rich.console.Console | None = None
 ) -> Study:
-    """Searches for networks, or takes part in, or goes on with, the search in ``model_dir``.
+    """Starts a search for networks, or joins or resumes the search in ``model_dir``.
 
-    Several processes may share one search: those with the same folder, or the same ``search.storage``.
+    Processes with the same folder or the same ``search.storage`` share one search.
 
     Args:
-        config: recipe, backbone and, in ``config.search``, what to search and how.
-        model_dir: the search's folder, created if missing.
-        strategy: name of the devices that each trial trains on, as for ``make_strategy``.
-        console: where the table is drawn; None is standard output.
+        config: configuration with recipe, backbone and search settings.
+        model_dir: folder of the search, created if missing.
+        strategy: name of the distribution strategy of each trial, as for ``make_strategy``.
+        console: output for the table; None is standard output.
 
     Returns:
-        The trials.
+        The study with all trials.
 
     Raises:
-        ConfigError, DataError, RunFolderError: for settings, data or a folder that cannot be used.
-        UsageError: for limits that no network keeps, a storage that cannot be reached, or if trial after trial fails.
-        Interrupted: if a signal asked for the end; trials are saved, and so is what the one at hand had learnt.
+        ConfigError, DataError, RunFolderError: if the settings, data or folder cannot be used.
+        UsageError: if no network is within the limits, the storage cannot be reached, or several trials fail in a row.
+        Interrupted: if a signal ends the search. Finished trials and the state of the current trial are saved.
     """
     folder, console = pathlib.Path(model_dir), console or rich.console.Console()
     check_folder(folder, config)
@@ -76,27 +76,28 @@ def search(
         _run_trials(study, runner, display, stop, save_results)
     if not stop and not study.trials():
         raise UsageError(
-            "No network within the limits was found by drawing; only few of this space keep them. Raise "
-            "search.max_parameters or search.max_macs, or offer less: search.layers=-2|-1|0, search.expansions=1|4."
+            "No network within the limits was found, because too few networks of the space are within them. Raise "
+            "search.max_parameters or search.max_macs, or use a space of smaller networks, such as "
+            "search.layers=-2|-1|0,search.expansions=1|4."
         )
     display.conclude(save_results(), stopped=bool(stop))
     if stop:
-        raise Interrupted(f"{stop.name}: all finished trials are saved. The same command goes on with the search.")
+        raise Interrupted(f"{stop.name}: all finished trials are saved. The same command resumes the search.")
     return study
 
 
 def _run_trials(
     study: Study, runner: TrialRunner, display: Display, stop: StopRequest, save_results: Callable[[], object]
 ) -> None:
-    """Runs one trial after the other until there are enough, or a signal asks for the end.
+    """Runs trials until there are enough, or a signal ends the search.
 
     Raises:
-        UsageError: if trial after trial fails.
+        UsageError: if several trials fail in a row.
     """
     failures = 0
     while not stop:
         for number in study.take_over():
-            display.say(f"Trial {number} was interrupted; its network is tried again.")
+            display.say(f"Trial {number} was interrupted; its network is queued again.")
         proposal = study.next()
         display.update()
         if proposal is None:
@@ -112,7 +113,7 @@ def _run_trials(
 
 
 def _evaluate(study: Study, runner: TrialRunner, display: Display, proposal: Proposal, stop: StopRequest) -> bool:
-    """Runs a trial and notes how it ended; returns whether it failed."""
+    """Runs a trial and records its result; returns whether it failed."""
     display.begin(proposal)
 
     def on_epoch(epoch: int, accuracy: float, step_time: float) -> bool:
@@ -128,11 +129,11 @@ def _evaluate(study: Study, runner: TrialRunner, display: Display, proposal: Pro
     except TooSlow as slow:
         study.exceed(proposal, str(slow), slow.step_time, slow.share)
     except NotWorthIt:
-        study.prune(proposal, "others are ahead")
+        study.prune(proposal, "other trials are better")
     except TrialFailed as failure:
         study.fail(proposal, str(failure))
         return True
-    except BaseException as error:  # not the network's fault: somebody has to go on with it
+    except BaseException as error:  # not caused by the network, so the trial must be resumed
         study.put_back(proposal)
         if not isinstance(error, Asked):
             raise
@@ -140,16 +141,16 @@ def _evaluate(study: Study, runner: TrialRunner, display: Display, proposal: Pro
 
 
 def check_folder(folder: pathlib.Path, config: Config) -> None:
-    """Makes sure that a folder is this search's or free, and changes nothing.
+    """Checks that a folder is empty or contains this search; changes nothing.
 
     Raises:
-        RunFolderError: if it holds a search with other settings, or something else.
+        RunFolderError: if the folder contains a search with other settings, or other files.
     """
     if not (folder / CONFIG_FILE).exists():
-        # A process beside this one may be about to make the search.
+        # Another process may be creating the search at this moment.
         if folder.is_dir() and not all(_is_of_a_search(path.name) for path in folder.iterdir()):
             raise RunFolderError(
-                f"{folder} is not empty and holds no {CONFIG_FILE}, so it is no search. Choose another --model_dir."
+                f"{folder} is not empty and has no {CONFIG_FILE}, so it is not a search. Choose another --model_dir."
             )
         return
     try:
@@ -160,23 +161,23 @@ def check_folder(folder: pathlib.Path, config: Config) -> None:
     differences = [f"{key} was {old[key]!r} and is now {new[key]!r}" for key in old if old[key] != new[key]]
     if differences:
         raise RunFolderError(
-            f"{folder} holds another search: {'; '.join(differences)}. Use the same settings to go on with it (the "
+            f"{folder} contains another search: {'; '.join(differences)}. Use the same settings to resume it (only the "
             "number of trials, the storage and runtime settings may change), or another --model_dir."
         )
 
 
 def _is_of_a_search(name: str) -> bool:
-    """Whether a file is one that a search has before anything else."""
+    """Returns whether a file is one of the first files of a search."""
     return name.startswith(JOURNAL_FILE) or name == CONFIG_FILE or name.endswith(".partial")
 
 
 def _lasting(config: Config) -> dict[str, Any]:
-    """The settings that stay the same throughout a search."""
+    """Returns the settings that must not change when a search is resumed."""
     return {key: value for key, value in flatten(config.model_dump()) if not key.startswith(_CHANGEABLE)}
 
 
 def _digest(config: Config) -> str:
-    """Tells searches apart that share a database: other settings, another search; where the data is does not matter."""
+    """Returns a digest of the settings without the location of the data; it identifies a search in a database."""
     settings = {
         key: value for key, value in _lasting(config).items() if key not in ("data.data_dir", "model.model_name")
     }
@@ -185,7 +186,7 @@ def _digest(config: Config) -> str:
 
 @contextlib.contextmanager
 def _claimed(folder: pathlib.Path, config: Config) -> Iterator[None]:
-    """Makes the folder this search's, once what the context does has succeeded."""
+    """Creates the folder, and writes the configuration after the ``with`` block has succeeded."""
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,8 +195,8 @@ def _claimed(folder: pathlib.Path, config: Config) -> Iterator[None]:
         write_atomically(folder / CONFIG_FILE, written.to_yaml())
     except OSError as error:
         raise RunFolderError(
-            f"{folder} cannot be written: {error.strerror}. Make it a folder that this user may write to, or choose "
-            "another --model_dir."
+            f"{folder} cannot be written: {error.strerror}. Make the folder writable for this user, or choose another "
+            "--model_dir."
         ) from error
     finally:
         if is_new and folder.exists() and not any(folder.iterdir()):
@@ -203,15 +204,15 @@ def _claimed(folder: pathlib.Path, config: Config) -> Iterator[None]:
 
 
 def _spare_the_accelerators() -> None:
-    """Leaves the accelerators to the trials, which are processes of their own."""
+    """Hides the GPUs from this process, because the trials run in separate processes that need them."""
     import tensorflow as tf
 
-    with contextlib.suppress(RuntimeError):  # in use already, as in a notebook
+    with contextlib.suppress(RuntimeError):  # TensorFlow already uses them, as in a notebook
         tf.config.set_visible_devices([], "GPU")
 
 
 def run(invocation: Invocation) -> None:
-    """Searches with the configuration of the command line, in ``--model_dir``."""
+    """Searches in ``--model_dir`` with the configuration of the command line."""
     search(
         invocation.config(),
         invocation.model_dir(),

@@ -1,4 +1,4 @@
-"""The trials of a search in Optuna's storage, shared by all processes that take part (no TensorFlow)."""
+"""The trials of a search in a storage of Optuna, which all processes of the search share (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from effnetv2_keras.search.space import SearchSpace
 NETWORK = "network"
 """User attribute of a trial: the name of its network."""
 
-_REASON = "reason"
+_REASON = "reason"  # user attribute of a trial: why it failed or was stopped
 
-_MOST_DRAWS = 300  # in a row that give no network to train
+_MOST_DRAWS = 300  # in a row without a network to train
 _OVER = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
-"""What Optuna raises when another process has ended a trial before."""
+"""Errors of Optuna for a trial that another process has already ended."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a trial found.
+    """Result of a trial.
 
     Attributes:
-        accuracy: of held-out images, in [0, 1].
-        step_time: time of a train step over that of the backbone.
-        details: further figures for the tables.
+        accuracy: accuracy on held-out images, in [0, 1].
+        step_time: time of a train step divided by that of the backbone.
+        details: further metrics for the tables.
     """
 
     accuracy: float
@@ -47,12 +47,12 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A network that this process is to evaluate.
+    """A network for this process to evaluate.
 
     Attributes:
-        trial: Optuna's.
+        trial: trial of Optuna.
         spec: the network.
-        costs: what it costs, counted.
+        costs: parameters and multiply-adds of the network.
     """
 
     trial: optuna.Trial
@@ -61,19 +61,27 @@ class Proposal:
 
 
 class Study:
-    """Who evaluates which network, and what came out.
+    """Draws networks, records the results of trials, and distributes the trials over the processes of a search.
 
-    All processes with the same storage see the same trials. What a process that died left undone is taken up by the
-    next that looks.
+    All processes with the same storage see the same trials. If a process dies, the next process that calls
+    ``take_over`` queues its unfinished trials again.
 
     Args:
-        space: the networks.
-        budget: limits that can be counted.
-        settings: of the search.
-        storage: shared.
-        name: of the search, since a database may hold many; those who give the same share it.
-        drawing: entered for each draw; a lock keeps processes from drawing the same network at the same moment.
-        seed: with the number of trials so far, it decides the next draw.
+        space: the search space.
+        budget: limits that can be checked before training.
+        settings: settings of the search.
+        storage: storage that all processes share.
+        name: name of the search in the storage, because a database may contain several; processes with the same name
+            share a search.
+        drawing: context manager that surrounds each draw, such as a lock that prevents two processes from drawing the
+            same network at the same time.
+        seed: seed of the draws. Seed and number of trials so far determine the next draw.
+
+    Attributes:
+        optuna_study: the study of Optuna.
+
+    Raises:
+        UsageError: if the storage contains a search with this name and another number of objectives.
     """
 
     def __init__(
@@ -97,8 +105,9 @@ class Study:
             )
         if len(self.optuna_study.directions) != len(directions):
             raise UsageError(
-                f"The storage holds a search after {len(self.optuna_study.directions)} figures, but search.sampler="
-                f"{settings.sampler} is after {len(directions)}. Use the sampler as before, or another --model_dir."
+                f"The number of objectives of the search in the storage is {len(self.optuna_study.directions)}, but "
+                f"search.sampler={settings.sampler} needs {len(directions)}. Use the same sampler as before, or "
+                "another --model_dir."
             )
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.CategoricalDistribution(choices) for name, choices in space.decisions.items()
@@ -107,15 +116,15 @@ class Study:
 
     @property
     def me(self) -> str:
-        """This process, as the tables name it."""
+        """Name of this process in the tables."""
         return owner_of({OWNER: self._owner})
 
     def trials(self) -> list[FrozenTrial]:
-        """The trials whose networks are or were trained, by any process, in order of their numbers."""
+        """Returns the trials of all processes whose networks are or were trained, in order of their numbers."""
         return [trial for trial in self._known() if OWNER in trial.user_attrs]
 
     def _known(self) -> list[FrozenTrial]:
-        """All trials but those that were not trained, or that another one goes on with."""
+        """Returns the trials except those that were not trained, are orphans, or are continued by another trial."""
         return [
             trial
             for trial in without_continued(self.optuna_study.get_trials(deepcopy=False))
@@ -123,14 +132,14 @@ class Study:
         ]
 
     def take_over(self) -> list[int]:
-        """Queues the networks of trials again whose processes are gone.
+        """Queues the networks of trials again whose processes have ended.
 
         Returns:
-            The numbers of those trials.
+            The numbers of these trials.
         """
         taken = []
         for trial in without_continued(self.optuna_study.get_trials(deepcopy=False)):
-            # A process that was killed within this method left trials that failed for no reason.
+            # A process that is killed inside this method leaves failed trials without a reason.
             failed = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
             if NOT_TRAINED in trial.user_attrs or not (failed or trial.state == TrialState.RUNNING):
                 continue
@@ -141,7 +150,7 @@ class Study:
         return taken
 
     def put_back(self, proposal: Proposal) -> None:
-        """Leaves a network to whoever comes next; what was trained of it stays in its folder."""
+        """Queues the network of an interrupted trial again; its checkpoints stay in its folder."""
         self._put_back(proposal.trial.number, proposal.trial.params)
 
     def _put_back(self, number: int, params: dict[str, Any], *, told: bool = False) -> bool:
@@ -149,15 +158,15 @@ class Study:
             with quiet():
                 if not told:
                     self.optuna_study.tell(number, state=TrialState.FAIL)
-        except _OVER:  # somebody else was faster
+        except _OVER:  # another process was faster
             return False
         self.optuna_study.enqueue_trial(params, user_attrs={CONTINUES: number})
         return True
 
     def next(self) -> Proposal | None:
-        """Draws the next network; None if there are enough, or no new ones are found.
+        """Returns the next network to evaluate; None if there are enough trials, or no new network is found.
 
-        Networks that exceed a limit, or that were evaluated before, are noted and drawn over.
+        Networks that exceed a limit or were evaluated before are recorded, and another one is drawn.
         """
         for _ in range(_MOST_DRAWS):
             with self._drawing:
@@ -169,7 +178,7 @@ class Study:
                 if proposal and self._is_wanted(proposal.trial.number):
                     return proposal
                 if proposal:
-                    self._leave(proposal.trial, "there were enough by then")
+                    self._leave(proposal.trial, "enough networks had been drawn")
         return None
 
     def _draw(self) -> Proposal | None:
@@ -178,7 +187,7 @@ class Study:
         )
         with quiet():
             trial = self.optuna_study.ask(self._distributions)
-        # First of all, so that somebody takes over if this process dies.
+        # Set first, so that another process can take over if this one dies.
         for name, value in ((OWNER, dict(self._owner)), (SEEN, time.time())):
             trial.set_user_attr(name, value)
         spec = self._space.spec(trial.params)
@@ -190,7 +199,7 @@ class Study:
             self._leave(trial, f"exceeds {max(excess, key=lambda key: excess[key])}")
             return None
         if twin := self._twin(spec.name, trial.number):
-            self._leave(trial, f"is the network of trial {twin.number}", twin.values)
+            self._leave(trial, f"same network as trial {twin.number}", twin.values)
             return None
         costs = self._budget.costs(spec)
         for name, value in (
@@ -202,7 +211,7 @@ class Study:
         return Proposal(trial, spec, costs)
 
     def _twin(self, name: str, number: int) -> FrozenTrial | None:
-        """A trial that evaluated the same network; or evaluates it, having been drawn before number ``number``."""
+        """Returns a finished trial of the same network, or a running one that was drawn before trial ``number``."""
         for trial in self.trials():
             same = trial.user_attrs.get(NETWORK) == name and trial.number != number
             put_back = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
@@ -211,7 +220,7 @@ class Study:
         return None
 
     def _is_wanted(self, number: int) -> bool:
-        """Whether a trial is within the planned number: processes that draw at the same moment do not exceed it."""
+        """Returns whether a trial is within ``search.trials``, even if several processes draw at the same time."""
         return sum(trial.number < number for trial in self._known()) < self._settings.trials
 
     def _leave(self, trial: optuna.Trial, why: str, values: Sequence[float] | None = None) -> None:
@@ -220,18 +229,18 @@ class Study:
             self.optuna_study.tell(trial, values, TrialState.COMPLETE if values else TrialState.PRUNED)
 
     def keep(self, proposal: Proposal) -> None:
-        """Tells the other processes now and then that this one is still at it."""
+        """Updates the time stamp of a trial now and then, so that other processes know that it still runs."""
         if time.time() - proposal.trial.user_attrs[SEEN] > ownership.SILENCE / 10:
-            with contextlib.suppress(*_OVER):  # taken over from this process, which was silent for too long
+            with contextlib.suppress(*_OVER):  # another process took over after a long silence
                 proposal.trial.set_user_attr(SEEN, time.time())
 
     def should_stop(self, proposal: Proposal, epoch: int, accuracy: float, step_time: float) -> bool:
-        """Notes how far a trial is, and asks whether it is worth going on."""
+        """Reports an intermediate result of a trial; returns whether the trial should stop."""
         if self._is_front:
             return False
         try:
             proposal.trial.report(self._reward(proposal, accuracy, step_time), epoch)
-        except _OVER:  # taken over
+        except _OVER:  # another process took over
             return True
         return epoch < self._settings.epochs and proposal.trial.should_prune()
 
@@ -239,23 +248,30 @@ class Study:
         return reward(accuracy, step_time, proposal.costs.relative_parameters, self._settings)
 
     def complete(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Notes what a trial found."""
+        """Records the result of a trial."""
         figures = {"accuracy": outcome.accuracy, "step_time": outcome.step_time, **outcome.details}
         figures["reward"] = self._reward(proposal, outcome.accuracy, outcome.step_time)
         front = [outcome.accuracy, outcome.step_time, proposal.costs.relative_parameters]
         self._tell(proposal, TrialState.COMPLETE, figures, front if self._is_front else [figures["reward"]])
 
     def prune(self, proposal: Proposal, why: str) -> None:
-        """Notes that a trial was not worth going on."""
+        """Records that a trial was stopped early, with the reason."""
         self._tell(proposal, TrialState.PRUNED, {_REASON: why})
 
     def exceed(self, proposal: Proposal, why: str, step_time: float, share: float) -> None:
-        """Notes that a network was found too slow, and by which share of the limit."""
+        """Records that a network was too slow.
+
+        Args:
+            proposal: the network.
+            why: reason for the tables.
+            step_time: time of a train step divided by that of the backbone.
+            share: excess over ``search.max_step_time``, as a share of the limit.
+        """
         excess = {**self._budget.excess(proposal.spec), "max_step_time": share}
         self._tell(proposal, TrialState.PRUNED, {_REASON: why, "step_time": step_time, EXCESS: excess})
 
     def fail(self, proposal: Proposal, why: str) -> None:
-        """Notes that a trial failed; the search goes on."""
+        """Records that a trial failed, with the reason; the search continues."""
         self._tell(proposal, TrialState.FAIL, {_REASON: why})
 
     def _tell(
@@ -265,7 +281,7 @@ class Study:
         figures: Mapping[str, Any],
         values: Sequence[float] | None = None,
     ) -> None:
-        with contextlib.suppress(*_OVER), quiet():  # taken over from this process, which was silent for too long
+        with contextlib.suppress(*_OVER), quiet():  # another process may have taken over after a long silence
             for name, value in figures.items():
                 proposal.trial.set_user_attr(name, value)
             self.optuna_study.tell(proposal.trial, values, state)

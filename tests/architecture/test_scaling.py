@@ -206,7 +206,9 @@ def test_files_of_a_family_train_and_are_not_overwritten(tmp_path):
     assert write_family(str(path), ["1"], folder).endswith("efficientnetv2-s-phi1-phi1.json")
     path.write_text("mine")
     (folder / "efficientnetv2-s-phi2.json").unlink()
-    with pytest.raises(UsageError, match=r"phi1.json holds something else. Name another --output_dir, or replace it"):
+    with pytest.raises(
+        UsageError, match=r"phi1.json exists with other content. Choose another --output_dir, or add --over"
+    ):
         write_family("efficientnetv2-s", ["1", "2"], folder)
     assert (path.read_text(), len(list(folder.iterdir()))) == ("mine", 2)
     write_family("efficientnetv2-s", ["1", "2"], folder, overwrite=True)
@@ -218,9 +220,9 @@ def test_mistakes_in_a_family_are_told(tmp_path):
         write_family("efficientnetv2-s", ["1", "big"], tmp_path)
     with pytest.raises(UsageError, match="phi is -1.0; it must lie in"):
         write_family("efficientnetv2-s", ["-1"], tmp_path)
-    with pytest.raises(UsageError, match=r"The network's name '../s' is no file name; take the slashes out"):
+    with pytest.raises(UsageError, match=r"The network's name '../s' is not a file name; remove the slashes"):
         write_specs([dataclasses.replace(S, name="../s")], tmp_path / "folder")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"file cannot be written: .*Name another folder, --output_dir"):
+    with pytest.raises(UsageError, match=r"file cannot be written: .*Choose another --output_dir"):
         write_specs([S], tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

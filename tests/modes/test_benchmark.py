@@ -63,10 +63,10 @@ def test_a_row_gives_percentiles():
         (
             {"formats": ["table"]},
             ConfigError,
-            r"Cannot benchmark --format=table; name one or more of savedmodel, keras",
+            r"Cannot benchmark --format=table; use one or more of savedmodel, keras",
         ),
-        ({"formats": []}, ConfigError, "name one or more of savedmodel"),
-        ({"batch_sizes": [8, 0]}, ConfigError, r"--batch_sizes is \[8, 0\]; name whole numbers of at least 1"),
+        ({"formats": []}, ConfigError, "use one or more of savedmodel"),
+        ({"batch_sizes": [8, 0]}, ConfigError, r"--batch_sizes is \[8, 0\]; use whole numbers of at least 1"),
         ({"batch_sizes": []}, ConfigError, r"--batch_sizes is \[\]"),
         ({"repeats": 0}, ConfigError, "repeats is 0; it must be at least 1"),
         ({"formats": ["keras"], "quantize": "int8"}, ExportError, "--quantize=int8 is not for this format"),
@@ -87,7 +87,7 @@ def test_prints_a_table_and_the_same_as_json():
     assert ["tflite", "int8", "8", "12.35", "15.00", "648.0", "712", "0.0"] in [
         line.replace("│", " ").split() for line in table
     ]
-    assert any("403 MB of it TensorFlow" in line for line in table)
+    assert any("TensorFlow alone takes 403 MB of it" in line for line in table)
     told = json.loads(last)
     assert told["rows"] == [
         {

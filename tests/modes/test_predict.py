@@ -140,7 +140,7 @@ def test_finds_images_in_order(photos: pathlib.Path, tmp_path: pathlib.Path):
 
 
 def test_says_what_is_missing(tmp_path: pathlib.Path):
-    with pytest.raises(PredictError, match="name files or folders"):
+    with pytest.raises(PredictError, match="Name files or folders"):
         find_images([])
     with pytest.raises(PredictError, match=r"There are no images \(.jpg.*in or below the folder"):
         find_images([tmp_path])
@@ -149,7 +149,7 @@ def test_says_what_is_missing(tmp_path: pathlib.Path):
 
 
 def test_says_why_a_folder_is_no_predictor(exported: pathlib.Path, tmp_path: pathlib.Path):
-    with pytest.raises(PredictError, match=r"neither a run .*config.yaml.* nor a SavedModel .*saved_model.pb"):
+    with pytest.raises(PredictError, match=r"neither a run, .*config.yaml, nor a SavedModel, .*saved_model.pb"):
         load_predictor(tmp_path)
 
     other = tf.Module()
@@ -161,7 +161,7 @@ def test_says_why_a_folder_is_no_predictor(exported: pathlib.Path, tmp_path: pat
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "saved_model.pb").write_bytes((exported / "saved_model.pb").read_bytes())  # but no weights
-    with pytest.raises(PredictError, match="damaged holds a SavedModel that cannot be loaded"):
+    with pytest.raises(PredictError, match="The SavedModel in .*damaged cannot be loaded"):
         load_predictor(damaged)
 
 

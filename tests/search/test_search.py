@@ -128,7 +128,13 @@ def test_the_result_files_can_be_read_and_trained(done):
     assert [path.stem for path in (folder / "front").iterdir()] == [best.name]
     assert config.override({"model.model_name": str(folder / "best.json")}).spec == best
     page = (folder / "search.html").read_text()
-    for text in (best.name, "Fused-MBConv", "accuracy against step time", "Without a result", "FileNotFoundError"):
+    for text in (
+        best.name,
+        "Fused-MBConv",
+        "accuracy against step time",
+        "Trials without a result",
+        "FileNotFoundError",
+    ):
         assert text in page
     assert "://" not in page.replace("http://www.w3.org", "")
     assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
@@ -166,7 +172,7 @@ def test_another_search_is_refused(done, backbone, images):
 
 def test_a_folder_of_something_else_is_refused(tmp_path, backbone, images):
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(RunFolderError, match=r"holds no search.yaml, so it is no search"):
+    with pytest.raises(RunFolderError, match=r"has no search.yaml, so it is not a search"):
         search(config_for(backbone, images), str(tmp_path), console=QUIET)
 
 
@@ -304,7 +310,7 @@ def test_kills_cost_a_trial_at_most_and_processes_share_the_rest(tmp_path, backb
     assert sorted(row["ending"] != "" for row in rows) == [False] * 5 + [True]
     (failed,) = [row["ending"] for row in rows if row["ending"]]
     assert failed.startswith("failed: killed by SIGKILL, perhaps because memory ran out")
-    assert any("was interrupted; its network is tried again" in text for text in printed)
+    assert any("was interrupted; its network is queued again" in text for text in printed)
     processes = {row["process"].rsplit(":", 1)[1] for row in rows}
     assert {str(one.pid) for one in both} <= processes
     # The process that ended last shows the trials of all processes.

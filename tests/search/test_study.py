@@ -194,7 +194,9 @@ def test_the_front_has_three_figures():
 def test_another_aim_is_refused():
     storage = optuna.storages.InMemoryStorage()
     open_study(storage)
-    with pytest.raises(UsageError, match="a search after 1 figures, but search.sampler=nsga2 is after 3"):
+    with pytest.raises(
+        UsageError, match="objectives of the search in the storage is 1, but search.sampler=nsga2 needs 3"
+    ):
         open_study(storage, sampler="nsga2")
 
 
