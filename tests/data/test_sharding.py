@@ -70,7 +70,7 @@ def make(tmp_path_factory):
 
 
 EVERY_KIND = pytest.mark.parametrize("kind", ["array", "files", "tfrecord", "tfds", "stream"])
-few_examples = settings(max_examples=3, deadline=None)
+few_examples = settings(max_examples=4, deadline=None)
 
 
 @st.composite
