@@ -222,7 +222,7 @@ ANOTHER_QUANTITY = """
 """
 USES_IT = """
 from effnetv2_keras.config import Config
-from effnetv2_keras.reporting.plots import regularisers
+from effnetv2_keras.reporting.plots import regularizers
 from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
 
 config = Config().override({"progressive.cutout_share.end": "0.75"})
@@ -230,7 +230,7 @@ assert Config.from_yaml(config.to_yaml()) == config
 first, *_, last = config.plan(100)
 assert (first.cutout_share, last.cutout_share) == (0.0, 0.75)
 assert dict(zip(STAGE_HEADINGS, stage_cells(last)))["cutout"] == "0.75"
-assert "cutout 0.75" in regularisers(last)
+assert "cutout 0.75" in regularizers(last)
 """
 
 

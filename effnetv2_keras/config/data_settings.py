@@ -27,7 +27,7 @@ class DataConfig(Section):
     )
     data_dir: OptionalStr = setting(
         None,
-        "folder of the images, lists, records or prepared TensorFlow Datasets; csv: or the path of one list",
+        "folder of the images, lists, records or prepared TensorFlow Datasets; for csv also the path of one list",
         source="reference code",
     )
     tfds_name: OptionalStr = setting(None, "tfds: name of the data set in TensorFlow Datasets, such as cifar10")

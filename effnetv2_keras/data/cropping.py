@@ -15,7 +15,7 @@ original_finetune   whole image, squeezed           whole image, squeezed       
 ==================  ==============================  ===================================  ========================
 
 The side of the central square is ``size / (size + 32)`` of the image's shorter side. All pipelines return levels
-0..255; each network normalises them by its own rule.
+0..255; each network normalizes them by its own rule.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
     for summary in summarize_stages(stages, rows):
         stage, began, ended = summary.stage, summary.began / 60, summary.ended / 60
         plan_axes.plot([began, ended], [stage.image_size] * 2, color="black", linewidth=2)
-        note = "\n".join(regularisers(stage)) if len(stages) <= _MOST_NOTES else ""
+        note = "\n".join(regularizers(stage)) if len(stages) <= _MOST_NOTES else ""
         plan_axes.annotate(note, ((began + ended) / 2, stage.image_size), (0, -4), textcoords="offset points",
                            ha="center", va="top", fontsize=7)  # fmt: skip
         for axes in (loss_axes, score_axes, plan_axes):
@@ -92,10 +92,10 @@ def stage_title(stage: Stage, augment: str) -> str:
         stage: the stage.
         augment: the augmentation, as in ``data.augment``.
     """
-    return f"stage {stage.index + 1}: {stage.image_size} px\naugment {augment}\n{' '.join(regularisers(stage))}"
+    return f"stage {stage.index + 1}: {stage.image_size} px\naugment {augment}\n{' '.join(regularizers(stage))}"
 
 
-def regularisers(stage: Stage) -> list[str]:
+def regularizers(stage: Stage) -> list[str]:
     """Returns the regularizers of a stage that are not 0, with values, such as ``["RandAugment 5", "dropout 0.1"]``."""
     values = {quantity.heading: getattr(stage, name) for name, quantity in QUANTITIES.items() if name != "image_size"}
     return [f"{heading} {value:.2g}" for heading, value in values.items() if value]

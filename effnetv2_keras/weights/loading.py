@@ -31,7 +31,7 @@ def load_weights(
 
     Args:
         model: the model; its weights are float32.
-        weights: a file, a folder, or the prefix of a checkpoint; or the name of published weights. Files are recognised
+        weights: a file, a folder, or the prefix of a checkpoint; or the name of published weights. Files are recognized
             by their content: HDF5 of ``tf.keras.applications`` (V2 and V1, with or without top); TensorFlow checkpoints
             of the reference code, also as the published ``.tgz``; timm's ``.safetensors`` and ``.pth``; and this
             package's runs, checkpoints, ``.keras``, ``.weights.h5`` and ``.h5``. Names are ``"imagenet"``,

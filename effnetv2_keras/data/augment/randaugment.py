@@ -253,5 +253,5 @@ def apply_in_turn(
         ]
         return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
 
-    # A fold instead of a Python loop traces and optimises the branches only once, for any number of operations.
+    # A fold instead of a Python loop traces and optimizes the branches only once, for any number of operations.
     return tf.foldl(layer, (chosen, draws), initializer=image)
