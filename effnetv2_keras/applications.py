@@ -49,7 +49,7 @@ Args:
     classes: width of the classifier. For published weights it must be that of the weights: 1000, or 21843 for
         ``"imagenet21k"``.
     classifier_activation: ``"softmax"``, or None for logits; with random initial weights, any activation or function.
-    include_preprocessing: whether the model normalises pixels. If False, pass the result of ``preprocess_input``:
+    include_preprocessing: whether the model normalizes pixels. If False, pass the result of ``preprocess_input``:
         {normalization} for three channels, ``(pixel - 128) / 128`` for any other number.
     drop_path_rate: probability that the deepest block is skipped in training, in [0, 1).
     dropout_rate: dropout rate before the classifier, in [0, 1); None for that of the variant, {dropout}.
@@ -77,14 +77,14 @@ Raises:
 
 
 def preprocess_input(x: Any, variant: str) -> Any:
-    """Returns normalised pixels for a model that was built with ``include_preprocessing=False``.
+    """Returns normalized pixels for a model that was built with ``include_preprocessing=False``.
 
     Args:
         x: pixels 0..255, ``[..., H, W, C]``, a tensor or an array of any numeric dtype; it is not modified.
         variant: a name in ``variants.MODELS``, such as ``"efficientnetv2-s"``.
 
     Returns:
-        The normalised pixels, float32: a tensor if ``x`` is a tensor, otherwise an array. For V1 and V2-B0 to B3:
+        The normalized pixels, float32: a tensor if ``x`` is a tensor, otherwise an array. For V1 and V2-B0 to B3:
         ``(x / 255 - mean) / deviation`` with ImageNet's statistics per channel. For the other variants, and for images
         that do not have three channels: ``(x - 128) / 128``. Both rules are those of the reference code.
 
@@ -109,7 +109,7 @@ def preprocess_input(x: Any, variant: str) -> Any:
 
 
 def _for_channels(spec: specs.ModelSpec, channels: int | None) -> specs.ModelSpec:
-    """Returns the variant, with centred normalisation if images do not have the 3 channels of ImageNet's statistics.
+    """Returns the variant, with centered normalization if images do not have the 3 channels of ImageNet's statistics.
 
     Keras does the same.
     """

@@ -41,7 +41,7 @@ class InputPlan:
     Attributes:
         data: the data settings.
         batch_size: global batch size: images per step over all replicas.
-        normalization: how pixels become network input; None if the model normalises levels 0..255 itself.
+        normalization: how pixels become network input; None if the model normalizes levels 0..255 itself.
         unreadable: records images that cannot be decoded.
     """
 
@@ -64,7 +64,7 @@ class InputPlan:
         return self.batch_size // context.num_replicas_in_sync
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Normalises images, unless ``normalization`` is None."""
+        """Normalizes images, unless ``normalization`` is None."""
         if self.normalization is None:
             return images
         mean, deviation = specs.PIXEL_STATISTICS[self.normalization]
@@ -94,7 +94,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         A function for ``strategy.distribute_datasets_from_function``. It raises ``UsageError`` if a service cannot be
         reached. The elements of its dataset are one replica's part of a step:
 
-        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalised.
+        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalized.
         - ``label``: float32 ``[b, classes]``; rows sum to 1. For a multi-label source, rows are multi-hot before
           mixing.
         - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image. The label row of an unreadable image is zero
@@ -200,7 +200,7 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         A function for ``strategy.distribute_datasets_from_function``. Every worker gets the same number of batches.
         The elements of its dataset are one replica's part of a step:
 
-        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are normalised.
+        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are normalized.
         - ``label``: int64 ``[b]``; for a multi-label source float32 ``[b, classes]``, multi-hot.
         - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image and for padding that fills the last batches.
     """

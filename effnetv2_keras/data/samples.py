@@ -1,4 +1,4 @@
-"""A few images of a source, cropped as in evaluation: for quantisation and for the report."""
+"""A few images of a source, cropped as in evaluation: for quantization and for the report."""
 
 from __future__ import annotations
 

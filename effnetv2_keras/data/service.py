@@ -159,7 +159,7 @@ class Services:
 
     def __init__(self, count: int, *, host: str = "localhost", port: int = 0) -> None:
         service = tf.data.experimental.service
-        with contextlib.suppress(RuntimeError):  # raised if TensorFlow has already initialised its devices
+        with contextlib.suppress(RuntimeError):  # raised if TensorFlow has already initialized its devices
             tf.config.set_visible_devices([], "GPU")
         self.addresses: list[str] = []
         self._servers: list[Any] = []

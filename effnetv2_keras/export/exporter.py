@@ -96,11 +96,11 @@ class Exporter(abc.ABC):
 
     Attributes:
         folder: default name of an export of this format in a run's folder.
-        marker: the file by which a folder is recognised as an export of this format.
+        marker: the file by which a folder is recognized as an export of this format.
         quantizations: the values of ``quantize`` that the format supports.
         float32_only: whether a mixed-precision network is exported and compared in float32.
         trained: the network that the export is compared with.
-        network: a model with the same weights that includes the normalisation: it maps pixels 0..255 ``[N, H, W, 3]``
+        network: a model with the same weights that includes the normalization: it maps pixels 0..255 ``[N, H, W, 3]``
             to logits.
 
     Raises:

@@ -17,7 +17,7 @@ from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.export import exporter
 
 SAVED_MODEL_FILE = "saved_model.pb"
-"""The file by which a folder is recognised as a SavedModel."""
+"""The file by which a folder is recognized as a SavedModel."""
 
 _NUM_TOP = 5
 
@@ -37,7 +37,7 @@ class Classifier(tf.Module):
 
     Attributes:
         serving_default: takes ``images``, float32 pixels 0..255 ``[N, H, W, 3]`` with any N, H and W. The model
-            normalises them.
+            normalizes them.
         uint8: takes ``images``, uint8 pixels ``[N, H, W, 3]``.
         encoded: takes ``image_bytes``, JPEG, PNG, GIF or BMP files, string ``[N]``; decodes and crops them as in
             evaluation.

@@ -1,4 +1,4 @@
-"""Exports a trained network to TensorFlow Lite: in float32, or smaller and faster with quantised weights."""
+"""Exports a trained network to TensorFlow Lite: in float32, or smaller and faster with quantized weights."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def build_model(
         bn_momentum: BatchNorm momentum, in [0, 1).
         bn_epsilon: BatchNorm epsilon, above 0.
         activation: the name of an activation in ``tf.keras.activations``.
-        include_preprocessing: True if the input is pixels 0..255, uint8 or float, and the model normalises them; False
-            if you normalise them by ``ModelSpec.normalization``.
+        include_preprocessing: True if the input is pixels 0..255, uint8 or float, and the model normalizes them; False
+            if you normalize them by ``ModelSpec.normalization``.
         dtype: one of ``DTYPES``; None for Keras' global policy.
         classifier_activation: activation of the classifier, such as ``"softmax"``, or a function; None for logits.
         name: name of the model and prefix of its layers; None for the name of the variant and no prefix.
@@ -142,7 +142,7 @@ def _images(
     if include_preprocessing and spec.normalization == "imagenet" and shape[2] != 3:
         raise ValueError(
             f"input_shape has {shape[2]} channels, but the preprocessing of {spec.name!r} needs 3 (RGB). "
-            "Pass include_preprocessing=False and normalise the input yourself."
+            "Pass include_preprocessing=False and normalize the input yourself."
         )
     images = tf.keras.Input(shape, name=f"{prefix}image") if input_tensor is None else input_tensor
     sources = images if sources is None else sources
@@ -161,7 +161,7 @@ def _sources(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
 
 
 def preprocessing_layer(normalization: specs.Normalization, prefix: str = "") -> tf.keras.layers.Layer:
-    """Returns the layer that normalises pixels 0..255; if all channels have the same scale, it accepts any number."""
+    """Returns the layer that normalizes pixels 0..255; if all channels have the same scale, it accepts any number."""
     scale, offset = specs.pixel_rescaling(normalization)
     alike = len({*zip(scale, offset)}) == 1
     return tf.keras.layers.Rescaling(

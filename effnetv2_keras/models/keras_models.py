@@ -39,24 +39,24 @@ def build_keras_model(
     """Returns the network, rebuilt by ``rebuilding.rebuild`` so that it can be trained in stages.
 
     A model of ``tf.keras.applications`` has random initial weights; a model of your function keeps its weights. A
-    network whose first layer is ``Rescaling`` or ``Normalization`` normalises pixels itself.
+    network whose first layer is ``Rescaling`` or ``Normalization`` normalizes pixels itself.
 
     Args:
         spec: the network.
         num_classes: width of the classifier, at least 1.
         bn_momentum: BatchNorm momentum, in [0, 1).
-        include_preprocessing: whether to add ``preprocessing`` before a network that does not normalise pixels itself.
+        include_preprocessing: whether to add ``preprocessing`` before a network that does not normalize pixels itself.
         asks_normalization: whether ``spec.normalization`` was set by the user instead of by default.
         dtype: one of ``factory.DTYPES``.
         smallest_size: side of the smallest images that the network must accept, pixels; None to skip this check.
 
     Returns:
         A functional model that maps images ``[N, H, W, 3]`` of any size to float32 logits ``[N, num_classes]``. The
-        images are pixels 0..255 if the model normalises them.
+        images are pixels 0..255 if the model normalizes them.
 
     Raises:
         UsageError: if there is no such network, it is not a functional model that returns logits for images of any
-            size, it cannot process the smallest images, a normalisation is set for a network that normalises pixels
+            size, it cannot process the smallest images, a normalization is set for a network that normalizes pixels
             itself, or ``tf.keras`` is Keras 3.
     """
     require_keras_2(spec.name)
@@ -229,6 +229,6 @@ def _refuse_normalization(spec: KerasSpec, include_preprocessing: bool, asks_nor
     ):
         if asked:
             raise UsageError(
-                f"{setting} does not apply to {spec.name}, because that network normalises pixels itself. Use "
+                f"{setting} does not apply to {spec.name}, because that network normalizes pixels itself. Use "
                 f"--hparam_str={leave}."
             )

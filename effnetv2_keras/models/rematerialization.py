@@ -49,7 +49,7 @@ def rematerialize(
 def _not_before(earlier: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
     """Returns ``tensor`` unchanged, but with a dependency on ``earlier`` that compilers cannot remove.
 
-    Without it, a compiler would recognise the second computation as a repetition, and keep the results of the first one
+    Without it, a compiler would recognize the second computation as a repetition, and keep the results of the first one
     in memory instead. A control dependency is not enough, because XLA drops it. (``tf.recompute_grad`` uses the same
     method.)
     """

@@ -1,1 +1,1 @@
-"""Optimisation: learning-rate schedules, optimizers, gradient clipping, weight averages (EMA), and losses."""
+"""Optimization: learning-rate schedules, optimizers, gradient clipping, weight averages (EMA), and losses."""

@@ -76,7 +76,7 @@ class RMSpropTF1(tf.keras.optimizers.Optimizer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, serialised."""
+        """Returns the constructor's arguments, serialized."""
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter(self._learning_rate),
@@ -132,7 +132,7 @@ class MomentumTF1(tf.keras.optimizers.Optimizer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, serialised."""
+        """Returns the constructor's arguments, serialized."""
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter(self._learning_rate),

@@ -1,4 +1,4 @@
-"""Recognises the format of a file of weights by its content and reads it with the reader of that format."""
+"""Recognizes the format of a file of weights by its content and reads it with the reader of that format."""
 
 from __future__ import annotations
 

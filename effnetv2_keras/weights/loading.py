@@ -25,13 +25,13 @@ def load_weights(
     so. All other weights must fit.
 
     Weights for RGB images also fit a model for images with another number of channels C. For C = 1, the stem kernel is
-    the sum over R, G and B, so that a grey image gives the same output as its RGB version. Otherwise the channels of
+    the sum over R, G and B, so that a gray image gives the same output as its RGB version. Otherwise the channels of
     the kernel are repeated in turn (R, G, B, R, ...) and scaled by 3 / C, which keeps the scale of the output. The
     report lists adapted weights.
 
     Args:
         model: the model; its weights are float32.
-        weights: a file, a folder, or the prefix of a checkpoint; or the name of published weights. Files are recognised
+        weights: a file, a folder, or the prefix of a checkpoint; or the name of published weights. Files are recognized
             by their content: HDF5 of ``tf.keras.applications`` (V2 and V1, with or without top); TensorFlow checkpoints
             of the reference code, also as the published ``.tgz``; timm's ``.safetensors`` and ``.pth``; and this
             package's runs, checkpoints, ``.keras``, ``.weights.h5`` and ``.h5``. Names are ``"imagenet"``,
