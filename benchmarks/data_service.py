@@ -3,7 +3,7 @@
 The input is decode, random crop, flip and RandAugment (2 layers) of 500 x 375 JPEG photographs. The two measurements
 alternate, so that other work on the machine slows both alike. Prints the ratio of the medians.
 
-    python benchmarks/data_service.py --size 224 --batch 16
+    PYTHONPATH=. python benchmarks/data_service.py --size 224 --batch 16
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The pipeline is decode, random crop, flip and RandAugment (2 layers) of 500 x 37
 float32 step of the training loop. The two measurements alternate, so that other work on the machine slows both alike.
 Prints the ratio of the medians, pipeline / step.
 
-    python benchmarks/input_pipeline.py --size 224 --batch 16
+    PYTHONPATH=. python benchmarks/input_pipeline.py --size 224 --batch 16
 """
 
 from __future__ import annotations

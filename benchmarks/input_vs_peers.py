@@ -6,7 +6,7 @@ alternate, so that other work on the machine slows all alike. Prints medians. Se
 ``KERAS_CV_PYTHON`` to the interpreters of environments with these libraries; a library without an interpreter is left
 out.
 
-    TORCHVISION_PYTHON=torch_env/bin/python python benchmarks/input_vs_peers.py --size 224 --batch 32
+    TORCHVISION_PYTHON=torch_env/bin/python PYTHONPATH=. python benchmarks/input_vs_peers.py --size 224 --batch 32
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Both run in this process, on the same threads. Their steps alternate, so that ot
 alike. Prints images per second, and the ratio of the median step times, one device / two replicas. A ratio of 1 means
 that replicas have no cost.
 
-    python benchmarks/mirrored_step.py --image_size 128 --batch 32
+    PYTHONPATH=. python benchmarks/mirrored_step.py --image_size 128 --batch 32
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The bare loop takes batches from the same input and calls the step of a network 
 everything that training does. The two alternate, so that other work on the machine slows both alike. Prints the ratio
 of the median times of a chunk of steps, run / bare loop.
 
-    python benchmarks/overheads.py --image_size 128 --batch 16
+    PYTHONPATH=. python benchmarks/overheads.py --image_size 128 --batch 16
 """
 
 from __future__ import annotations

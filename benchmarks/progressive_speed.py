@@ -5,7 +5,7 @@ stage, so that other work on the machine slows all alike. The last stage is also
 mean over the stages of the median step time, including input, divided by the median step time of the last stage. Prints
 the tracing time, which each stage needs once, separately.
 
-    python benchmarks/progressive_speed.py --start 128 --end 300 --stages 4
+    PYTHONPATH=. python benchmarks/progressive_speed.py --start 128 --end 300 --stages 4
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each stage is built as in a run, runs a few steps, and is deleted before the next stage, whose images are larger.
 
-    python benchmarks/stage_switches.py --stages 41 --start 32 --end 72
+    PYTHONPATH=. python benchmarks/stage_switches.py --stages 41 --start 32 --end 72
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def preprocess_input(x: Any, variant: str) -> Any:
 
 
 def _for_channels(spec: specs.ModelSpec, channels: int | None) -> specs.ModelSpec:
-    """Returns the variant, with centred normalization if images do not have the 3 channels of ImageNet's statistics.
+    """Returns the variant, with centered normalization if images do not have the 3 channels of ImageNet's statistics.
 
     Keras does the same.
     """

@@ -90,11 +90,23 @@ def read_options() -> Options:
     return Options(**values)
 
 
+def canonical_mode(name: str) -> str:
+    """Returns the key of ``MODES`` for a value of ``--mode``, which may be another name of a mode.
+
+    Raises:
+        SystemExit: if there is no such mode; the message suggests the nearest one.
+    """
+    mode = _ALIASES.get(name, name)
+    if mode not in MODES:
+        sys.exit(f"Unknown --mode={name}; did you mean {nearest(name, MODES)!r}? Modes: {', '.join(MODES)}.")
+    return mode
+
+
 def help_text(mode: str | None = None) -> str:
     """Returns what ``--help`` prints: the modes and the flags, grouped by the modes that read them.
 
     Args:
-        mode: lists only the flags of this mode.
+        mode: lists only the flags of this mode, a key of ``MODES``.
     """
     lines = ["EfficientNetV2: train, evaluate, export and search networks.", "", "Modes (--mode=NAME):"]
     lines += [f"  {name:<13} {entry.help}" for name, entry in MODES.items()]
@@ -104,13 +116,19 @@ def help_text(mode: str | None = None) -> str:
             groups.setdefault(flag.modes, []).append(_flag_help(name, kind, flag.help))
     for modes, texts in groups.items():
         lines += ["", f"Flags of --mode={', '.join(modes)}:" if modes else "Flags of every mode:", *texts]
-    lines += ["", "--mode=NAME --help lists the flags of one mode. Settings (--hparam_str) are listed in the docs."]
+    lines += [
+        "",
+        "--mode=NAME --help lists the flags of one mode. The settings of --hparam_str are in",
+        "effnetv2_keras/config/ and on the page Settings of the documentation, which `make docs` builds.",
+    ]
     return "\n".join(lines)
 
 
 def _flag_help(name: str, kind: typing.Any, text: str) -> str:
     default = getattr(Options(), name)
     choices = f" One of {', '.join(typing.get_args(kind))}." if typing.get_origin(kind) is typing.Literal else ""
+    if name == "dataset_cfg":
+        choices = f" One of {', '.join(hparams.names())}."
     shown = ",".join(default) if isinstance(default, tuple) else default
     known = "" if shown in (None, "", False) else f" Default: {'true' if shown is True else shown}."
     body = textwrap.fill(text + choices + known, 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
@@ -122,7 +140,8 @@ def _parse(argv: list[str]) -> list[str]:
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv):
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--mode")
-        print(help_text(parser.parse_known_args(argv)[0].mode))
+        mode = parser.parse_known_args(argv)[0].mode
+        print(help_text(mode and canonical_mode(mode)))
         sys.exit(0)
     return app.parse_flags_with_usage(argv)
 
@@ -143,9 +162,7 @@ def _is_worth_telling(record: standard_logging.LogRecord) -> bool:
 def main(argv: list[str]) -> None:
     """Runs one mode. An error that the user can correct is printed as one message, without a traceback."""
     options = read_options()
-    name = _ALIASES.get(options.mode, options.mode)
-    if name not in MODES:
-        sys.exit(f"Unknown --mode={name}; did you mean {nearest(name, MODES)!r}? Modes: {', '.join(MODES)}.")
+    name = canonical_mode(options.mode)
     logging.get_absl_handler().addFilter(_is_worth_telling)
     # Without a terminal there is no width to fit; 140 columns hold every table.
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)

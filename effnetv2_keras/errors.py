@@ -10,7 +10,7 @@ class ConfigError(UsageError):
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - says what happened
-    """The loss is no longer finite; nothing was saved after the last finite loss."""
+    """The loss, a gradient or a weight is no longer finite; nothing was saved after the last finite step."""
 
 
 class WorkerLost(RuntimeError):  # noqa: N818 - says what happened

@@ -21,6 +21,10 @@ def names() -> tuple[str, ...]:
     )
 
 
+def _has_original(name: str) -> bool:
+    return hasattr(importlib.import_module(f"{__name__}.{name}"), "ORIGINAL")
+
+
 def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
     """Returns the configuration of a recipe for a model.
 
@@ -50,8 +54,7 @@ def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
     if not hasattr(module, "ORIGINAL"):
         raise ConfigError(
             f"recipe=original is not available for {known[dataset_cfg.lower()]}, whose settings are this package's "
-            "own. Use recipe=paper; recipe=original is for imagenet, imagenet21k, imagenetFt, cifar10Ft, cifar100Ft, "
-            "flowersFt, tfflowersFt and carsFt."
+            f"own. Use recipe=paper; recipe=original is for {', '.join(filter(_has_original, names()))}."
         )
     original: Config = module.ORIGINAL(config)
     return original

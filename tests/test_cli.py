@@ -16,6 +16,7 @@ import pytest
 from absl import flags, logging
 from absl.testing import flagsaver
 
+import hparams
 from effnetv2_keras import cli
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.modes import options
@@ -221,6 +222,29 @@ def test_help_lists_every_flag_under_the_modes_that_read_it():
     assert max(map(len, text.splitlines())) <= 100
     output, _ = run("--mode=export", "--help")
     assert output.strip() == cli.help_text("export")
+
+
+def help_of(*arguments):
+    """The text that ``--help`` prints, of this process."""
+    with contextlib.redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit) as caught:
+        cli._parse(["main.py", *arguments, "--help"])
+    assert caught.value.code == 0
+    return output.getvalue().strip()
+
+
+def test_help_accepts_the_other_name_of_a_mode():
+    assert help_of("--mode=traineval") == help_of("--mode=train") == cli.help_text("train")
+    assert "--preview_file" not in help_of("--mode=traineval")
+    assert help_of() == cli.help_text()
+
+
+def test_help_refuses_an_unknown_mode():
+    with pytest.raises(SystemExit, match="Unknown --mode=trian; did you mean 'train'"):
+        cli._parse(["main.py", "--mode=trian", "--help"])
+
+
+def test_help_names_the_recipes():
+    assert " ".join(hparams.names()) in " ".join(cli.help_text("plan").replace(",", "").split())
 
 
 def test_every_mode_has_a_module_and_every_flag_names_known_modes():

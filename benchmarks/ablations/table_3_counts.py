@@ -121,7 +121,7 @@ def nearest_to_all() -> tuple[tuple[str, ...], float]:
 
 def table() -> str:
     """Returns the table in Markdown: each row in its four versions, with the differences to the paper."""
-    lines = ["| fused stages | which | parameters, M | FLOPs, G | fused how, from stage 1 |", "|---|---|---|---|---|"]
+    lines = ["| fused stages | count | parameters, M | FLOPs, G | fused how, from stage 1 |", "|---|---|---|---|---|"]
     for last, paper in PAPER.items():
         stages = f"1-{last}" if last else "none"
         rows = {"paper": (paper, ""), "plain rule": (plain(last), "")}

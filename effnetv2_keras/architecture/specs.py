@@ -103,9 +103,11 @@ class ModelSpec:
         width: multiplier of every channel count.
         depth: multiplier of every repeat count.
         head_filters: channels of the last 1x1 convolution, unscaled.
-        train_size: side of the largest (square) training image, pixels.
+        train_size: side of the largest (square) training image, pixels, in the reference code. The recipes use Table 6
+            of the paper for the variants that it has.
         eval_size: side of the (square) evaluation image, pixels.
-        dropout_rate: dropout before the classifier at the end of training, in [0, 1).
+        dropout_rate: dropout before the classifier, in [0, 1), in the reference code; ``build_model`` uses it. The
+            recipes end at that of Table 6 of the paper for the variants that it has.
         normalization: how 0..255 pixels become network input. ``"centered"``: ``(x - 128) / 128``;
             ``"imagenet"``: ``(x / 255 - mean) / std`` of ImageNet, per channel; ``"symmetric"``:
             ``(x - 127.5) / 127.5``.

@@ -51,7 +51,11 @@ __all__ = [
 CONFIG_FILE = "config.yaml"
 
 _CHANGEABLE = ("runtime.", "data.service", "eval.batch_size", "search.")
-"""Settings, or prefixes of settings, that may change when a run is resumed, because they do not change its results."""
+"""Settings, or prefixes of settings, that may change when a run is resumed.
+
+They do not change its results, with two exceptions: ``runtime.rematerialize`` changes the rounding, and a rollback
+(``runtime.nan_policy``) lowers the learning rate.
+"""
 
 
 class Config(Section):

@@ -111,7 +111,7 @@ def _bilinear(image: tf.Tensor, size: int) -> tf.Tensor:
 def _bicubic(image: tf.Tensor, size: int) -> tf.Tensor:
     """Resizes as TensorFlow 1 does, to float32 ``[size, size, 3]``.
 
-    This kernel samples pixels at their corners and has A = -0.75; ``tf.image.resize`` samples them at their centres
+    This kernel samples pixels at their corners and has A = -0.75; ``tf.image.resize`` samples them at their centers
     and has A = -0.5. There is no antialiasing, and levels may lie outside 0..255.
     """
     resized = tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=[size, size], half_pixel_centers=False)

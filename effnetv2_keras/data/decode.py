@@ -15,8 +15,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
     Args:
         encoded: string scalar, the bytes of a JPEG, PNG, GIF or BMP file; or a decoded image, uint8 ``[H, W, C]``. Of a
-            GIF, the first frame is decoded. A BMP with 8 bits per pixel is read as grey; its palette is ignored. The
-            grey channel of images with one or two channels is repeated; transparency is dropped.
+            GIF, the first frame is decoded. A BMP with 8 bits per pixel is read as gray; its palette is ignored. The
+            gray channel of images with one or two channels is repeated; transparency is dropped.
 
     Returns:
         The image, uint8 ``[H, W, 3]``.
@@ -28,7 +28,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     encoded = _checked(encoded)
     if encoded.dtype == tf.uint8:
         return _to_rgb(encoded)
-    # The BMP decoder is the only one that cannot convert grey or transparent images to three channels.
+    # The BMP decoder is the only one that cannot convert gray or transparent images to three channels.
     return tf.cond(
         tf.strings.substr(encoded, 0, 2) == b"BM",
         lambda: _to_rgb(tf.io.decode_bmp(encoded)),
@@ -129,7 +129,7 @@ def central_square(
         image_size: side to which the square will be resized, pixels.
         crop: as for ``central_crop``.
         dtype: float64 computes the exact side; float32 rounds as the reference code does.
-        round_up: 1 puts the square one pixel further down and right where it cannot be centred (reference code, V1).
+        round_up: 1 puts the square one pixel further down and right where it cannot be centered (reference code, V1).
     """
     share = image_size / (image_size + EVAL_MARGIN) if crop is None else crop
     side = tf.cast(tf.reduce_min(shape[:2]), dtype) * share
@@ -146,7 +146,7 @@ def cut(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor], *, decode_wh
         image: an encoded or decoded image, as for ``decode``.
         choose: maps the shape of the image, int32 ``[3]``, to the rectangle: top, left, height, width, int32 ``[4]``.
         decode_whole: whether to decode the whole of a JPEG file instead of the rectangle only. This is slower. If only
-            the rectangle is decoded, colours near its edge differ slightly.
+            the rectangle is decoded, colors near its edge differ slightly.
 
     Returns:
         The rectangle, uint8 ``[h, w, 3]``.

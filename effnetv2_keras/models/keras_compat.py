@@ -23,7 +23,7 @@ def require_keras_2(what: str) -> None:
     """Raises ``UsageError`` unless ``tf.keras`` is Keras 2.
 
     Args:
-        what: subject of the error message, capitalised.
+        what: subject of the error message, capitalized.
 
     Raises:
         UsageError: if ``tf.keras`` is Keras 3.

@@ -46,9 +46,7 @@ class Options:
         ),
     ] = "efficientnetv2-b0"
     dataset_cfg: Annotated[str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.")] = "folder"
-    hparam_str: Annotated[
-        str, Flag("Settings to override: 'a.b=1,c.d=x|y', or the path of a YAML file. See the settings reference.")
-    ] = ""
+    hparam_str: Annotated[str, Flag("Settings to override: 'a.b=1,c.d=x|y', or the path of a YAML file.")] = ""
     data_dir: Annotated[_Text, Flag("Folder of the images, or of TensorFlow Datasets.")] = None
     model_dir: Annotated[_Text, Flag("Folder of the run.")] = None
 
@@ -57,16 +55,14 @@ class Options:
         Flag("Devices: auto, cpu, mirrored (all GPUs of this machine), multiworker or tpu.", _DEVICE_MODES),
     ] = "auto"
     tpu: Annotated[str, Flag("Name or address of the TPU; 'local' is the TPU of this host.", _DEVICE_MODES)] = ""
-    tpu_zone: Annotated[
-        str, Flag("Google Cloud zone of the TPU; empty uses that of the environment.", _DEVICE_MODES)
-    ] = ""
+    tpu_zone: Annotated[str, Flag("Google Cloud zone of the TPU; default: from the environment.", _DEVICE_MODES)] = ""
     gcp_project: Annotated[
-        str, Flag("Google Cloud project of the TPU; empty uses that of the environment.", _DEVICE_MODES)
+        str, Flag("Google Cloud project of the TPU; default: from the environment.", _DEVICE_MODES)
     ] = ""
     use_tpu: Annotated[bool, Flag("Short for --strategy=tpu.", _DEVICE_MODES)] = False
     workers: Annotated[
         tuple[str, ...],
-        Flag("multiworker: all workers as host:port,host:port; empty reads TF_CONFIG.", _DEVICE_MODES),
+        Flag("multiworker: all workers as host:port,host:port; default: TF_CONFIG.", _DEVICE_MODES),
     ] = ()
     worker_index: Annotated[
         int, Flag("multiworker: position of this worker in --workers, from 0.", _DEVICE_MODES, low=0)
@@ -82,7 +78,7 @@ class Options:
     ] = True
     output_dir: Annotated[
         _Text,
-        Flag("Folder for the files that are written; default: the run's folder, or this one.", (EVAL, SCALE)),
+        Flag("Folder for the files that are written; default: the run's folder, or the current folder.", (EVAL, SCALE)),
     ] = None
     image_size: Annotated[
         _Number, Flag("Side of images, pixels; default: the evaluation size.", (EXPORT, BENCHMARK))
@@ -91,7 +87,7 @@ class Options:
         _Text,
         Flag(
             "predict: table or json. export: savedmodel, keras, tflite or onnx. benchmark: one or more of the export "
-            "formats, separated by commas. Default: the first one.",
+            "formats, separated by commas. Default: the first listed.",
             (PREDICT, EXPORT, BENCHMARK),
         ),
     ] = None
@@ -117,7 +113,7 @@ class Options:
     preview_file: Annotated[str, Flag("PNG to write.", (PREVIEW,))] = "preview.png"
     phi: Annotated[
         tuple[str, ...],
-        Flag("V1's compound coefficients, such as 1,2,3; empty scales as from S to M and to L.", (SCALE,)),
+        Flag("V1's compound coefficients, such as 1,2,3; default: the steps from S to M and from S to L.", (SCALE,)),
     ] = ()
     port: Annotated[
         int,

@@ -101,7 +101,8 @@ class RunFolder:
     def check(self, config: Config, splits: Splits) -> None:
         """Raises RunFolderError unless the folder holds this run or is free; changes no files.
 
-        Settings under ``runtime`` and ``data.service`` may differ from those of the stored run.
+        ``data.service``, ``eval.batch_size`` and the settings under ``runtime`` and ``search`` may differ from those of
+        the stored run; see ``Config.differences``.
 
         Raises:
             RunFolderError: if the folder holds a run with other settings or other data, or files of something else.

@@ -30,7 +30,7 @@ from effnetv2_keras.search.study import NETWORK, Study
 BEST_FILE, FRONT_FOLDER = "best.json", "front"
 
 _MOST_BARS = 12
-_FEWEST = 8  # trials that importances need
+_FEWEST = 8  # fewest trials for importances
 _BEST_SHARE = 0.25
 _OPERATORS = {"fused_mbconv": ("Fused-MBConv", ORANGE), "mbconv": ("MBConv", BLUE)}
 

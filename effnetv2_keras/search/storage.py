@@ -30,7 +30,7 @@ def open_storage(url: str | None, folder: pathlib.Path) -> optuna.storages.BaseS
     try:
         try:
             return optuna.storages.RDBStorage(url)
-        except sqlalchemy.exc.OperationalError:  # such as when two processes create the tables at the same time
+        except sqlalchemy.exc.OperationalError:  # for example when two processes create the tables at the same time
             return optuna.storages.RDBStorage(url)
     except Exception as error:  # SQLAlchemy and each driver raise exceptions of their own types
         raise UsageError(

@@ -25,7 +25,7 @@ def load_weights(
     so. All other weights must fit.
 
     Weights for RGB images also fit a model for images with another number of channels C. For C = 1, the stem kernel is
-    the sum over R, G and B, so that a grey image gives the same output as its RGB version. Otherwise the channels of
+    the sum over R, G and B, so that a gray image gives the same output as its RGB version. Otherwise the channels of
     the kernel are repeated in turn (R, G, B, R, ...) and scaled by 3 / C, which keeps the scale of the output. The
     report lists adapted weights.
 

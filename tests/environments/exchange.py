@@ -105,9 +105,9 @@ def read(folder: pathlib.Path) -> dict[str, str]:
     ways: dict[str, tuple[Callable[[], float], float]] = {
         "`load_model(\"model.keras\")`": (
             compare(lambda: tf.keras.models.load_model(folder / "model.keras", compile=False), logits), TOLERANCE),
-        "the same of `--format=keras`": (
+        "`load_model` of a `--format=keras` export": (
             compare(lambda: tf.keras.models.load_model(folder / "keras" / "model.keras"), logits), TOLERANCE),
-        "... with `mixed_bfloat16`": (
+        "the same with `mixed_bfloat16`": (
             compare(lambda: tf.keras.models.load_model(folder / "keras_16" / "model.keras"), folder / HALF_LOGITS),
             HALF_TOLERANCE),
         "`load_weights(model, \"model.keras\")`": (
@@ -125,7 +125,7 @@ def read(folder: pathlib.Path) -> dict[str, str]:
         run_logits = folder / "run_logits.npy"
         ways["`load_trained(\"run\")`"] = (
             compare(lambda: load_trained(folder / "run").model, run_logits), TOLERANCE)  # fmt: skip
-        ways["`--mode=train --model_dir=run` goes on"] = (lambda: goes_on(folder), TRAINING_TOLERANCE)
+        ways["`--mode=train --model_dir=run` resumes the run"] = (lambda: goes_on(folder), TRAINING_TOLERANCE)
     return {name: _outcome(*way) for name, way in ways.items()}
 
 

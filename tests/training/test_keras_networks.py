@@ -171,7 +171,7 @@ def test_plan_and_summary(tmp_path):
         (
             "bare",
             "model.normalization=centered",
-            "model.normalization=centered does not apply to .* normalises pixels itself",
+            "model.normalization=centered does not apply to .* normalizes pixels itself",
         ),
         ("bare", "model.include_preprocessing=false", "Use --hparam_str=model.include_preprocessing=true"),
     ],

@@ -29,7 +29,7 @@ def each_variant(*fast):
 
 
 def keras_model(name, **settings):
-    """Keras' own network, all weights at random. V1's always normalises pixels, with statistics that it loads."""
+    """Keras' own network, all weights at random. V1's always normalizes pixels, with statistics that it loads."""
     family, _, size = name.partition("-")
     make = getattr(tf.keras.applications, f"EfficientNet{'V2' if family.endswith('v2') else ''}{size.upper()}")
     model = make(weights=None, **settings)

@@ -99,7 +99,7 @@ _DARKEST_NOISE = {"clean": 0.0, "original": 127.5}
 def noise_cutout(image: tf.Tensor, *, arithmetic: str, seed: tf.Tensor) -> tf.Tensor:
     """Returns the image with a square of half its shorter side covered by noise (reference code, fine-tuning).
 
-    The square has a side of ``2 * (min(H, W) // 4)`` pixels. Its centre is drawn uniformly over all pixels, and the
+    The square has a side of ``2 * (min(H, W) // 4)`` pixels. Its center is drawn uniformly over all pixels, and the
     square is clipped at the border. The noise is uniform.
 
     Args:

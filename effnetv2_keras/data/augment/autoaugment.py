@@ -9,7 +9,7 @@ The clean operations are those of ``randaugment``, with these strengths:
 operation                 strength at level l               drawn at random
 ========================  ================================  ===============
 Rotate                    3 l degrees                       direction
-ShearX, ShearY            slope 0.03 l, about the centre    direction
+ShearX, ShearY            slope 0.03 l, about the center    direction
 TranslateY                0.045 l of the height             direction
 Posterize                 floor(0.4 l + 1/2) bits cleared   nothing
 Solarize                  levels from 256 - 25.6 l inverted nothing

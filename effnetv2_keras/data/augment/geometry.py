@@ -1,6 +1,6 @@
 """Image operations that move or cover pixels: rotate, shear, translate, cutout.
 
-Images are uint8 ``[H, W, 3]`` and keep their size. Pixels from outside the image are grey (128). Amounts are degrees
+Images are uint8 ``[H, W, 3]`` and keep their size. Pixels from outside the image are gray (128). Amounts are degrees
 or fractions of the image size, not pixels, so that a strength has the same effect at every image size.
 """
 
@@ -12,23 +12,23 @@ from typing import Callable
 import tensorflow as tf
 
 FILL = 128
-"""Grey level of uncovered pixels (reference code, ``replace_value``)."""
+"""Gray level of uncovered pixels (reference code, ``replace_value``)."""
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor | float) -> tf.Tensor:
-    """Turns the image counterclockwise about its centre, nearest neighbour."""
+    """Turns the image counterclockwise about its center, nearest neighbor."""
     radians = degrees * (math.pi / 180.0)
     cos, sin = tf.cos(radians), tf.sin(radians)
     return _warp(image, cos, -sin, sin, cos)
 
 
 def shear_x(image: tf.Tensor, slope: tf.Tensor | float) -> tf.Tensor:
-    """Slides each row left by ``slope`` times its distance below the centre, nearest neighbour."""
+    """Slides each row left by ``slope`` times its distance below the center, nearest neighbor."""
     return _warp(image, 1.0, slope, 0.0, 1.0)
 
 
 def shear_y(image: tf.Tensor, slope: tf.Tensor | float) -> tf.Tensor:
-    """Slides each column up by ``slope`` times its distance right of the centre, nearest neighbour."""
+    """Slides each column up by ``slope`` times its distance right of the center, nearest neighbor."""
     return _warp(image, 1.0, 0.0, slope, 1.0)
 
 
@@ -43,12 +43,12 @@ def translate_y(image: tf.Tensor, share: tf.Tensor | float) -> tf.Tensor:
 
 
 def cutout(image: tf.Tensor, share: float, place: tf.Tensor) -> tf.Tensor:
-    """Returns the image with a square covered in grey.
+    """Returns the image with a square covered in gray.
 
     Args:
         image: uint8 ``[H, W, 3]``.
         share: side of the square, as a fraction of the shorter side of the image.
-        place: centre of the square, float32 ``[2]`` in [0, 1); see ``cover``.
+        place: center of the square, float32 ``[2]`` in [0, 1); see ``cover``.
 
     Returns:
         The image, uint8 ``[H, W, 3]``.
@@ -67,9 +67,9 @@ def cover(
     Args:
         image: ``[H, W, 3]``.
         side: side of the square, pixels.
-        place: centre of the square, float32 ``[2]`` in [0, 1), as fractions of height and width.
+        place: center of the square, float32 ``[2]`` in [0, 1), as fractions of height and width.
         make_patch: maps the shape of the covered part, int32 ``[3]``, to the patch, which has that shape and the
-            image's dtype. The default patch is grey.
+            image's dtype. The default patch is gray.
 
     Returns:
         The image, ``[H, W, 3]``, of the dtype of ``image``.
@@ -112,8 +112,8 @@ def _translate(image: tf.Tensor, *, rows: tf.Tensor | int, columns: tf.Tensor | 
 def _warp(image: tf.Tensor, xx: tf.Tensor, xy: tf.Tensor, yx: tf.Tensor, yy: tf.Tensor) -> tf.Tensor:
     """Returns the image whose pixel ``(x, y)`` is the input pixel nearest to ``(xx * x + xy * y, yx * x + yy * y)``.
 
-    Coordinates count from the centre. The warp gathers whole pixels, which takes a third of the time of
-    ``ImageProjectiveTransformV3``. The image is framed by one grey pixel, and coordinates outside the image are
+    Coordinates count from the center. The warp gathers whole pixels, which takes a third of the time of
+    ``ImageProjectiveTransformV3``. The image is framed by one gray pixel, and coordinates outside the image are
     clipped to that frame.
     """
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))

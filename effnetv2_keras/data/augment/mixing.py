@@ -32,7 +32,7 @@ def mix(
         mixup_alpha: parameter of MixUp's Beta distribution; 0 turns MixUp off.
         cutmix_alpha: parameter of CutMix's Beta distribution; 0 turns CutMix off.
         even_boxes: whether to round the height and width of CutMix's rectangles down to even numbers. The reference
-            code does so: its rectangle extends half the side, rounded down, to both sides of the centre.
+            code does so: its rectangle extends half the side, rounded down, to both sides of the center.
         seed: int32 ``[2]``; the result depends only on the seed and the batch.
 
     Returns:
@@ -72,7 +72,7 @@ def cutmix(
     """Replaces a rectangle of each image by the same rectangle of its partner.
 
     The rectangle has the aspect ratio of the image and the fraction ``1 - w`` of its area, where ``w`` is drawn from
-    Beta(alpha, alpha) for each image. Its centre is drawn uniformly over all pixels, and it is clipped at the border.
+    Beta(alpha, alpha) for each image. Its center is drawn uniformly over all pixels, and it is clipped at the border.
     The weight of a label is the fraction of its image that remains. Arguments, results and errors are those of
     ``mix``.
     """

@@ -9,16 +9,16 @@ operation                               strength at magnitude M                 
 ======================================  ==========================================  =========================
 AutoContrast, Equalize, Invert          always the same                             nothing
 Rotate                                  3 M degrees                                 direction
-ShearX, ShearY                          slope 0.03 M, about the centre              direction
+ShearX, ShearY                          slope 0.03 M, about the center              direction
 TranslateX, TranslateY                  0.02 M of the width or height               direction
 Posterize                               floor(M / 6 + 1/2) low bits cleared         nothing
 Solarize                                levels from 256 (1 - M / 30) up inverted    nothing
 SolarizeAdd                             128 M / 30 added to levels below 128        nothing
 Color, Contrast, Brightness, Sharpness  factor 1 +- 0.9 M / 30                      sign
-Cutout                                  square of 0.02 M of the shorter side        centre, over all pixels
+Cutout                                  square of 0.02 M of the shorter side        center, over all pixels
 ======================================  ==========================================  =========================
 
-Every operation takes and returns uint8 ``[H, W, 3]``. Pixels from outside the image and the square of Cutout are grey
+Every operation takes and returns uint8 ``[H, W, 3]``. Pixels from outside the image and the square of Cutout are gray
 (128). The operations use arithmetic on whole images, because per-element ``tf.where`` and table look-ups take five to
 ten times as long (``benchmarks/randaugment_ops.py``).
 """
@@ -85,7 +85,7 @@ def solarize_add(image: tf.Tensor, levels: float) -> tf.Tensor:
 
 
 def color(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
-    """Scales the difference from the grey image by ``1 + change``."""
+    """Scales the difference from the gray image by ``1 + change``."""
     pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
     gray = tf.round(tf.matmul(pixels, tf.tile(tf.constant(_LUMINANCE)[:, tf.newaxis], [1, 3])))
     return _image(pixels + change * (pixels - gray), image)
@@ -106,7 +106,7 @@ def brightness(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
 def sharpness(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
     """Scales the difference from the smoothed image by ``1 + change``; the outermost pixels are unchanged.
 
-    Smoothing weights the pixel itself by 5/13 and its eight neighbours by 1/13 (PIL's ``SMOOTH``). It adds shifted
+    Smoothing weights the pixel itself by 5/13 and its eight neighbors by 1/13 (PIL's ``SMOOTH``). It adds shifted
     images, because TensorFlow's convolution kernels are many times slower on three channels. Each side of the image
     must have at least 3 pixels.
     """

@@ -11,9 +11,9 @@ the clean operations of ``randaugment`` are:
 - Color, Contrast, Brightness and Sharpness have the factor ``0.1 + 1.8 level / 10`` without a random sign. It is below
   1 for levels below 5 and above 1 for levels above 5, so level 5 changes nothing and level 0 changes much.
 - TranslateX, TranslateY and Cutout use pixels, regardless of the size of the image.
-- ShearX and ShearY keep the first row or column in place instead of the centre.
+- ShearX and ShearY keep the first row or column in place instead of the center.
 
-Every operation takes and returns uint8 ``[H, W, 3]``. Pixels from outside the image are grey (128). Equalize and
+Every operation takes and returns uint8 ``[H, W, 3]``. Pixels from outside the image are gray (128). Equalize and
 Invert are those of ``randaugment``.
 """
 
@@ -67,7 +67,7 @@ def solarize_add(image: tf.Tensor, levels: int) -> tf.Tensor:
 
 
 def color(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Scales the difference from the grey image, ``tf.image.rgb_to_grayscale``, by ``factor``."""
+    """Scales the difference from the gray image, ``tf.image.rgb_to_grayscale``, by ``factor``."""
     gray = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
     return _blend(_float_rows(gray), image, factor)
 
@@ -107,7 +107,7 @@ def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor | float) -> tf.Tensor:
-    """Turns the image counterclockwise about its centre, nearest neighbour."""
+    """Turns the image counterclockwise about its center, nearest neighbor."""
     radians = tf.convert_to_tensor(degrees, tf.float32) * (math.pi / 180.0)
     cos, sin = tf.cos(radians), tf.sin(radians)
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2] - 1, tf.float32))
@@ -117,29 +117,29 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor | float) -> tf.Tensor:
 
 
 def shear_x(image: tf.Tensor, slope: tf.Tensor | float) -> tf.Tensor:
-    """Slides each row left by ``slope`` times its index, nearest neighbour; the first row stays (fault kept)."""
+    """Slides each row left by ``slope`` times its index, nearest neighbor; the first row stays (fault kept)."""
     return _transform(image, [1.0, slope, 0.0, 0.0, 1.0, 0.0])
 
 
 def shear_y(image: tf.Tensor, slope: tf.Tensor | float) -> tf.Tensor:
-    """Slides each column up by ``slope`` times its index, nearest neighbour; the first column stays (fault kept)."""
+    """Slides each column up by ``slope`` times its index, nearest neighbor; the first column stays (fault kept)."""
     return _transform(image, [1.0, 0.0, 0.0, slope, 1.0, 0.0])
 
 
 def translate_x(image: tf.Tensor, pixels: tf.Tensor | float) -> tf.Tensor:
-    """Moves the image left by ``pixels``, regardless of its width (fault kept), nearest neighbour."""
+    """Moves the image left by ``pixels``, regardless of its width (fault kept), nearest neighbor."""
     return _transform(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
 
 
 def translate_y(image: tf.Tensor, pixels: tf.Tensor | float) -> tf.Tensor:
-    """Moves the image up by ``pixels``, regardless of its height (fault kept), nearest neighbour."""
+    """Moves the image up by ``pixels``, regardless of its height (fault kept), nearest neighbor."""
     return _transform(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
 
 
 def cutout(image: tf.Tensor, pad: int, place: tf.Tensor) -> tf.Tensor:
     """Covers a square with a side of ``2 pad`` pixels, regardless of the image size (fault kept).
 
-    ``place``, float32 ``[2]`` in [0, 1), is the centre of the square; see ``geometry.cover``.
+    ``place``, float32 ``[2]`` in [0, 1), is the center of the square; see ``geometry.cover``.
     """
     return geometry.cover(image, 2 * pad, place)
 
@@ -210,7 +210,7 @@ def _transform(image: tf.Tensor, affine: list[tf.Tensor | float]) -> tf.Tensor:
     """Returns the image whose pixel ``(x, y)`` is the input pixel nearest to ``(a x + b y + c, d x + e y + f)``.
 
     ``affine`` holds a to f. This is the kernel that TensorFlow Addons calls. The reference code also transforms a
-    fourth channel of ones and fills pixels with grey where it becomes 0, that is, outside the image. ``fill_value``
+    fourth channel of ones and fills pixels with gray where it becomes 0, that is, outside the image. ``fill_value``
     does the same.
     """
     transform = tf.stack([tf.cast(value, tf.float32) for value in (*affine, 0.0, 0.0)])

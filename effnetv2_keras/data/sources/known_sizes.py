@@ -54,7 +54,7 @@ DATA_SETS = {
 }  # fmt: skip
 """Data sets by their name in TensorFlow Datasets, or by the name of their split if they are not in it.
 
-Sources: the catalogue of TensorFlow Datasets; for ImageNet-21k ``datasets.py`` of the reference code, whose shards have
+Sources: the catalog of TensorFlow Datasets; for ImageNet-21k ``datasets.py`` of the reference code, whose shards have
 6,272 images each (100,357 in 16 of them, 12,720,275 in all but 20)."""
 
 

@@ -150,7 +150,7 @@ def _builder(data: config_lib.DataConfig) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         raise DataError(
             f"TensorFlow Datasets has no data set {data.tfds_name!r} (data.data_dir is {data.data_dir}). Set "
-            "data.tfds_name to a name from its catalogue."
+            "data.tfds_name to a name from its catalog."
         ) from error
 
 
