@@ -1,4 +1,4 @@
-"""B0 of either version with the first block of each of its stages alone, for what is not about all blocks."""
+"""Networks with the first block of each of their stages alone, for what is not about all blocks."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from effnetv2_keras.architecture import variants
 
 @contextlib.contextmanager
 def one_block_a_stage() -> Iterator[None]:
-    """Makes both B0, ours and those of Keras, such networks: a third of the blocks, and all scales."""
-    names = "efficientnetv2-b0", "efficientnet-b0"
+    """Makes B0 of V2 and all of V1, ours and Keras', such networks: a B0 has a third of its blocks, at all scales.
+
+    Keras has one table for all of V1, whose larger networks have more than one block a stage then, too.
+    """
+    v2_b0 = "efficientnetv2-b0"
     ours = {
-        name: dataclasses.replace(
-            variants.MODELS[name],
-            blocks=tuple(dataclasses.replace(block, repeats=1) for block in variants.MODELS[name].blocks),
-        )
-        for name in names
+        name: dataclasses.replace(spec, blocks=tuple(dataclasses.replace(block, repeats=1) for block in spec.blocks))
+        for name, spec in variants.MODELS.items()
+        if name == v2_b0 or name.startswith("efficientnet-b")
     }
     v2, v1 = (
         sys.modules[getattr(tf.keras.applications, name).__module__] for name in ("EfficientNetV2B0", "EfficientNetB0")
     )
-    of_v2 = {names[0]: [{**block, "num_repeat": 1} for block in v2.DEFAULT_BLOCKS_ARGS[names[0]]]}
+    of_v2 = {v2_b0: [{**block, "num_repeat": 1} for block in v2.DEFAULT_BLOCKS_ARGS[v2_b0]]}
     of_v1 = [{**block, "repeats": 1} for block in v1.DEFAULT_BLOCKS_ARGS]
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.dict(variants.MODELS, ours))

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from effnetv2_keras.training.steps import TrainStep
 from tests.short_runs import tiny_config
-from tests.tiny import TINY
 from tests.training.test_steps import NO_RANDOMNESS, Run, make_batch
 
 SGD = "train.optimizer=sgd,train.lr_warmup_epoch=0,train.lr_base=3,train.weight_decay=0.01"
@@ -45,7 +44,7 @@ def test_by_default_each_replica_has_statistics_of_its_own():
     """The variance of a half is not that of the whole: the mean of both, which all keep, is another."""
     kept = []
     for changes in ("", ",train.sync_bn=true"):
-        run = Run("mirrored", f"{NO_RANDOMNESS}{changes}", spec=TINY)
+        run = Run("mirrored", f"{NO_RANDOMNESS},model.bn_momentum=0.5{changes}")
         run(make_batch())
         kept.append([weight.numpy() for weight in run.state.model.weights if "moving_variance" in weight.name])
     assert any(not np.allclose(own, together, rtol=1e-3) for own, together in zip(*kept))
