@@ -42,8 +42,10 @@ def train(block, images, **scope):
     return [outputs, *tape.gradient(loss, [images, *block.trainable_variables])]
 
 
-@pytest.mark.parametrize("in_graph", [True, False])
-@pytest.mark.parametrize("sync_bn", [False, True])
+@pytest.mark.parametrize(
+    ("sync_bn", "in_graph"),
+    [(False, True), (True, True), (False, False), pytest.param(True, False, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_changes_but_the_memory(kind, policy, sync_bn, in_graph):
