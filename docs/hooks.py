@@ -10,6 +10,7 @@ import ast
 import math
 import os
 import pathlib
+import posixpath
 import re
 import sys
 import types
@@ -34,6 +35,26 @@ def on_files(files: Any, config: Any) -> Any:
     for name, content in pages().items():
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Turns the links of a notebook to Markdown pages into links of the site, which mkdocs-jupyter leaves as they are.
+
+    Raises:
+        PluginError: if a notebook links to a page that does not exist.
+    """
+    from mkdocs.exceptions import PluginError
+
+    def site_link(link: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), link["page"]))
+        target = files.get_file_from_path(path)
+        if target is None:
+            raise PluginError(f"{page.file.src_uri} links to {link['page']}, but the site has no page {path}.")
+        return f'href="{target.url_relative_to(page.file)}{link["anchor"] or ""}"'
+
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    return re.sub(r'href="(?P<page>[^":#]+\.md)(?P<anchor>#[^"]*)?"', site_link, html)
 
 
 def pages() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import re
+import types
 
 import pytest
 
@@ -13,10 +14,15 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def pages():
+def hooks():
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(hooks):
     return hooks.pages()
 
 
@@ -55,3 +61,20 @@ def test_the_readme_is_short_and_its_links_exist():
     assert len(text.splitlines()) <= 160
     for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", text):
         assert (ROOT / link).exists(), link
+
+
+def test_links_of_notebooks_lead_to_pages_of_the_site(hooks):
+    from mkdocs.exceptions import PluginError
+    from mkdocs.structure.files import File, Files
+
+    files = Files([File(name, "docs", "site", use_directory_urls=True) for name in ("a.md", "notebooks/b.ipynb")])
+    notebook, page = (
+        types.SimpleNamespace(file=files.get_file_from_path(name)) for name in ("notebooks/b.ipynb", "a.md")
+    )
+    html = '<a href="../a.md#x">a</a> <a href="../a.md">a</a> <a href="https://x.org/a.md">x</a>'
+    changed = hooks.on_page_content(html, notebook, None, files)
+    target = page.file.url_relative_to(notebook.file)
+    assert changed == f'<a href="{target}#x">a</a> <a href="{target}">a</a> <a href="https://x.org/a.md">x</a>'
+    assert hooks.on_page_content(html, page, None, files) == html
+    with pytest.raises(PluginError, match=r"the site has no page missing\.md"):
+        hooks.on_page_content('<a href="../missing.md">', notebook, None, files)
