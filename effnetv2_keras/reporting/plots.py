@@ -63,7 +63,7 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
 def plot_image_sheet(
     images: Sequence[npt.NDArray[Any]], row_titles: Sequence[str], path: str | os.PathLike[str] | BinaryIO
 ) -> None:
-    """Writes a PNG with rows of images.
+    """Writes a PNG with rows of images, each as large as its number of pixels compared with the other rows.
 
     Args:
         images: for each row, an array ``[columns, H, W, 3]`` of any number type, values in 0..255; H, W and the number
@@ -72,8 +72,9 @@ def plot_image_sheet(
         path: path of the PNG, or a binary file to write to.
     """
     columns = max(len(row) for row in images)
-    figure = matplotlib.figure.Figure(figsize=(1.5 * columns, 1.7 * len(images)), layout="constrained")
-    grid = figure.subplots(len(images), columns, squeeze=False)
+    heights = [row[0].shape[0] / max(row[0].shape[0] for row in images) for row in images]
+    figure = matplotlib.figure.Figure(figsize=(1.5 * columns + 1.2, 1.6 * sum(heights)), layout="constrained")
+    grid = figure.subplots(len(images), columns, squeeze=False, height_ratios=heights)
     for row, (pictures, title) in enumerate(zip(images, row_titles)):
         for column in range(columns):
             axes = grid[row][column]
@@ -81,7 +82,8 @@ def plot_image_sheet(
             axes.set_yticks([])
             if column < len(pictures):
                 axes.imshow(np.clip(pictures[column], 0, 255).astype(np.uint8))
-        grid[row][0].set_ylabel(title, fontsize=8)
+            axes.axis("on" if column < len(pictures) else "off")
+        grid[row][0].set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
     figure.savefig(path, dpi=120)
 
 
@@ -98,7 +100,7 @@ def stage_title(stage: Stage, augment: str) -> str:
 def regularizers(stage: Stage) -> list[str]:
     """Returns the regularizers of a stage that are not 0, with values, such as ``["RandAugment 5", "dropout 0.1"]``."""
     values = {quantity.heading: getattr(stage, name) for name, quantity in QUANTITIES.items() if name != "image_size"}
-    return [f"{heading} {value:.2g}" for heading, value in values.items() if value]
+    return [f"{heading} {value:.3g}" for heading, value in values.items() if value]
 
 
 def plot_sizes(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
