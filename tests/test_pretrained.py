@@ -137,7 +137,7 @@ def test_offline_a_name_fails_fast_with_one_message_and_leaves_nothing(tmp_path)
     ).stdout
     seconds, message = output.split("|")
     assert float(seconds) < 2
-    for part in ("Cannot download http://127.0.0.1:9/b0.h5", "named b0.h5, into the folder", str(cache)):
+    for part in ("Cannot download http://127.0.0.1:9/b0.h5", "save it as b0.h5 in the folder", str(cache)):
         assert part in message
     assert os.listdir(tmp_path) == []
 

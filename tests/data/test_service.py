@@ -218,7 +218,7 @@ def test_a_service_that_dies_ends_the_run_with_a_message(monkeypatch, digits_sou
             next_batch(found, services)
         process.kill()
         process.wait()
-        with pytest.raises(DataError, match=r"service at localhost:\d+ cannot be reached any more: .*the same command"):
+        with pytest.raises(DataError, match=r"service at localhost:\d+ can no longer be reached: .*the same command"):
             take_rest(runs[0], digits_source, services, unreadable)
     with running(port=port) as (process, _):
         with pytest.raises(DataError, match=r"service at localhost:\d+ failed: .*the same command"):

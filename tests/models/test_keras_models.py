@@ -157,7 +157,7 @@ def test_sizes_of_networks():
             "tf.keras.applications has no model 'Reznet50'; did you mean keras:ResNet50? Its models are Conv",
         ),
         ("keras:preprocess_input", "has no model 'preprocess_input'"),
-        ("keras:a.b", "in no known form; write keras:NAME with a name of tf.keras.applications"),
+        ("keras:a.b", "is malformed; write keras:NAME, where NAME is in tf.keras.applications"),
         ("keras:nowhere.at_all:net", "cannot import the module 'nowhere.at_all' (No module named 'nowhere')"),
         (OWN + "missing", "there is no function 'missing' in "),
         (OWN + "number", "there is no function 'number' in "),

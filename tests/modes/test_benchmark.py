@@ -69,7 +69,7 @@ def test_a_row_gives_percentiles():
         ({"batch_sizes": [8, 0]}, ConfigError, r"--batch_sizes is \[8, 0\]; use whole numbers of at least 1"),
         ({"batch_sizes": []}, ConfigError, r"--batch_sizes is \[\]"),
         ({"repeats": 0}, ConfigError, "repeats is 0; it must be at least 1"),
-        ({"formats": ["keras"], "quantize": "int8"}, ExportError, "--quantize=int8 is not for this format"),
+        ({"formats": ["keras"], "quantize": "int8"}, ExportError, "This format does not support --quantize=int8"),
         ({"image_size": 0}, ExportError, "image_size is 0"),
     ],
 )

@@ -132,7 +132,7 @@ def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
     """An image that is cut short in the middle of an epoch; the run goes on once it is whole again."""
     paths = write_classes(tmp_path / "images" / "train", {"red": 8, "green": 8, "blue": 8})
     write_classes(tmp_path / "images" / "val", {"red": 5, "green": 4, "blue": 4}, seed=1)
-    config = tiny_config(ONE_STAGE, data_dir=str(tmp_path / "images"))
+    config = tiny_config(UNCHANGED, data_dir=str(tmp_path / "images"))
     train_tiny(config, tmp_path / "whole")
     whole, steps = {path: path.read_bytes() for path in paths}, []
     call = TrainStep.__call__
