@@ -1,19 +1,18 @@
 """Configurations: sections of settings, overrides, and setting names from the reference code (no TensorFlow)."""
 
-from effnetv2_keras.config.schema import (
-    CONFIG_FILE,
-    Config,
-    DataConfig,
+from effnetv2_keras.config.data_settings import DataConfig
+from effnetv2_keras.config.schema import CONFIG_FILE, Config
+from effnetv2_keras.config.search_settings import SearchConfig
+from effnetv2_keras.config.sections import (
     EvalConfig,
     ModelConfig,
     PrecisionConfig,
     ProgressiveConfig,
     RampConfig,
     RuntimeConfig,
-    SearchConfig,
-    TrainConfig,
     ramp,
 )
+from effnetv2_keras.config.train_settings import TrainConfig
 
 __all__ = [
     "CONFIG_FILE",

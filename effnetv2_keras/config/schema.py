@@ -25,28 +25,11 @@ from effnetv2_keras.config.sections import (
     ModelConfig,
     PrecisionConfig,
     ProgressiveConfig,
-    RampConfig,
     RuntimeConfig,
-    ramp,
 )
 from effnetv2_keras.config.train_settings import TrainConfig
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.progressive import Stage
-
-__all__ = [
-    "CONFIG_FILE",
-    "Config",
-    "DataConfig",
-    "EvalConfig",
-    "ModelConfig",
-    "PrecisionConfig",
-    "ProgressiveConfig",
-    "RampConfig",
-    "RuntimeConfig",
-    "SearchConfig",
-    "TrainConfig",
-    "ramp",
-]
 
 CONFIG_FILE = "config.yaml"
 
