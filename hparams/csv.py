@@ -2,8 +2,9 @@
 
 Source: the settings of the recipe ``folder``.
 Command: ``python main.py --mode=train --dataset_cfg=csv --data_dir=FOLDER --model_name=efficientnetv2-b0
---model_dir=RUN``. With one list, use ``--data_dir=LIST.csv``; a tenth of it is held out. For images with several
-labels, use ``--hparam_str=data.multi_label=true`` and write labels as ``cat;outdoor``.
+--model_dir=RUN``. With one list, use ``--data_dir=LIST.csv``; a tenth of it is held out. If images have
+several labels, write them as ``cat;outdoor`` and use
+``--hparam_str=data.multi_label=true,train.loss_type=sigmoid``.
 Result: not measured.
 """
 

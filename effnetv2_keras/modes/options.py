@@ -118,7 +118,10 @@ class Options:
     port: Annotated[
         int,
         Flag(
-            "First of 2 x --service_workers consecutive ports; 0 picks free ones.", (DATA_SERVICE,), low=0, high=65535
+            "First port; each service takes two consecutive ones. 0 picks free ones.",
+            (DATA_SERVICE,),
+            low=0,
+            high=65535,
         ),
     ] = 5050
     service_workers: Annotated[int, Flag("Number of services to start.", (DATA_SERVICE,), low=1)] = 1
