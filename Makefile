@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo_run
 NETWORKS := tests/environments tests/export tests/models tests/test_applications.py tests/test_pretrained.py tests/weights
 
-.PHONY: demo test test-slow lint docs bench ablations clean
+.PHONY: demo test test-keras3 test-slow lint docs bench ablations clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python main.py --mode=plan --dataset_cfg=demo
@@ -20,9 +20,9 @@ demo: $(VENV)/runtime
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
-ifeq ($(filter $(VERSION),3.9 3.10 3.11),)  # where tf.keras can be Keras 3, the networks with that, too
+
+test-keras3: $(VENV)/dev  # the networks with Keras 3, which TensorFlow has from Python 3.12 on
 	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest $(NETWORKS)
-endif
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow -n 1

@@ -11,6 +11,7 @@ from unittest import mock
 import tensorflow as tf
 
 from effnetv2_keras.architecture import variants
+from effnetv2_keras.weights import layout
 
 
 @contextlib.contextmanager
@@ -31,6 +32,8 @@ def one_block_a_stage() -> Iterator[None]:
     of_v2 = {v2_b0: [{**block, "num_repeat": 1} for block in v2.DEFAULT_BLOCKS_ARGS[v2_b0]]}
     of_v1 = [{**block, "repeats": 1} for block in v1.DEFAULT_BLOCKS_ARGS]
     with contextlib.ExitStack() as stack:
+        layout._variants.cache_clear()  # a table of all variants' shapes, which is made once in a process
+        stack.callback(layout._variants.cache_clear)
         stack.enter_context(mock.patch.dict(variants.MODELS, ours))
         stack.enter_context(mock.patch.dict(v2.DEFAULT_BLOCKS_ARGS, of_v2))
         stack.enter_context(mock.patch.object(v1, "DEFAULT_BLOCKS_ARGS", of_v1))

@@ -44,7 +44,7 @@ def decode_predictions(preds: Any, top: int = 5, labels: Labels | None = None) -
     if classes is None:
         return _of_imagenet(scores, top)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    return [[(*classes[index], row[index]) for index in likeliest] for row, likeliest in zip(scores, order)]
+    return [[(*classes[index], float(row[index])) for index in likeliest] for row, likeliest in zip(scores, order)]
 
 
 def _of_imagenet(scores: np.ndarray[Any, Any], top: int) -> list[Named]:
