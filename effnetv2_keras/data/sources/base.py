@@ -60,7 +60,7 @@ class Source(abc.ABC):
     multi_label: bool = False
 
     def extents(self) -> Sequence[Extent]:
-        """Returns which records of which files this split contains; empty for sources that do not read files."""
+        """Returns the files of this split and the ranges of their records; empty for sources without files."""
         return ()
 
     def describe_wrong_label(self, label: int) -> str:
