@@ -14,8 +14,9 @@ from absl import logging
 
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source
-from effnetv2_keras.data.sources.files import csv_splits, folder_splits
+from effnetv2_keras.data.sources.folders import folder_splits
 from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
+from effnetv2_keras.data.sources.lists import csv_splits
 from effnetv2_keras.data.sources.tfds import prepare_tfds, tfds_splits
 from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
 

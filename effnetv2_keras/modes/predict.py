@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.config import CONFIG_FILE
-from effnetv2_keras.data.sources.files import IMAGE_SUFFIXES
+from effnetv2_keras.data.sources.folders import IMAGE_SUFFIXES
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
 from effnetv2_keras.modes.invocation import Invocation

@@ -21,8 +21,7 @@ import tensorflow as tf
 import hparams
 from effnetv2_keras import build_model
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
-from effnetv2_keras.data.sources.base import Source
-from effnetv2_keras.data.sources.files import FileSource
+from effnetv2_keras.data.sources.base import FileSource, Source
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from tests.data.test_pipeline import array_source
