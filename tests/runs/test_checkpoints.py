@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import pathlib
 import re
 import shutil
 import sys
@@ -188,6 +189,24 @@ def test_older_checkpoints_are_kept_until_a_write_is_complete(saved, state, monk
     monkeypatch.setattr(os, "replace", replace)
     checkpoints.save()
     assert names(saved) == ["checkpoint", f"ckpt-12{DATA}", "ckpt-12.index"]
+
+
+def test_a_prune_killed_in_the_middle_leaves_no_index_without_data(saved, monkeypatch):
+    """TensorFlow takes a checkpoint for complete if its index is there."""
+    unlink = pathlib.Path.unlink
+
+    def unlink_then_die(path):
+        unlink(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "unlink", unlink_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint_files.CheckpointFiles(saved, keep=3).prune()
+    monkeypatch.undo()
+    assert f"ckpt-4{DATA}" in names(saved)
+    assert "ckpt-4.index" not in names(saved)
+    checkpoint_files.CheckpointFiles(saved, keep=3).prune()
+    assert not [name for name in names(saved) if name.startswith("ckpt-4")]
 
 
 def test_the_best_checkpoint_is_kept_by_its_metric(tmp_path, state):

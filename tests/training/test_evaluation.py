@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, confusion_matrix
 
 from effnetv2_keras.data.pipeline import eval_input
 from effnetv2_keras.data.sources.base import FileSource
@@ -101,6 +101,29 @@ def test_several_labels_an_image(tmp_path, strategy_name, loss_type):
         assert found == pytest.approx(expected, rel=1e-5)
     assert len({round(result[name], 4) for name in ("map", "map_ema", "global_ap", "global_ap_ema")}) == 4
     assert evaluator.run()["map"] == result["map"]  # each evaluation starts anew
+
+
+@pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
+def test_the_confusion_of_classes_counts_each_readable_image_once(tmp_path, strategy_name):
+    """An unreadable image and the filling of the last batch count nowhere."""
+    colours, _, paths = write_images(tmp_path)
+    labels = [number % CLASSES for number in range(COUNT)]
+    strategy = make_strategy(strategy_name)
+    with strategy.scope():
+        model = linear_model(0)
+    result = evaluation.Evaluator(
+        {"": model},
+        strategy,
+        input_fn=eval_input(FileSource(paths, labels, CLASS_NAMES), make_plan(8, unreadable="skip"), image_size=8),
+        num_examples=COUNT,
+        batch_size=8,
+        per_class=True,
+    ).run()
+    readable = np.arange(COUNT) != BROKEN
+    taken_for = model(colours[:, None, None].astype(np.float32) * np.ones((1, 8, 8, 1))).numpy().argmax(1)
+    expected = confusion_matrix(np.array(labels)[readable], taken_for[readable], labels=range(CLASSES))
+    np.testing.assert_array_equal(result["confusion"], expected)
+    assert result["top1"] == pytest.approx(np.trace(expected) / (COUNT - 1))
 
 
 def test_rounded_figures_name_their_error(tmp_path, monkeypatch):

@@ -279,6 +279,16 @@ def test_l2_adds_the_gradient_of_the_kernels_only_and_grows_over_the_run():
         assert loss_decayed - loss_plain == pytest.approx(strength * penalty, rel=1e-4)
 
 
+@pytest.mark.parametrize("optimizer", sorted(DECOUPLED))
+def test_decoupled_weight_decay_is_not_in_the_loss_as_well(optimizer):
+    """If it were, the kernels would decay twice."""
+    changes = f"{NO_RANDOMNESS},train.optimizer={optimizer}"
+    free, decayed = (Run("cpu", f"{changes},train.weight_decay={w}") for w in (0, 0.5))
+    decayed.state.model.set_weights(free.weights())
+    batch = make_batch()
+    assert decayed(batch) == free(batch)  # loss and norm of the gradient
+
+
 @functools.cache
 def gradients_of(changes):
     """The change of each trainable variable in one step of SGD with a learning rate of one: minus the gradient."""
