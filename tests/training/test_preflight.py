@@ -102,6 +102,7 @@ with explained_shortage(tiny_config(), 1, Stage(1, 6, 12, 24, 0, 0, 0, 0)):
 """
 
 
+@pytest.mark.slow
 def test_a_real_shortage_of_memory_is_explained():
     result = subprocess.run([sys.executable, "-c", REAL_SHORTAGE], capture_output=True, text=True, check=False)
     assert "MemoryShortageError: Stage 2 does not fit in memory: 8 images of 24 px at a time" in result.stderr

@@ -1,3 +1,4 @@
+import collections
 import typing
 
 import numpy as np
@@ -72,20 +73,16 @@ def test_arithmetics_differ():
 def test_ra_aa_is_each_of_the_two_for_half_of_the_images():
     image = tf.constant(pictures(32)[1])
 
-    def outcomes(index):
-        seed = tf.stack([tf.cast(index, tf.int32), 2])
+    taken = collections.Counter()
+    for index in range(60):
+        seed = tf.constant([index, 2])
         own_seed = tf.random.experimental.stateless_split(seed, 2)[1]
-        return (
-            Augmentation("ra_aa", magnitude=12.0)(image, seed=seed),
-            Augmentation("randaug", magnitude=12.0)(image, seed=own_seed),
-            Augmentation("autoaug")(image, seed=own_seed),
-        )
-
-    drawn = list(tf.data.Dataset.range(200).map(outcomes).as_numpy_iterator())
-    first = sum(np.array_equal(either, one) for either, one, _ in drawn)
-    second = sum(np.array_equal(either, other) for either, _, other in drawn)
-    assert all(np.array_equal(either, one) or np.array_equal(either, other) for either, one, other in drawn)
-    assert min(first, second) > 70  # 100 each; the standard deviation is 7
+        either = Augmentation("ra_aa", magnitude=12.0)(image, seed=seed)
+        one = np.array_equal(either, Augmentation("randaug", magnitude=12.0)(image, seed=own_seed))
+        other = np.array_equal(either, Augmentation("autoaug")(image, seed=own_seed))
+        assert one or other
+        taken.update(one=one, other=other)
+    assert min(taken["one"], taken["other"]) > 16  # 30 each; the standard deviation is 4
 
 
 @pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
