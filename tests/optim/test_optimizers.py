@@ -77,6 +77,20 @@ TENSORFLOW_1 = {
 }
 
 
+@pytest.mark.parametrize("name", sorted(optimizers.DECOUPLED))
+def test_only_the_variables_that_are_not_exempt_decay(name):
+    """Without a gradient, weight decay alone moves a variable."""
+    start, _ = random_steps(1)
+    variables = new_variables(start)
+    optimizer = optimizers.make_optimizer(
+        name, schedule=standing_still(), weight_decay=DECAY, not_decayed=variables[1:2]
+    )
+    optimizers.build(optimizer, variables)
+    optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in variables])
+    moved = [not np.array_equal(variable, value) for variable, value in zip(variables, start)]
+    assert moved == [True, False, True]
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", sorted(optimizers.COUPLED))
 def test_same_as_tensorflow_1(name, seed):

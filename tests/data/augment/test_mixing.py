@@ -144,6 +144,16 @@ def test_with_both_each_half_keeps_to_itself(count):
     np.testing.assert_allclose(tf.reduce_sum(mixed_labels, axis=1), 1.0, atol=1e-6)
 
 
+def test_with_both_each_half_has_draws_of_its_own():
+    images, labels = flat_batch(6)
+    mixed, mixed_labels = mixing.mix(images, labels, mixup_alpha=0.7, cutmix_alpha=1.3, seed=tf.constant(SEED))
+    first, second = tf.unstack(tf.random.experimental.stateless_split(tf.constant(SEED), 2))
+    blended = mixing.mixup(images[:3], labels[:3], alpha=0.7, seed=first)
+    patched = mixing.cutmix(images[3:], labels[3:], alpha=1.3, seed=second)
+    np.testing.assert_array_equal(mixed, tf.concat([blended[0], patched[0]], axis=0))
+    np.testing.assert_array_equal(mixed_labels, tf.concat([blended[1], patched[1]], axis=0))
+
+
 def test_with_one_parameter_the_whole_batch_takes_part():
     images, labels = flat_batch(6)
     seed = tf.constant(SEED)
