@@ -16,7 +16,7 @@ from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import scopes
 from effnetv2_keras.models.factory import preprocessing_layer
-from effnetv2_keras.models.keras_compat import require_keras_2, sublayers
+from effnetv2_keras.models.keras_compat import require_channels_last, require_keras_2, sublayers
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
@@ -57,9 +57,10 @@ def build_keras_model(
     Raises:
         UsageError: if there is no such network, it is not a functional model that returns logits for images of any
             size, it cannot process the smallest images, a normalization is set for a network that normalizes pixels
-            itself, or ``tf.keras`` is Keras 3.
+            itself, ``tf.keras`` is Keras 3, or its image format is not ``channels_last``.
     """
     require_keras_2(spec.name)
+    require_channels_last()
     name = spec.name[len(KERAS) :]
     function = _own_function(spec.name) if ":" in name else _application(name)
     made = function(num_classes)
