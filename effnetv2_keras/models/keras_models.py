@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.architecture.specs import KerasSpec
 from effnetv2_keras.architecture.variants import KERAS
@@ -114,6 +115,7 @@ def _application(name: str) -> Callable[[int], Any]:
 
 def _own_function(name: str) -> Callable[[int], Any]:
     _, module_name, function_name = name.split(":")
+    logging.info("model.model_name is %s: importing the module %s, which runs its code.", name, module_name)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
