@@ -227,6 +227,13 @@ def test_help_lists_every_flag_under_the_modes_that_read_it():
     assert output.strip() == cli.help_text("export")
 
 
+def test_a_flag_of_the_reference_code_says_why_there_is_none():
+    with pytest.raises(
+        SystemExit, match="ConfigError: The reference code's --archive_ckpt is not a flag here: the best"
+    ):
+        cli._parse(["main.py", "--mode=train", "--archive_ckpt"])
+
+
 def help_of(*arguments):
     """The text that ``--help`` prints, of this process."""
     with contextlib.redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit) as caught:

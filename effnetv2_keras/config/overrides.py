@@ -68,12 +68,28 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+class _Loader(yaml.SafeLoader):
+    """Loads YAML without aliases. A few of them, each made of the one before, stand for any number of settings."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Returns the next node; raises ``ConfigError`` for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise ConfigError(
+                f"The configuration has the alias *{event.anchor} in line {event.start_mark.line + 1}. Aliases are not "
+                "supported; write the value there."
+            )
+        return super().compose_node(parent, index)
+
+
 def read_yaml(text: str) -> dict[str, Any]:
     """Returns the dotted keys and values of a YAML mapping; raises ``ConfigError`` for any other text."""
     try:
-        tree = yaml.safe_load(text) or {}
+        tree = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"The configuration is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError("The configuration is nested too deeply; a setting is 'section: {name: value}'.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"The configuration must be a YAML mapping such as 'train: {{epochs: 10}}', got {tree!r}.")
     return dict(flatten(tree))

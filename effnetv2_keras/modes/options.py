@@ -125,9 +125,14 @@ class Options:
         ),
     ] = 5050
     service_workers: Annotated[int, Flag("Number of services to start.", (DATA_SERVICE,), low=1)] = 1
-    service_host: Annotated[str, Flag("Name under which training processes reach this machine.", (DATA_SERVICE,))] = (
-        "localhost"
-    )
+    service_host: Annotated[
+        str,
+        Flag(
+            "Name under which training processes reach this machine. The services listen on every network interface, "
+            "whatever this is.",
+            (DATA_SERVICE,),
+        ),
+    ] = "localhost"
 
 
 def flag_table() -> dict[str, tuple[Any, Flag]]:

@@ -94,6 +94,22 @@ def test_yaml_file_overrides(tmp_path):
         overridden(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, y: *a{n}}}\n" for n in range(40)),
+            r"has the alias \*a0 in line 2\. Aliases are not supported; write the value there",
+        ),
+        ("train: &train\n  lr_base: *train", r"has the alias \*train in line 2"),
+        ("train: " + "[" * 10**4, "nested too deeply"),
+    ],
+)
+def test_small_yaml_does_not_become_large(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_yaml(text)
+
+
 @given(
     epochs=st.floats(0.01, 1e4),
     batch_size=st.integers(1, 10**6),
