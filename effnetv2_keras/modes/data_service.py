@@ -6,12 +6,14 @@ from absl import logging
 
 from effnetv2_keras.data.service import Services
 from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.settings import NOTHING
 from effnetv2_keras.training.interruption import stop_on_signal
 
 
 def run(invocation: Invocation) -> None:
     """Starts the services, prints the ``--hparam_str`` for runs that use them, and waits for a signal."""
     options = invocation.options
+    invocation.changes(NOTHING)
     with stop_on_signal() as stop:
         services = Services(options.service_workers, host=options.service_host, port=options.port)
         print(f"--hparam_str=data.service={'|'.join(services.addresses)}", flush=True)
