@@ -50,6 +50,16 @@ def parse_overrides(text: str) -> dict[str, Any]:
     return changes
 
 
+def parse_all_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Reads several ``--hparam_str`` with ``parse_overrides``; a later value replaces an earlier one."""
+    changes: dict[str, Any] = {}
+    for text in texts:
+        for key, value in parse_overrides(text).items():
+            changes.pop(key, None)  # of two names for one setting, the last one counts
+            changes[key] = value
+    return changes
+
+
 def check_regex(value: str | None) -> str | None:
     """Returns ``value`` unchanged; raises ``ValueError`` if it is neither None nor a regular expression."""
     try:

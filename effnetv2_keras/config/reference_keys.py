@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NamedTuple
 
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.exact import exact
 
 
 class Context(NamedTuple):
@@ -54,7 +55,7 @@ def _stages(value: Any, context: Context) -> dict[str, Any]:
 def _train_size(value: Any, context: Context) -> dict[str, Any]:
     """Returns the training size; a value up to 16 is a ratio to the evaluation size, rounded down to 16 px."""
     size = _number("train.isize", value)
-    return {"progressive.image_size.end": int(context.eval_size * size) // 16 * 16 if size <= 16 else int(size)}
+    return {"progressive.image_size.end": int(context.eval_size * exact(size)) // 16 * 16 if size <= 16 else int(size)}
 
 
 def _dropout(value: Any, context: Context) -> dict[str, Any]:
@@ -161,12 +162,13 @@ def check_flags(arguments: Iterable[str]) -> None:
             raise ConfigError(f"The reference code's --{match[1]} is not a flag here: {FLAGS[match[1]]}.")
 
 
-def translate(changes: Mapping[str, Any], context: Context) -> dict[str, Any]:
+def translate(changes: Mapping[str, Any], context: Context | None = None) -> dict[str, Any]:
     """Returns overrides with the setting names of the reference code replaced by those of this package.
 
     Args:
         changes: values by dotted setting name, from ``parse_overrides``.
-        context: context of the configuration that the overrides will change.
+        context: context of the configuration with all overrides that need no conversion; only those in ``CONVERTED``
+            read it.
 
     Raises:
         ConfigError: for a setting without an equivalent; the message gives the reason and what to use instead.
@@ -176,7 +178,7 @@ def translate(changes: Mapping[str, Any], context: Context) -> dict[str, Any]:
         dropped = next((name for name in DROPPED if key == name or key.startswith(f"{name}.")), None)
         if dropped:
             raise ConfigError(f"The reference code's {key} is not a setting here: {DROPPED[dropped]}.")
-        if key in CONVERTED:
+        if key in CONVERTED and context is not None:
             result.update(CONVERTED[key](value, context))
         else:
             result[RENAMED.get(key, key)] = value
