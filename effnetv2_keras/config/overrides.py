@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.text_files import read_text
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -37,7 +38,7 @@ def parse_overrides(text: str) -> dict[str, Any]:
                 f"--hparam_str names the file {text!r}, which does not exist. Correct the path, or write key=value "
                 "pairs."
             )
-        return read_yaml(path.read_text())
+        return read_yaml(read_text(path))
     changes = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         key, equals, value = part.partition("=")
