@@ -71,7 +71,7 @@ def worker_of(strategy: tf.distribute.Strategy) -> Worker:
 
 
 def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
-    """Returns a function that gives every worker the value which the chief passes to it, as a float32.
+    """Returns a function that gives every worker the value which the chief passes to it, as a float64.
 
     All workers must call the function: each call waits for the others.
     """
@@ -79,15 +79,15 @@ def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]
     if worker.count == 1:
         return lambda value: value
 
+    def of_first_replica(value: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        return tf.where(context.replica_id_in_sync_group == 0, value, tf.zeros_like(value))
+
     @tf.function(autograph=False)
-    def add_up(share: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(share,)), axis=None)
+    def add_up(value: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(of_first_replica, args=(value,)), axis=None)
 
-    def agree(value: float) -> float:
-        local = len(strategy.extended.worker_devices) if worker.is_chief else 1
-        return float(add_up(tf.constant(value / local if worker.is_chief else 0.0)))
-
-    return agree
+    return lambda value: float(add_up(tf.constant(value, tf.float64)))
 
 
 @contextlib.contextmanager

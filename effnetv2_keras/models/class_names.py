@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.files import parse_json, read_text
 
 Labels = Union[str, "os.PathLike[str]", Sequence[str]]
 Named = list[tuple[str, str, float]]
@@ -65,7 +65,10 @@ def _read(labels: Labels) -> list[tuple[str, str]]:
         path = pathlib.Path(labels)
         if not path.is_file():
             raise UsageError(f"labels is {str(path)!r}, but there is no such file. Pass a file or a list of names.")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = read_text(path)
+        except ValueError as error:
+            raise UsageError(f"The labels {path} cannot be read: {error}. Pass a file or a list of names.") from error
         content = _parse_json(text, path) if path.suffix == ".json" else text.splitlines()
     names = _in_order(content) if isinstance(content, dict) else [*enumerate(content)]
     if not names or not all(isinstance(name, str) and name.strip() for _, name in names):
@@ -75,8 +78,8 @@ def _read(labels: Labels) -> list[tuple[str, str]]:
 
 def _parse_json(text: str, path: pathlib.Path) -> Any:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = parse_json(text, object)
+    except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, (list, dict)):
         raise UsageError(

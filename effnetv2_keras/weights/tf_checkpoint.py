@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from effnetv2_keras.files import read_literally
 from effnetv2_keras.weights import positions
 from effnetv2_keras.weights.layout import WeightsFile, conv_parts
 from effnetv2_keras.weights.report import WeightsError
@@ -41,7 +42,7 @@ def checkpoint_prefix(path: pathlib.Path) -> str | None:
     if path.with_name(f"{path.name}.index").is_file():
         return str(path)
     for folder in (path, path / "best", path / "checkpoints"):
-        if latest := tf.train.latest_checkpoint(str(folder)):
+        if latest := _named_latest(folder):
             return latest
         indices = sorted(folder.glob("*.index"))
         if len(indices) == 1:
@@ -49,15 +50,31 @@ def checkpoint_prefix(path: pathlib.Path) -> str | None:
     return None
 
 
+def _named_latest(folder: pathlib.Path) -> str | None:
+    """Returns the prefix that the file ``checkpoint`` of a folder names, or None if there is no such checkpoint.
+
+    ``tf.train.latest_checkpoint`` would take the path for a pattern.
+    """
+    state = tf.train.get_checkpoint_state(str(folder)) if (folder / "checkpoint").is_file() else None
+    if state is None:
+        return None
+    named = pathlib.Path(state.model_checkpoint_path)
+    for prefix in (named, folder / named.name):  # the second if the folder was moved
+        if prefix.with_name(f"{prefix.name}.index").is_file():
+            return str(prefix)
+    return None
+
+
 def read_checkpoint(prefix: str, *, prefer_ema: bool) -> WeightsFile:
     """Reads a checkpoint; with ``prefer_ema``, reads the moving averages of the weights if it has them."""
-    reader = tf.train.load_checkpoint(prefix)
-    names = sorted(reader.get_variable_to_shape_map())
-    if _OBJECT_GRAPH in names:
-        kind, table = "checkpoint of this package", positions.checkpoint_table(names, prefer_ema=prefer_ema)
-    else:
-        kind, table = "checkpoint of the reference code", _reference_table(names, prefer_ema=prefer_ema)
-    weights = {canonical: reader.get_tensor(name) for name, canonical in table.items()}
+    with read_literally(prefix) as readable:
+        reader = tf.train.load_checkpoint(readable)
+        names = sorted(reader.get_variable_to_shape_map())
+        if _OBJECT_GRAPH in names:
+            kind, table = "checkpoint of this package", positions.checkpoint_table(names, prefer_ema=prefer_ema)
+        else:
+            kind, table = "checkpoint of the reference code", _reference_table(names, prefer_ema=prefer_ema)
+        weights = {canonical: reader.get_tensor(name) for name, canonical in table.items()}
     skipped = tuple(name for name in names if name not in table and name != _OBJECT_GRAPH)
     return WeightsFile(kind, weights, skipped)
 
