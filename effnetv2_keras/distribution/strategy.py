@@ -15,6 +15,7 @@ from typing import Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.distribution.waiting import announced
 from effnetv2_keras.errors import UsageError, WorkerLost
 
 
@@ -164,11 +165,15 @@ def _tpu(devices: Devices) -> tf.distribute.Strategy:
 
 
 def _multiworker(devices: Devices) -> tf.distribute.Strategy:
-    """Uses all devices of all workers. Every worker must call this; each call waits for the others."""
+    """Uses all devices of all workers. Every worker must call this; each call waits for the others, and says so."""
     tf.get_logger().setLevel(logging.WARNING)  # level INFO logs every sum over the workers
     resolver = _resolve_flags(devices) if devices.workers else _resolve_environment()
     handler = signal.getsignal(signal.SIGTERM)
-    with explained_losses(Worker(count=len(_tasks(resolver.cluster_spec())))):
+    cluster = resolver.cluster_spec()
+    tasks = _tasks(cluster)
+    addresses = [cluster.task_address(kind, index) for kind, index in tasks]
+    index = tasks.index((resolver.task_type, resolver.task_id))
+    with explained_losses(Worker(count=len(tasks))), announced(addresses, index):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # TensorFlow's handler records the signal but does not end the process
