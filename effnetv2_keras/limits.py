@@ -17,6 +17,9 @@ MOST_CHANNELS = 1 << 16
 LARGEST_KERNEL = 31
 """Largest side of a kernel, pixels. The named networks have at most 5."""
 
+LARGEST_IMAGE = 1 << 14
+"""Largest side of the images of a network, pixels. The named networks have at most 800."""
+
 _EXPANSION = 4
 """Unpacked size of weights / their size on disk. Real weights hardly compress; empty optimizer slots do."""
 

@@ -6,6 +6,7 @@ bytes of image files (JPEG, PNG, GIF, BMP), and ``class_names`` has no input and
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any, Callable
 
@@ -14,12 +15,30 @@ import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.cropping import CROPPINGS
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export import exporter
+from effnetv2_keras.files import read_literally
 
 SAVED_MODEL_FILE = "saved_model.pb"
 """The file by which a folder is recognized as a SavedModel."""
 
 _NUM_TOP = 5
+
+
+def load_saved_model(folder: str | os.PathLike[str]) -> Any:
+    """Returns what ``tf.saved_model.load`` returns for a folder, whatever the characters of its path.
+
+    Raises:
+        UsageError: if the SavedModel cannot be read.
+    """
+    try:
+        with read_literally(folder) as readable:
+            return tf.saved_model.load(readable)
+    except (OSError, ValueError, LookupError, AttributeError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"The SavedModel in {folder} cannot be loaded: {reason}. It may be damaged or incomplete. Export it again."
+        ) from error
 
 
 class Classifier(tf.Module):
@@ -104,12 +123,12 @@ class SavedModelExporter(exporter.Exporter):
     @staticmethod
     def load(folder: pathlib.Path) -> exporter.Runtime:
         """See ``Exporter.load``."""
-        loaded = tf.saved_model.load(str(folder))  # the lambda keeps it alive; signatures alone do not hold the weights
+        loaded = load_saved_model(folder)  # the lambda keeps it alive; signatures alone do not hold the weights
         return lambda images: loaded.signatures["uint8"](images=tf.constant(images))["logits"].numpy()
 
     def compare(self, folder: pathlib.Path) -> exporter.Comparison:
         """Compares every signature with the network on random images of two shapes."""
-        loaded = tf.saved_model.load(str(folder))
+        loaded = load_saved_model(folder)
         size, data = self.image_size, self.trained.config.data
         evaluate = CROPPINGS[data.pipeline].evaluate
         network, differences = exporter.network_runtime(self.trained), []

@@ -22,7 +22,7 @@ from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.exporter import rebuilt
-from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE
+from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, load_saved_model
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.per_class import report_classes
@@ -127,7 +127,7 @@ def load_export(path: str, strategy: tf.distribute.Strategy, config: Config) -> 
         UsageError: if the SavedModel is not such an export.
     """
     with strategy.scope():
-        loaded = tf.saved_model.load(path)
+        loaded = load_saved_model(path)
     missing = {"serving_default", "class_names"} - set(loaded.signatures)
     if missing or not hasattr(loaded, "image_size"):
         raise UsageError(
@@ -218,7 +218,7 @@ def evaluate(
         row = {"step": subject.step, "image_size": size, "num_examples": source.num_examples, **figures}
         row = {name: value for name, value in row.items() if value is not None and name not in tables}
         where = f"{size} px: " if len(subject.config.eval.sizes) > 1 else ""
-        console.print(where + describe_evaluation(row, source.num_examples), highlight=False)
+        console.print(where + describe_evaluation(row, source.num_examples), highlight=False, markup=False)
         rows.append(row)
         if not best or row[primary_metric_key(row)] > best["row"][primary_metric_key(row)]:
             best = {"row": row, "tables": tables}
@@ -226,10 +226,10 @@ def evaluate(
     if len(rows) > 1:
         path = pathlib.Path(folder, SIZES_PLOT)
         plots.plot_sizes(rows, path)
-        console.print(f"Wrote {path}.", highlight=False)
+        console.print(f"Wrote {path}.", highlight=False, markup=False)
     if best["tables"]:
         report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
-    console.print(json.dumps(result), highlight=False, soft_wrap=True)
+    console.print(json.dumps(result), highlight=False, soft_wrap=True, markup=False)
     return result
 
 

@@ -20,7 +20,7 @@ from absl import logging
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.sources.folders import IMAGE_SUFFIXES
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
+from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter, load_saved_model
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import PREDICTION
 from effnetv2_keras.runs.trained import Which, load_trained
@@ -91,9 +91,9 @@ def load_predictor(
 
 def _load_saved_model(path: pathlib.Path) -> Predictor:
     try:
-        loaded = tf.saved_model.load(str(path))
-    except (OSError, tf.errors.OpError) as error:
-        raise PredictError(f"The SavedModel in {path} cannot be loaded ({error}). Export it again.") from error
+        loaded = load_saved_model(path)
+    except UsageError as error:
+        raise PredictError(str(error)) from error
     missing = {"encoded", "class_names"} - set(loaded.signatures)
     if missing:
         raise PredictError(

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.trackers import Trackers
 from effnetv2_keras.runs.disk import append_whole, full_disk_explained, write_atomically
+from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows, set_aside
 from effnetv2_keras.runs.run_folder import RunFolder
 
 _SHEET_COLUMNS = 8
@@ -60,12 +62,17 @@ class MetricsLog:
         trackers: Trackers | None = None,
     ) -> None:
         self._trackers, self._write = trackers, write
-        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        self._jsonl, self._csv = folder / METRICS_FILE, folder / "metrics.csv"
         self._writer: Any | None = tf.summary.create_file_writer(str(folder.path)) if tensorboard else None
-        self.rows = folder.metrics(up_to_step=step)
+        rows, damaged = read_rows(self._jsonl)
+        self.rows = [row for row in rows if row["step"] <= step]
         if not write:
             return
+        if step and not self.rows:
+            logging.warning("%s has no rows of the first %d steps; the log begins anew.", self._jsonl, step)
         with full_disk_explained(self._jsonl):
+            if damaged:
+                set_aside(self._jsonl, damaged)
             write_atomically(self._jsonl, "".join(map(_as_json, self.rows)))
             write_atomically(self._csv, ",".join(FIELDS) + "\r\n" + "".join(map(_as_csv, self.rows)))
 
@@ -82,7 +89,7 @@ class MetricsLog:
     @property
     def seconds(self) -> float:
         """Training time so far, seconds."""
-        return self.rows[-1]["seconds"] if self.rows else 0.0
+        return self.rows[-1].get("seconds", 0.0) if self.rows else 0.0
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends one row, whose keys must be in ``FIELDS``.
@@ -133,5 +140,5 @@ def _as_json(row: dict[str, Any]) -> str:
 
 def _as_csv(row: dict[str, Any]) -> str:
     line = io.StringIO()
-    csv.DictWriter(line, FIELDS).writerow(row)
+    csv.DictWriter(line, FIELDS, extrasaction="ignore").writerow(row)
     return line.getvalue()

@@ -102,7 +102,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=not self._live)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._live)
 
     def print_table(self, table: rich.table.Table) -> None:
         """Prints a table above the bar."""

@@ -16,14 +16,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from effnetv2_keras.config import CONFIG_FILE, Config
+from effnetv2_keras.config.overrides import read_yaml
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.files import read_json, read_text
 from effnetv2_keras.runs.disk import RunFolderError, full_disk_explained, remove_partial_files, write_atomically
 from effnetv2_keras.runs.folder_lock import LOCK_FILES, locked
+from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows
 
 __all__ = ["DATA_FILE", "RunFolder", "RunFolderError", "write_atomically"]
 
 DATA_FILE = "data.json"
+_SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
+"""Sections of the configuration that every version has written."""
 
 
 def _data_of(splits: Splits) -> dict[str, Any]:
@@ -33,6 +38,14 @@ def _data_of(splits: Splits) -> dict[str, Any]:
         "num_train": splits.train.num_examples,
         "num_eval": splits.evaluation.num_examples,
     }
+
+
+def _whole_config(text: str) -> Config:
+    """Returns a configuration; raises ``ConfigError`` if the text has lost sections, which would get their defaults."""
+    given = {key.partition(".")[0] for key in read_yaml(text)}
+    if missing := [name for name in _SECTIONS if name not in given]:
+        raise ConfigError(f"The configuration is incomplete: it has no section {missing[0]!r}.")
+    return Config.from_yaml(text)
 
 
 def _is_no_content(name: str) -> bool:
@@ -109,12 +122,13 @@ class RunFolder:
         """
         data = _data_of(splits)
         if (self / CONFIG_FILE).exists():
+            old = self._data()
             differences = {
                 **self.config().differences(config),
-                **{key: (old, data[key]) for key, old in self._data().items() if old != data[key]},
+                **{key: (old[key], data[key]) for key in data if old[key] != data[key]},
             }
             if differences:
-                listed = "; ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in differences.items())
+                listed = "; ".join(f"{key} was {was!r} and is now {new!r}" for key, (was, new) in differences.items())
                 raise RunFolderError(
                     f"{self.path} holds another run: {listed}. Use the same settings to resume it, or another "
                     "--model_dir for a new run."
@@ -134,9 +148,11 @@ class RunFolder:
         if not (self / CONFIG_FILE).is_file():
             raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG_FILE}. Check --model_dir.")
         try:
-            return Config.from_yaml((self / CONFIG_FILE).read_text())
-        except ConfigError as error:
-            raise RunFolderError(f"{self / CONFIG_FILE} cannot be read: {error}") from error
+            return _whole_config(read_text(self / CONFIG_FILE))
+        except (ValueError, OverflowError, RecursionError, TypeError) as error:  # the last three for absurd numbers
+            raise RunFolderError(
+                f"{self / CONFIG_FILE} cannot be read: {error or type(error).__name__}. Restore an intact copy of it."
+            ) from error
 
     def class_names(self) -> tuple[str, ...]:
         """Returns the class names, in label order."""
@@ -148,23 +164,27 @@ class RunFolder:
         return data["num_train"], data["num_eval"]
 
     def _data(self) -> dict[str, Any]:
-        return json.loads((self / DATA_FILE).read_text())
+        advice = (
+            "Restore an intact copy of it; a new run with the same data writes the same file. It contains class_names, "
+            "a list of names in label order, and the numbers of images num_train and num_eval."
+        )
+        path = self / DATA_FILE
+        data: dict[str, Any] = read_json(path, advice=advice, error=RunFolderError)
+        names = data.get("class_names")
+        named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        counted = all(type(data.get(key)) is int and data[key] >= 0 for key in ("num_train", "num_eval"))
+        if not (named and counted):
+            missing = "the numbers of images num_train and num_eval" if named else "the names of the classes"
+            raise RunFolderError(f"{path} cannot be read: it lacks {missing}. {advice}")
+        return data
 
     def metrics(self, up_to_step: int | None = None) -> list[dict[str, Any]]:
         """Returns the rows of ``metrics.jsonl``, oldest first.
 
-        A last line that a crash cut short is left out.
+        Damaged lines, and a last line that a crash cut short, are left out.
 
         Args:
             up_to_step: the last step to return; None returns all.
         """
-        path = self / "metrics.jsonl"
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if up_to_step is None or row["step"] <= up_to_step:
-                rows.append(row)
-        return rows
+        rows, _ = read_rows(self / METRICS_FILE)
+        return [row for row in rows if up_to_step is None or row["step"] <= up_to_step]

@@ -45,36 +45,26 @@ class Run:
         num_train = splits.train.num_examples
         total_steps = config.total_steps(num_train)
         self.stages = config.plan(total_steps)
-        self._worker = worker_of(strategy)
+        self._worker = worker = worker_of(strategy)
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
-        self._steps_per_epoch = num_train / config.train.batch_size
+        per_epoch = self._steps_per_epoch = num_train / config.train.batch_size
         self.state = create_state(
             config,
             strategy,
             num_classes=len(splits.train.class_names),
-            steps_per_epoch=self._steps_per_epoch,
+            steps_per_epoch=per_epoch,
             total_steps=total_steps,
         )
         self._agree = make_agreement(strategy)
         self._checkpoints = Checkpoints(
-            self.state,
-            folder,
-            keep=config.runtime.keep_checkpoint_max,
-            is_chief=self._worker.is_chief,
-            agree=self._agree,
+            self.state, folder, keep=config.runtime.keep_checkpoint_max, is_chief=worker.is_chief, agree=self._agree
         )
-        initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
+        initialized = initialize(self.state, config.train) if self._checkpoints.is_new() else None
         if self._worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
         self.recorder = Recorder(
-            config,
-            folder,
-            self.stages,
-            strategy,
-            steps_per_epoch=self._steps_per_epoch,
-            lr=self.state.schedule,
-            console=console,
+            config, folder, self.stages, strategy, steps_per_epoch=per_epoch, lr=self.state.schedule, console=console
         )
         if initialized:
             self.recorder.progress.say(initialized.describe())
@@ -95,7 +85,12 @@ class Run:
     def _restore(self) -> None:
         """Restores the newest good checkpoint, with the log and the learning-rate factor of that step."""
         self.recorder.go_on_from(self._checkpoints.restore_latest())
-        self.state.lr_scale.assign(self._agree(self.recorder.log.lr_scale))
+        self._note_rollbacks()
+
+    def _note_rollbacks(self) -> None:
+        """Takes from the log the rollbacks since the restored checkpoint, or all if an earlier version wrote it."""
+        log = self.recorder.log
+        self.state.note_rollbacks(int(self._agree(log.rollbacks)), self._agree(log.lr_scale))
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -137,6 +132,7 @@ class Run:
             with self.input.evaluating(), self._explained_shortage():
                 self._evaluator.try_batch()
             self._checkpoints.restore_latest()
+            self._note_rollbacks()
 
     def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
         return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)
@@ -231,7 +227,7 @@ class Run:
         Raises:
             TrainingDiverged: ``error``, if ``nan_policy`` is ``"stop"`` or ``max_rollbacks`` is reached.
         """
-        runtime, done = self._config.runtime, int(self._agree(self.recorder.log.rollbacks))
+        runtime, done = self._config.runtime, int(self.state.rollbacks.numpy())
         if runtime.nan_policy == "stop" or done >= runtime.max_rollbacks:
             raise TrainingDiverged(
                 f"{error} The last good checkpoint is {self._checkpoints.latest}. Resume with a lower learning rate by "
@@ -240,6 +236,7 @@ class Run:
             ) from error
         self._drop_batches()
         self._restore()
+        self.state.rollbacks.assign(done + 1)
         self.state.lr_scale.assign(runtime.rollback_lr_factor ** (done + 1))
         self.recorder.rolled_back(self._stage_at_hand(), self.state.finished_steps, float(self.state.lr_scale))
         self.recorder.progress.say(

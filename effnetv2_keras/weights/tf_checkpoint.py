@@ -22,6 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from effnetv2_keras.files import read_literally
 from effnetv2_keras.weights import positions, sizes
 from effnetv2_keras.weights.layout import Shape, WeightsFile, conv_parts
 from effnetv2_keras.weights.report import WeightsError
@@ -44,11 +45,26 @@ def checkpoint_prefix(path: pathlib.Path) -> str | None:
     if path.with_name(f"{path.name}.index").is_file():
         return str(path)
     for folder in (path, path / "best", path / "checkpoints"):
-        if latest := tf.train.latest_checkpoint(str(folder)):
+        if latest := _named_latest(folder):
             return latest
         indices = sorted(folder.glob("*.index"))
         if len(indices) == 1:
             return str(indices[0].with_suffix(""))
+    return None
+
+
+def _named_latest(folder: pathlib.Path) -> str | None:
+    """Returns the prefix that the file ``checkpoint`` of a folder names, or None if there is no such checkpoint.
+
+    ``tf.train.latest_checkpoint`` would take the path for a pattern.
+    """
+    state = tf.train.get_checkpoint_state(str(folder)) if (folder / "checkpoint").is_file() else None
+    if state is None:
+        return None
+    named = pathlib.Path(state.model_checkpoint_path)
+    for prefix in (named, folder / named.name):  # the second if the folder was moved
+        if prefix.with_name(f"{prefix.name}.index").is_file():
+            return str(prefix)
     return None
 
 
@@ -57,18 +73,19 @@ def read_checkpoint(prefix: str, shapes: Mapping[str, Shape], *, prefer_ema: boo
 
     For ``shapes`` see ``formats.read``.
     """
-    reader = tf.train.load_checkpoint(prefix)
-    stored = reader.get_variable_to_shape_map()
-    names = sorted(stored)
-    if _OBJECT_GRAPH in names:
-        kind, table = "checkpoint of this package", positions.checkpoint_table(names, prefer_ema=prefer_ema)
-    else:
-        kind, table = "checkpoint of the reference code", _reference_table(names, prefer_ema=prefer_ema)
     weights = {}
-    for name, canonical in table.items():
-        shape = tuple(stored[name])
-        needed = sizes.is_needed(canonical, shape, shapes)
-        weights[canonical] = reader.get_tensor(name) if needed else sizes.unread(shape)
+    with read_literally(prefix) as readable:
+        reader = tf.train.load_checkpoint(readable)
+        stored = reader.get_variable_to_shape_map()
+        names = sorted(stored)
+        if _OBJECT_GRAPH in names:
+            kind, table = "checkpoint of this package", positions.checkpoint_table(names, prefer_ema=prefer_ema)
+        else:
+            kind, table = "checkpoint of the reference code", _reference_table(names, prefer_ema=prefer_ema)
+        for name, canonical in table.items():
+            shape = tuple(stored[name])
+            needed = sizes.is_needed(canonical, shape, shapes)
+            weights[canonical] = reader.get_tensor(name) if needed else sizes.unread(shape)
     skipped = tuple(name for name in names if name not in table and name != _OBJECT_GRAPH)
     return WeightsFile(kind, weights, skipped)
 
