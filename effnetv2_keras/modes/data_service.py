@@ -16,8 +16,8 @@ def run(invocation: Invocation) -> None:
         services = Services(options.service_workers, host=options.service_host, port=options.port)
         logging.warning(
             "The services listen on every network interface of this machine, also with --service_host=localhost, "
-            "because TensorFlow cannot bind them to one. They run any graph that is sent to them. Let only machines that "
-            "you trust reach the ports %s, for example with a firewall.",
+            "because TensorFlow cannot bind them to one. They run any graph that is sent to them. Let only machines "
+            "that you trust reach the ports %s, for example with a firewall.",
             ", ".join(map(str, sorted(services.ports))),
         )
         print(f"--hparam_str=data.service={'|'.join(services.addresses)}", flush=True)
