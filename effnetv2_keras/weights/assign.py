@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from effnetv2_keras.models.factory import layers_by_role
 from effnetv2_keras.models.naming import variable_names
-from effnetv2_keras.weights import layout, sizes
+from effnetv2_keras.weights import facts, layout, sizes
 from effnetv2_keras.weights.layout import Array, WeightsFile
 from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError, shortened
 
@@ -61,8 +61,9 @@ def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightRepor
         name for name in names if name not in unfit and not (keeps_classifier and name.startswith(layout.CLASSIFIER))
     )
     unused = tuple(name for name in weights if name not in loaded and name not in unfit)
+    warnings = file.warnings + facts.differences(model, file.facts)
     report = WeightReport(
-        f"{source} ({file.format})", loaded, unused + file.skipped, missing, mismatched, adapted, file.warnings
+        f"{source} ({file.format})", loaded, unused + file.skipped, missing, mismatched, adapted, warnings
     )
     _check(report, foreign=tuple(name for name in unused if _in_body(name)), file=file)
     chosen = set(loaded)

@@ -8,6 +8,7 @@ name of that model comes first. Keras 3 supports only ``model.save("x.h5")``, an
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import pathlib
@@ -21,12 +22,14 @@ import numpy as np
 
 from effnetv2_keras import limits
 from effnetv2_keras.models.keras_compat import as_in_keras_2
-from effnetv2_keras.weights import positions, sizes
+from effnetv2_keras.weights import facts, positions, sizes
 from effnetv2_keras.weights.layout import Array, Shape, WeightsFile
 from effnetv2_keras.weights.report import WeightsError
 
 KERAS_MEMBER = "model.weights.h5"
-"""Member of a ``.keras`` archive with the weights. The other members, which can describe code to run, are not read."""
+"""Member of a ``.keras`` archive with the weights."""
+_KERAS_CONFIG = "config.json"
+"""Member of a ``.keras`` archive that describes the layers. It can name code to run, so the layers are not built."""
 
 _LAYERS = {
     "stem_conv": "stem/conv",
@@ -66,7 +69,8 @@ def read_keras_archive(path: pathlib.Path, shapes: Mapping[str, Shape]) -> Weigh
     """Reads the weights in a ``.keras`` archive; for ``shapes`` see ``formats.read``."""
     # In memory, because HDF5 seeks a lot, which is slow in a zip archive.
     with h5py.File(io.BytesIO(sizes.read_member(path, KERAS_MEMBER, shapes)), "r") as file:
-        return _read(file, path, shapes)
+        content = _read(file, path, shapes)
+    return dataclasses.replace(content, facts=facts.of_archive(sizes.read_member(path, _KERAS_CONFIG, shapes)))
 
 
 def _read(file: h5py.File, path: pathlib.Path, shapes: Mapping[str, Shape]) -> WeightsFile:

@@ -62,12 +62,14 @@ class WeightsFile:
             is not read; zeros of its shape stand for it.
         skipped: names, as in the file, of everything else in it, such as optimizer slots.
         warnings: reasons why the weights may be those of another network, although names and shapes fit.
+        facts: settings of the network that the file names; see ``facts``.
     """
 
     format: str
     weights: Mapping[str, Array]
     skipped: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def body_shapes(spec: ModelSpec) -> dict[str, Shape]:

@@ -49,13 +49,15 @@ def refuse(path: pathlib.Path, most: int) -> WeightsError:
 
 
 def read_member(path: pathlib.Path, name: str, shapes: Mapping[str, Shape]) -> bytes:
-    """Returns the content of a member of a zip archive.
+    """Returns the content of a member of a zip archive; empty if there is no such member.
 
     Raises:
         WeightsError: if it is too large, or has a compression whose output cannot be limited.
     """
     most = allowed(path, shapes)
     with zipfile.ZipFile(path) as archive:
+        if name not in archive.namelist():
+            return b""
         member = archive.getinfo(name)
         if member.file_size > most:
             raise refuse(path, most)

@@ -81,7 +81,9 @@ def read_pickle(path: pathlib.Path, shapes: Mapping[str, Shape], *, prefer_ema: 
 
 def _checked(file: WeightsFile, path: pathlib.Path, arch: str | None = None) -> WeightsFile:
     """Returns the file with the warnings of ``origin``; a file without weights of timm is not checked."""
-    return dataclasses.replace(file, warnings=origin.warnings_of(path, arch)) if file.weights else file
+    if not file.weights:
+        return file
+    return dataclasses.replace(file, warnings=origin.warnings_of(path, arch), facts=origin.facts_of(path))
 
 
 def _state(content: Any, *, prefer_ema: bool) -> Mapping[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -81,6 +83,12 @@ def test_safetensors_in_timms_names_and_layouts(spec, tmp_path):
 @pytest.fixture(scope="module")
 def state():
     return timm_state(tiny(seed=1), TINY)
+
+
+@pytest.fixture(scope="module")
+def normalizing():
+    """A network with the normalization of V1."""
+    return build_model(dataclasses.replace(TINY, normalization="imagenet"), num_classes=5)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,36 @@ def test_pth_files_are_opened_for_weights_alone_and_unwrapped(wrapper, prefer_em
     (tmp_path / "model.pth").write_bytes(b"\x80\x02}q\x00.")
     load_weights(model, tmp_path / "model.pth", prefer_ema=prefer_ema)
     assert_same_weights(model, saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "warns"),
+    [
+        ("tf_efficientnet_b0_ap-f262efe1.safetensors", {}, True),
+        ("tf_efficientnet_b0.ap_in1k/model.safetensors", {}, True),
+        ("model.safetensors", {"mean": [0.5, 0.5, 0.5]}, True),
+        ("model.safetensors", {"mean": [0.485, 0.456, 0.406]}, False),
+        ("model.safetensors", {"mean": "?"}, False),
+        ("tf_efficientnet_b0_aa-827b6e33.safetensors", {}, False),
+    ],
+)
+def test_another_normalization_of_timm_gives_a_warning(name, config, warns, normalizing, state, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    save_file(state, path)
+    if config:
+        content = {"architecture": "tf_efficientnet_b0", "pretrained_cfg": config}
+        (path.parent / "config.json").write_text(json.dumps(content))
+    expected = r"has mean \[127.5, 127.5, 127.5\], but the model has \[123.7, 116.3, 103.5\]. .*include_preprocessing"
+    assert [bool(re.search(expected, warning)) for warning in load_weights(normalizing, path).warnings] == [
+        True
+    ] * warns
+
+
+def test_a_network_that_does_not_normalize_gives_no_such_warning(state, tmp_path):
+    save_file(state, tmp_path / "tf_efficientnet_b0_ap-f262efe1.safetensors")
+    report = load_weights(tiny(include_preprocessing=False), tmp_path / "tf_efficientnet_b0_ap-f262efe1.safetensors")
+    assert report.warnings == ()
 
 
 def test_a_checkpoint_of_timms_training_script_names_its_network(state, tmp_path, monkeypatch):
