@@ -2,8 +2,8 @@
 
 Open this module to look up or add a setting. The other sections are in ``train_settings``, ``data_settings``,
 ``eval_settings`` and ``search_settings``. The descriptions are also the text of the documentation and of error messages. "Paper" is the
-EfficientNetV2 paper (arXiv 2104.00298); "reference code" is google/automl's efficientnetv2. The module does not import
-TensorFlow.
+EfficientNetV2 paper (arXiv 2104.00298); "reference code" is google/automl's efficientnetv2. The module does not
+import TensorFlow.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def draw_samples(
     size = config.eval_batch_size(replicas) // replicas  # which fits in memory
     parts = [images[start : start + size] for start in range(0, len(images), size)]
     logits = tf.concat([model(plan.normalize(tf.constant(part)), training=False) for part in parts], 0)
-    probabilities = tf.sigmoid(losses.score(config.train.loss_type, logits)).numpy()
+    probabilities = losses.probabilities(config.train.loss_type, logits).numpy()
     samples = []
     for image, record, shares in zip(images, records, probabilities):
         labels = np.flatnonzero(record["label"].numpy())

@@ -19,6 +19,7 @@ from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.distribution.strategy import worker_of
+from effnetv2_keras.optim import losses
 from effnetv2_keras.progressive import Stage
 
 
@@ -42,7 +43,13 @@ class RunInput:
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
         self._unreadable = UnreadableImages(config.data.unreadable)
-        self._plan = InputPlan(config.data, config.train.batch_size, config.input_normalization, self._unreadable)
+        self._plan = InputPlan(
+            config.data,
+            config.train.batch_size,
+            config.input_normalization,
+            self._unreadable,
+            share_labels=not losses.are_independent(config.train.loss_type),
+        )
         self.eval_batch_size = eval_batch_size(config, strategy)
         self._eval_plan = InputPlan(config.data, self.eval_batch_size, config.input_normalization, self._unreadable)
         self._watchdog = Watchdog(config.runtime.stall_seconds)
