@@ -19,11 +19,11 @@ import yaml
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import reference_keys
 from effnetv2_keras.config.data_settings import DataConfig
+from effnetv2_keras.config.eval_settings import EvalConfig
 from effnetv2_keras.config.fields import Section
 from effnetv2_keras.config.overrides import flatten, nearest, read_yaml
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.config.sections import (
-    EvalConfig,
     ModelConfig,
     PrecisionConfig,
     ProgressiveConfig,
@@ -36,10 +36,10 @@ from effnetv2_keras.progressive import Stage
 
 CONFIG_FILE = "config.yaml"
 
-_CHANGEABLE = ("runtime.", "data.service", "eval.batch_size", "search.")
+_CHANGEABLE = ("runtime.", "data.service", "eval.batch_size", "eval.every_epochs", "eval.min_steps", "search.")
 """Settings, or prefixes of settings, that may change when a run is resumed.
 
-They do not change its results, with two exceptions: ``runtime.rematerialize`` changes the rounding, and a rollback
+They do not change its weights, with two exceptions: ``runtime.rematerialize`` changes the rounding, and a rollback
 (``runtime.nan_policy``) lowers the learning rate.
 """
 
@@ -103,6 +103,19 @@ class Config(Section):
     def steps_per_epoch(self, num_train: int) -> Fraction:
         """Returns the training images divided by the batch size, not rounded."""
         return Fraction(num_train, self.train.batch_size)
+
+    def evaluation_period(self, num_train: int) -> Fraction:
+        """Returns the number of steps between two evaluations of a run on ``num_train`` images."""
+        return self.eval.period(
+            steps_per_epoch=self.steps_per_epoch(num_train), total_steps=self.total_steps(num_train)
+        )
+
+    def eval_batch_size(self, replicas: int) -> int:
+        """Returns ``eval.batch_size``, rounded up to a multiple of the number of replicas, images.
+
+        Every image counts once in an evaluation, whatever the batch.
+        """
+        return -(-self.eval.batch_size // replicas) * replicas
 
     def plan(self, total_steps: int) -> tuple[Stage, ...]:
         """Returns the stages of a run of ``total_steps`` steps."""

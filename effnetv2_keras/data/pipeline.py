@@ -22,6 +22,7 @@ from effnetv2_keras.data.sources.base import Record, Shard, Source
 from effnetv2_keras.data.sources.labels import label_vector
 from effnetv2_keras.data.unreadable import UnreadableImages, guard, guard_label, is_sound
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.optim import losses
 from effnetv2_keras.progressive import Stage
 
 Batch = dict[str, tf.Tensor]
@@ -43,12 +44,15 @@ class InputPlan:
         batch_size: global batch size: images per step over all replicas.
         normalization: how pixels become network input; None if the model normalizes levels 0..255 itself.
         unreadable: records images that cannot be decoded.
+        share_labels: whether the labels of a training image divide the image's weight evenly among them, as softmax
+            needs, before images are mixed.
     """
 
     data: DataConfig
     batch_size: int
     normalization: specs.Normalization | None
     unreadable: UnreadableImages
+    share_labels: bool = False
 
     def per_replica(self, context: tf.distribute.InputContext) -> int:
         """Returns the number of images per replica and step.
@@ -96,7 +100,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
         - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalized.
         - ``label``: float32 ``[b, classes]``; rows sum to 1. For a multi-label source, rows are multi-hot before
-          mixing.
+          mixing, or with ``plan.share_labels`` multi-hot divided by the number of labels.
         - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image. The label row of an unreadable image is zero
           before mixing.
     """
@@ -105,9 +109,10 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
     @plain_graph
     def finish(step: tf.Tensor, batch: Batch) -> Batch:
+        labels = batch["label"]
         images, labels = mixing.mix(
             batch["image"],
-            batch["label"],
+            losses.sharing(labels) if plan.share_labels and source.multi_label else labels,
             mixup_alpha=stage.mixup_alpha,
             cutmix_alpha=stage.cutmix_alpha,
             even_boxes=plan.data.augment_arithmetic == "original",

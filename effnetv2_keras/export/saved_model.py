@@ -18,6 +18,7 @@ from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export import exporter
 from effnetv2_keras.files import read_literally
+from effnetv2_keras.optim import losses
 
 SAVED_MODEL_FILE = "saved_model.pb"
 """The file by which a folder is recognized as a SavedModel."""
@@ -44,7 +45,8 @@ def load_saved_model(folder: str | os.PathLike[str]) -> Any:
 class Classifier(tf.Module):
     """A trained network as a module with one function per signature.
 
-    All functions except ``class_names`` return ``logits`` and ``probabilities``, float32 ``[N, classes]``, and
+    All functions except ``class_names`` return ``logits`` and ``probabilities`` (of ``losses.probabilities``), float32
+    ``[N, classes]``, and
     ``top_classes`` (string) and ``top_probabilities`` (float32), ``[N, min(5, classes)]``, in descending order of
     probability.
 
@@ -53,8 +55,10 @@ class Classifier(tf.Module):
         class_names: names of the classes, in label order.
         image_size: side of the squares that ``encoded`` makes of images, pixels.
         data: the data settings, which determine how ``encoded`` crops and resizes.
+        loss_type: loss of the training, which determines how ``probabilities`` follow from ``logits``.
 
     Attributes:
+        independent: bool variable, whether the classes are independent, so that the probabilities need not sum to 1.
         serving_default: takes ``images``, float32 pixels 0..255 ``[N, H, W, 3]`` with any N, H and W. The model
             normalizes them.
         uint8: takes ``images``, uint8 pixels ``[N, H, W, 3]``.
@@ -64,17 +68,24 @@ class Classifier(tf.Module):
     """
 
     def __init__(
-        self, model: tf.keras.Model, class_names: tuple[str, ...], *, image_size: int, data: DataConfig
+        self,
+        model: tf.keras.Model,
+        class_names: tuple[str, ...],
+        *,
+        image_size: int,
+        data: DataConfig,
+        loss_type: str = "softmax",
     ) -> None:
         super().__init__(name="classifier")
         # The functions use the Keras model as a closure. If it were an attribute, its layers would be saved as well.
         names, cropping = list(class_names), CROPPINGS[data.pipeline]
         self.weights = model.variables
         self.image_size = tf.Variable(image_size, trainable=False)  # variables are attributes of the loaded model
+        self.independent = tf.Variable(losses.are_independent(loss_type), trainable=False)
 
         def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
             logits = model(images, training=False)
-            probabilities = tf.nn.softmax(logits)
+            probabilities = losses.probabilities(loss_type, logits)
             top_probabilities, top = tf.math.top_k(probabilities, k=min(_NUM_TOP, len(names)))
             return {
                 "logits": logits,
@@ -112,7 +123,13 @@ class SavedModelExporter(exporter.Exporter):
     def classifier(self) -> Classifier:
         """Returns the module that ``write`` saves."""
         data = self.trained.config.data
-        return Classifier(self.network, self.trained.class_names, image_size=self.image_size, data=data)
+        return Classifier(
+            self.network,
+            self.trained.class_names,
+            image_size=self.image_size,
+            data=data,
+            loss_type=self.trained.config.train.loss_type,
+        )
 
     def write(self, folder: pathlib.Path) -> None:
         """See ``Exporter.write``."""

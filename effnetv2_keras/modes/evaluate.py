@@ -37,6 +37,7 @@ from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.tables import describe_evaluation
 from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
+from effnetv2_keras.training.input import eval_batch_size
 from effnetv2_keras.weights import load_weights
 
 SIZES_PLOT = "eval_sizes.png"
@@ -238,13 +239,14 @@ def _evaluate_at(
 ) -> dict[str, Any]:
     config = subject.config
     unreadable = UnreadableImages(config.data.unreadable)
-    plan = InputPlan(config.data, config.eval.batch_size, subject.normalization, unreadable)
+    batch_size = eval_batch_size(config, strategy)
+    plan = InputPlan(config.data, batch_size, subject.normalization, unreadable)
     evaluator = Evaluator(
         subject.models,
         strategy,
         input_fn=eval_input(source, plan, image_size=size),
         num_examples=source.num_examples,
-        batch_size=config.eval.batch_size,
+        batch_size=batch_size,
         loss_type=config.train.loss_type,
         per_class=config.eval.per_class,
     )

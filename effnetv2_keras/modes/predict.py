@@ -23,6 +23,7 @@ from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter, load_saved_model
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import PREDICTION
+from effnetv2_keras.optim import losses
 from effnetv2_keras.runs.trained import Which, load_trained
 
 Unreadable = Literal["error", "skip"]
@@ -40,10 +41,12 @@ class Predictor:
         class_names: class names in label order.
         classify: returns probabilities (float32 ``[N, classes]``) of encoded image files (string ``[N]``), with the
             preprocessing of evaluation. Raises ``tf.errors.InvalidArgumentError`` if one cannot be decoded.
+        independent: whether the classes are independent, so that the probabilities of an image need not sum to 1.
     """
 
     class_names: tuple[str, ...]
     classify: Callable[[tf.Tensor], tf.Tensor]
+    independent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,11 @@ def load_predictor(
         )
     trained = load_trained(path, which=which, use_ema=use_ema)
     classifier = SavedModelExporter(trained, trained.config.eval_size).classifier()
-    return Predictor(trained.class_names, lambda files: classifier.encoded(files)["probabilities"])
+    return Predictor(
+        trained.class_names,
+        lambda files: classifier.encoded(files)["probabilities"],
+        independent=losses.are_independent(trained.config.train.loss_type),
+    )
 
 
 def _load_saved_model(path: pathlib.Path) -> Predictor:
@@ -104,6 +111,7 @@ def _load_saved_model(path: pathlib.Path) -> Predictor:
     return Predictor(
         tuple(name.decode() for name in names),
         lambda files: loaded.signatures["encoded"](image_bytes=files)["probabilities"],
+        independent=bool(getattr(loaded, "independent", False)),  # earlier versions wrote softmax probabilities
     )
 
 
@@ -191,9 +199,18 @@ def _classify(
         yield from zip(paths, probabilities)
 
 
-def format_table(predictions: Sequence[Prediction], console: rich.console.Console) -> None:
-    """Prints predictions as a table with one row per image and class."""
-    table = rich.table.Table("image", "class", "probability")
+def format_table(
+    predictions: Sequence[Prediction], console: rich.console.Console, *, independent: bool = False
+) -> None:
+    """Prints predictions as a table with one row per image and class.
+
+    Args:
+        predictions: result of ``predict``.
+        console: output.
+        independent: as in ``Predictor``; the table says so.
+    """
+    caption = "The classes are independent: each probability stands alone." if independent else None
+    table = rich.table.Table("image", "class", "probability", caption=caption)
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
     for prediction in predictions:
@@ -230,4 +247,4 @@ def run(invocation: Invocation) -> None:
     if output == "json":
         print(to_json(predictions))
     else:
-        format_table(predictions, invocation.console)
+        format_table(predictions, invocation.console, independent=predictor.independent)

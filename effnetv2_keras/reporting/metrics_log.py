@@ -25,13 +25,16 @@ _SEVERAL_LABELS = (
 )  # fmt: skip
 FIELDS = (
     "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "lr_scale", "gradient_norm",
-    "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss", "top5",
-    "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
+    "skipped_steps", "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss",
+    "top5", "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
 )  # fmt: skip
 """Columns of the metrics files.
 
 - ``kind``: ``train`` (means over the steps since the last row), ``eval`` or ``rollback``;
+- ``gradient_norm``: mean over the steps whose gradient is finite;
+- ``skipped_steps``: number of steps since the last row that loss scaling skipped, because their gradient overflowed
+  (``precision.policy=mixed_float16``);
 - ``seconds``: training time of the run without interruptions;
 - ``compile_seconds``, ``input_wait`` and ``memory_mb``: see ``timing.StepClock``;
 - ``ema_gap``: primary metric of the moving average of the weights minus that of the raw weights.

@@ -48,12 +48,13 @@ class Run:
         self._worker = worker = worker_of(strategy)
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
-        per_epoch = self._steps_per_epoch = num_train / config.train.batch_size
+        self._steps_per_epoch = config.steps_per_epoch(num_train)
+        self._evaluation_period = config.evaluation_period(num_train)
         self.state = create_state(
             config,
             strategy,
             num_classes=len(splits.train.class_names),
-            steps_per_epoch=per_epoch,
+            steps_per_epoch=self._steps_per_epoch,
             total_steps=total_steps,
         )
         self._agree = make_agreement(strategy)
@@ -64,7 +65,13 @@ class Run:
         if self._worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
         self.recorder = Recorder(
-            config, folder, self.stages, strategy, steps_per_epoch=per_epoch, lr=self.state.schedule, console=console
+            config,
+            folder,
+            self.stages,
+            strategy,
+            steps_per_epoch=float(self._steps_per_epoch),
+            lr=self.state.schedule,
+            console=console,
         )
         if initialized:
             self.recorder.progress.say(initialized.describe())
@@ -75,7 +82,7 @@ class Run:
             strategy,
             input_fn=self.input.evaluation(),
             num_examples=splits.evaluation.num_examples,
-            batch_size=config.eval.batch_size,
+            batch_size=self.input.eval_batch_size,
             loss_type=config.train.loss_type,
         )
         self._tried: tuple[TrainStep, float] | None = None
@@ -171,9 +178,9 @@ class Run:
         )
 
     def evaluation_due(self, finished: int) -> bool:
-        """Returns whether an evaluation is due after ``finished`` steps: every ``every_epochs``, and at the end."""
-        period = self._config.eval.every_epochs * self._steps_per_epoch
-        return finished == self.stages[-1].end_step or int(finished / period) > int((finished - 1) / period)
+        """Returns whether an evaluation is due after ``finished`` steps: every ``eval.period``, and at the end."""
+        period = self._evaluation_period
+        return finished == self.stages[-1].end_step or finished // period > (finished - 1) // period
 
     def checkpoint_due(self, stage: Stage, finished: int) -> bool:
         """Returns whether a checkpoint is due: every ``runtime.checkpoint_every`` steps, and after each stage."""
@@ -285,9 +292,9 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Writes plot and report, prints the table of stages, and returns the row of the last evaluation."""
         *_, model = self.state.models.values()  # the moving average, if there is one
-        note = describe_network(self._config, self.state.finished_steps)
+        note, replicas = describe_network(self._config, self.state.finished_steps), self._strategy.num_replicas_in_sync
         try:  # on every worker, because reading the statistics of BatchNorm needs all
-            samples = draw_samples(model, self._splits.evaluation, self._config, note=note)
+            samples = draw_samples(model, self._splits.evaluation, self._config, note=note, replicas=replicas)
         except (DataError, tf.errors.ResourceExhaustedError) as error:  # samples are optional
             samples = Samples((), str(error))
         if self._worker.is_chief:

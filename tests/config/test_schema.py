@@ -1,4 +1,5 @@
 import dataclasses
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -241,3 +242,26 @@ def test_what_a_setting_of_the_reference_code_depends_on_may_come_after_it():
     assert sized.progressive.image_size.end == 304
     stages = overridden("train.stages=2,train.accumulation_steps=1|2,train.isize=0.5")
     assert stages.progressive.stages == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_train", "batch_size", "period"),
+    [
+        ({"train.min_steps": 10_000}, 2_040, 512, "13260/128"),  # 26 epochs of almost 4 steps
+        ({"train.epochs": 350}, 1_281_167, 4096, "1281167/4096"),
+        ({"train.epochs": 30}, 200, 32, "75/4"),  # a short run still has ten evaluations
+        ({"eval.every_epochs": 1, "train.min_steps": 10_000}, 2_040, 512, "255/64"),
+        ({"eval.every_epochs": 0.1, "train.epochs": 5}, 300, 10, "3"),
+        ({"eval.every_epochs": 0.1, "eval.min_steps": 5, "train.epochs": 5}, 300, 10, "6"),
+        ({"eval.min_steps": 0, "train.min_steps": 10_000}, 2_040, 512, "255/64"),
+    ],
+)
+def test_evaluations_are_some_steps_apart_unless_the_epochs_are_given(changes, num_train, batch_size, period):
+    config = Config().override({**changes, "train.batch_size": batch_size})
+    assert config.evaluation_period(num_train) == Fraction(period)
+
+
+def test_an_earlier_configuration_keeps_its_evaluations():
+    config = Config.from_yaml("eval: {every_epochs: 1.0}\ntrain: {batch_size: 10}")
+    assert config.evaluation_period(40) == 4
+    assert not config.differences(config.override({"eval.every_epochs": None}))
