@@ -52,7 +52,8 @@ def written_labels(row: Row, columns: Columns, data: config_lib.DataConfig, wher
         written = data.label_separator.join(labels)
     if "\n" in written or "\r" in written:
         raise DataError(
-            f"{where} has the label {written[:40]!r}, which contains a line break. Remove it; perhaps a quotation mark is missing."
+            f"{where} has the label {written[:40]!r}, which contains a line break. Remove it; perhaps a quotation "
+            "mark is missing."
         )
     if not written and not data.multi_label:
         raise DataError(f"{where} has no label. Give it one, or remove the row.")
