@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -68,17 +68,17 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     train_name, folder = parse_slice(data.train_split).name, root.parent if root.is_file() else root
     separator = data.label_separator if data.multi_label else None
     suffix = next((end for end in LIST_SUFFIXES if (folder / f"{train_name}{end}").is_file()), LIST_SUFFIXES[0])
-    lists: dict[str, ImageList] = {}
+    lists: list[ImageList] = []
 
     def listing(name: str) -> Listing | None:
         path = folder / f"{name}{suffix}" if root.is_dir() else root
         if not path.is_file() or (root.is_file() and name != train_name):
             return None
-        lists[name] = _read_list(path, data)
-        return lists[name].files
+        lists.append(_read_list(path, data))
+        return lists[-1].files
 
     train, evaluation = choose(listing, data)
-    class_names = _class_names(folder, lists, data)
+    class_names = _class_names(folder, train, lists, separator)
     return file_source(train, class_names, separator), file_source(evaluation, class_names, separator)
 
 
@@ -123,22 +123,24 @@ def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
     return ImageList({label: sorted(found[label]) for label in sorted(found)}, classes)
 
 
-def _class_names(folder: pathlib.Path, lists: Mapping[str, ImageList], data: config_lib.DataConfig) -> tuple[str, ...]:
+def _class_names(
+    folder: pathlib.Path, train: Listing, lists: Sequence[ImageList], separator: str | None
+) -> tuple[str, ...]:
     """Returns the class names: those of ``labels.txt``, the columns of the classes, or the labels of training.
 
     Args:
         folder: folder of the lists.
-        lists: the list of training, and that of evaluation if there is one.
-        data: the data settings.
+        train: the training files.
+        lists: all lists that were read, that of training first.
+        separator: separator of labels; None if an image has one.
     """
-    separator, train = data.label_separator if data.multi_label else None, lists[parse_slice(data.train_split).name]
     named = read_labels(folder)
     if not named:
-        labels = {label for written in train.files for label in labels_of(written, separator)}
-        return train.class_names or tuple(sorted(labels, key=_natural))
+        labels = {label for written in train for label in labels_of(written, separator)}
+        return lists[0].class_names or tuple(sorted(labels, key=_natural))
     used = collections.Counter(
         label
-        for every in lists.values()
+        for every in lists
         for written, paths in every.files.items()
         for label in labels_of(written, separator)
         for _ in paths
