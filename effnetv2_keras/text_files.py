@@ -52,7 +52,7 @@ def decode(content: bytes, path: str | os.PathLike[str]) -> tuple[str, str]:
     if "\0" in text:
         raise _undecodable(path, "it contains zero bytes")
     if guessed:
-        sample = re.search(r"\S*[^\x00-\x7f]\S*", text)
+        sample = re.search(r"[^\s,;|\"]*[^\x00-\x7f][^\s,;|\"]*", text)
         logging.warning(
             "%s is not UTF-8. Reading it as %s, which gives for example %r. If that is wrong, save the file as UTF-8.",
             printable(os.fspath(path)), encoding, sample[0][:40] if sample else text[:40],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -15,6 +15,12 @@ from effnetv2_keras.config.fields import (
     Section,
     setting,
 )
+
+_SEPARATORS = {"comma": ",", "space": " "}  # --hparam_str cannot contain them
+
+
+def _separator(value: Any) -> Any:
+    return _SEPARATORS.get(value, value) if isinstance(value, str) else value
 
 
 class DataConfig(Section):
@@ -53,10 +59,19 @@ class DataConfig(Section):
         unit="classes",
     )
     image_key: OptionalStr = setting(
-        None, "feature or column of the image; None is image (tfds), path (csv) or image/encoded (tfrecord)"
+        None,
+        "feature or column of the image; None is image (tfds), path or another usual name (csv), or image/encoded "
+        "(tfrecord)",
     )
     label_key: OptionalStr = setting(
-        None, "feature or column of the label; None is label (tfds, csv) or image/class/label (tfrecord)"
+        None,
+        "feature or column of the label; None is label (tfds), label or another usual name (csv), or image/class/label "
+        "(tfrecord); for csv also several columns such as cat|dog that hold 1 for images of the class and 0 for others",
+    )
+    path_template: OptionalStr = setting(
+        None,
+        "csv: path of an image, relative to the list, if the list has only a part of it, such as train/{}.png; {} "
+        "stands for what the list has; None takes that as the path",
     )
     first_label: int = setting(
         1,
@@ -70,8 +85,10 @@ class DataConfig(Section):
         "csv, tfrecord: whether an image may have several labels or none (reference code: multiclass)",
         source="reference code",
     )
-    label_separator: str = setting(
-        ";", "csv: separator between the labels of an image if multi_label is true", min_length=1
+    label_separator: Annotated[str, pydantic.BeforeValidator(_separator)] = setting(
+        ";",
+        "csv: separator between the labels of an image if multi_label is true; comma and space stand for themselves",
+        min_length=1,
     )
     unreadable: Literal["error", "skip"] = setting(
         "error", "what happens at an image that cannot be decoded: error ends the run, skip leaves it out and warns"
@@ -138,6 +155,13 @@ class DataConfig(Section):
         "addresses of processes with --mode=data_service that make the training batches, such as host:port|host:port; "
         "empty makes them in this process",
     )
+
+    @pydantic.field_validator("path_template")
+    @classmethod
+    def _has_a_place(cls, template: str | None) -> str | None:
+        if template is not None and "{}" not in template:
+            raise ValueError("must contain {}, which stands for what the list has, such as train/{}.png")
+        return template
 
     @pydantic.field_validator("crop_area", "crop_aspect")
     @classmethod

@@ -25,6 +25,7 @@ from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import PREDICTION
 from effnetv2_keras.optim import losses
 from effnetv2_keras.runs.trained import Which, load_trained
+from effnetv2_keras.text_files import printable
 
 Unreadable = Literal["error", "skip"]
 
@@ -214,7 +215,7 @@ def format_table(
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
     for prediction in predictions:
-        image = str(prediction.path)
+        image = printable(str(prediction.path))
         for name, probability in prediction.classes:
             table.add_row(rich.text.Text(image), rich.text.Text(name), f"{probability:.1%}")
             image = ""

@@ -193,7 +193,11 @@ class FileSource(RandomAccessSource):
         check_labels(flat, class_names)
         self.class_names = tuple(class_names)
         self.num_examples = len(paths)
-        self._files, self._paths, self._labels = tuple(paths), tf.constant(list(paths)), tf.constant(flat)
+        self._files, self._paths, self._labels = (
+            tuple(paths),
+            tf.constant([*map(os.fsencode, paths)]),
+            tf.constant(flat),
+        )
         self._ends = tf.constant(np.cumsum([len(row) for row in rows]), tf.int64)
 
     def extents(self) -> Sequence[Extent]:

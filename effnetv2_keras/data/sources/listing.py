@@ -7,11 +7,14 @@ import zlib
 from collections.abc import Sequence
 from typing import Callable
 
+from absl import logging
+
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataError, FileSource
 from effnetv2_keras.data.sources.slices import Slice, parse_slice
 from effnetv2_keras.data.sources.tfds import EVAL_SPLITS
 from effnetv2_keras.exact import exact
+from effnetv2_keras.text_files import printable
 
 Listing = dict[str, list[str]]
 """Paths of image files by label; for multi-label data, by the labels as written in the list."""
@@ -58,7 +61,7 @@ def _share(files: Listing, part: Slice) -> Listing:
 
 def _ranked(paths: Sequence[str]) -> list[str]:
     """Sorts files by a checksum of their names, so that new files do not change the order of the others."""
-    return sorted(paths, key=lambda path: (zlib.crc32(os.path.basename(path).encode()), path))
+    return sorted(paths, key=lambda path: (zlib.crc32(os.path.basename(path).encode("utf-8", "surrogateescape")), path))
 
 
 def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Listing]:
@@ -77,7 +80,26 @@ def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Lis
 
 
 def file_source(files: Listing, class_names: tuple[str, ...], separator: str | None = None) -> FileSource:
-    """Builds the source; it is multi-label if there is a separator."""
+    """Builds the source; it is multi-label if there is a separator.
+
+    Names that are not UTF-8, as old archives give them to folders, become names that can be printed and saved.
+    """
+    renamed = {label: printable(label) for label in {*files, *class_names} if printable(label) != label}
+    if renamed:
+        logging.warning(
+            "The names of %d classes are not UTF-8. They are read as Windows-1252, which gives %s. If that is wrong, "
+            "rename the folders.", len(renamed), ", ".join(sorted(renamed.values())),
+        )  # fmt: skip
+        class_names = tuple(map(printable, class_names))
+        same = sorted({name for name in class_names if class_names.count(name) > 1})
+        if same:
+            raise DataError(
+                f"Several folders have the class name {', '.join(same)} in different bytes. Put their images into one "
+                "folder."
+            )
+        raw, files = files, {}
+        for label, paths in raw.items():
+            files.setdefault(printable(label), []).extend(paths)
     used = {label for written, paths in files.items() if paths for label in labels_of(written, separator)}
     unknown = sorted(used - set(class_names))
     if unknown:

@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
-import csv
-import os
+import collections
+import dataclasses
 import pathlib
+from collections.abc import Sequence
+
+from absl import logging
 
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
-from effnetv2_keras.data.sources.labels import read_labels
+from effnetv2_keras.data.sources.columns import find_columns, known_names
+from effnetv2_keras.data.sources.label_cells import warn_of_separators, written_labels
+from effnetv2_keras.data.sources.labels import LABELS_FILE, read_labels
+from effnetv2_keras.data.sources.listed_files import advise, find_listed
 from effnetv2_keras.data.sources.listing import Listing, choose, file_source, labels_of
 from effnetv2_keras.data.sources.slices import parse_slice
+from effnetv2_keras.data.sources.tables import read_table
+from effnetv2_keras.text_files import printable
+
+LIST_SUFFIXES = (".csv", ".tsv", ".txt")
+"""Suffixes of the lists in a folder; the training list decides for the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageList:
+    """The content of one list.
+
+    Attributes:
+        files: image files by label.
+        class_names: if each class has a column of 0 and 1, the classes in the order of the columns; otherwise empty.
+    """
+
+    files: Listing
+    class_names: tuple[str, ...]
 
 
 def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
-    """Returns the splits listed in ``train.csv`` and ``validation.csv`` (or ``val.csv``, ``test.csv``), or in one file.
+    """Returns the splits listed in ``train.csv`` and ``validation.csv`` (or ``val.csv``, ``test.csv``), or in one.
 
-    ``data.data_dir`` is the folder of the lists, or one ``.csv`` file. A list has the header ``path,label`` and one row
-    per image; the columns may be in any order. A path is absolute, or relative to the folder of the list. With
-    ``data.multi_label``, the label column holds any number of labels, separated by ``data.label_separator``. Classes
-    are sorted by label, with whole numbers first and by value. A file ``labels.txt`` in the folder, with one label per
-    line, defines another order. Images are held out by the rules of ``folder_splits``.
+    ``data.data_dir`` is the folder of the lists, or one list. A list has a heading such as ``path,label`` and one row
+    per image; commas, semicolons, tabs or bars separate the cells. The columns may be in any order and have other
+    usual names (``columns.IMAGE_NAMES``, ``LABEL_NAMES``), or those of ``data.image_key`` and ``data.label_key``. The
+    log tells which were taken. A path is absolute, or relative to the folder of the list; ``data.path_template`` makes
+    paths of names. Instead of a label column there may be one column of 0 and 1 per class.
+
+    With ``data.multi_label``, the label column holds any number of labels, separated by ``data.label_separator``, or a
+    list such as ``['a', 'b']``. Classes are sorted by label, with whole numbers first and by value, or have the order
+    of their columns. A file ``labels.txt`` in the folder, with one label per line, defines another order. Images are
+    held out by the rules of ``folder_splits``.
 
     Raises:
         DataAbsentError: if ``data.data_dir`` is not set.
         DataError: if a list, a column or an image is missing, an image is listed twice, a row has no label, or
             evaluation has labels that training does not have.
+        UsageError: if a list is not text.
     """
     if not data.data_dir:
         raise DataAbsentError("The csv source needs --data_dir=FOLDER with train.csv, or --data_dir=LIST.csv.")
@@ -37,46 +67,92 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
 
     train_name, folder = parse_slice(data.train_split).name, root.parent if root.is_file() else root
     separator = data.label_separator if data.multi_label else None
+    suffix = next((end for end in LIST_SUFFIXES if (folder / f"{train_name}{end}").is_file()), LIST_SUFFIXES[0])
+    lists: list[ImageList] = []
 
     def listing(name: str) -> Listing | None:
-        path = folder / f"{name}.csv" if root.is_dir() else root
-        return _read_csv(path, data) if path.is_file() and (root.is_dir() or name == train_name) else None
+        path = folder / f"{name}{suffix}" if root.is_dir() else root
+        if not path.is_file() or (root.is_file() and name != train_name):
+            return None
+        lists.append(_read_list(path, data))
+        return lists[-1].files
 
     train, evaluation = choose(listing, data)
-    labels = {label for written in train for label in labels_of(written, separator)}
-    class_names = read_labels(folder) or tuple(sorted(labels, key=_natural))
+    class_names = _class_names(folder, train, lists, separator)
     return file_source(train, class_names, separator), file_source(evaluation, class_names, separator)
 
 
-def _read_csv(path: pathlib.Path, data: config_lib.DataConfig) -> Listing:
+def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
     """Reads a list of image files; raises ``DataError`` if it is incomplete or a file is missing."""
-    path_key, label_key = data.image_key or "path", data.label_key or "label"
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        missing = {path_key, label_key} - set(rows.fieldnames or ())
-        if missing:
+    table = read_table(
+        path,
+        lambda heading: known_names(heading, data.image_key, *(data.label_key or "").split("|")),
+        joins_last=data.label_separator if data.multi_label else None,
+    )
+    columns = find_columns(table, data.image_key, data.label_key, multi_label=data.multi_label)
+    logging.info("%s: %s, %s.", path, table.format(), columns.describe(table.heading))
+    found: Listing = {}
+    seen: set[str] = set()
+    missing: list[tuple[str, str, str]] = []
+    for row in table.rows:
+        where, cell = f"{path}, line {row.line}: ", row.cells[columns.image]
+        if not cell or "\n" in cell:
             raise DataError(
-                f"{path} has no column {', '.join(map(repr, sorted(missing)))}. The columns in its first line are: "
-                f"{', '.join(rows.fieldnames or ()) or 'none'}. Add the first line {path_key},{label_key}, or set "
-                "data.image_key and data.label_key to the names of the columns."
+                f"{where}{cell[:40]!r} is no path of an image. Correct or remove the row; perhaps a quotation mark is "
+                "missing."
             )
-        found: Listing = {}
-        seen: set[str] = set()
-        for row in rows:
-            name, label = str(path.parent / (row[path_key] or "").strip()), (row[label_key] or "").strip()
-            where = f"{path}, line {rows.line_num}: "
-            if not os.path.isfile(name):
-                raise DataError(f"{where}there is no file {name}. Paths are relative to the folder of the list.")
-            if name in seen:
-                raise DataError(
-                    f"{where}{name} is listed twice. List each image once. If it has several labels, write them in one "
-                    f"row, separated by {data.label_separator!r}, and set data.multi_label=true."
-                )
-            if not label and not data.multi_label:
-                raise DataError(f"{where}{name} has no label. Give it one, or remove the row.")
-            seen.add(name)
-            found.setdefault(label, []).append(name)
-    return {label: sorted(found[label]) for label in sorted(found)}
+        written = data.path_template.replace("{}", cell) if data.path_template else cell
+        name = find_listed(path.parent, written, table.encoding)
+        if name is None:
+            missing.append((where, str(path.parent / written), cell))
+            continue
+        if name in seen:
+            raise DataError(
+                f"{where}{printable(name)} is listed twice. List each image once. If it has several labels, write them "
+                f"in one row, separated by {data.label_separator!r}, and set data.multi_label=true."
+            )
+        seen.add(name)
+        found.setdefault(written_labels(row, columns, data, where + printable(name)), []).append(name)
+    if missing:
+        where, name, cell = missing[0]
+        others = f" (and {len(missing) - 1} more of {len(table.rows)})" if len(missing) > 1 else ""
+        raise DataError(f"{where}there is no file {name}{others}. {advise(path.parent, cell, data.path_template)}")
+    if columns.label is not None:
+        warn_of_separators(found, data, str(path))
+    classes = tuple(name for _, name in columns.classes)
+    return ImageList({label: sorted(found[label]) for label in sorted(found)}, classes)
+
+
+def _class_names(
+    folder: pathlib.Path, train: Listing, lists: Sequence[ImageList], separator: str | None
+) -> tuple[str, ...]:
+    """Returns the class names: those of ``labels.txt``, the columns of the classes, or the labels of training.
+
+    Args:
+        folder: folder of the lists.
+        train: the training files.
+        lists: all lists that were read, that of training first.
+        separator: separator of labels; None if an image has one.
+    """
+    named = read_labels(folder)
+    if not named:
+        labels = {label for written in train for label in labels_of(written, separator)}
+        return lists[0].class_names or tuple(sorted(labels, key=_natural))
+    used = collections.Counter(
+        label
+        for every in lists
+        for written, paths in every.files.items()
+        for label in labels_of(written, separator)
+        for _ in paths
+    )
+    lacking = sorted(set(used) - set(named), key=_natural)
+    if lacking:
+        raise DataError(
+            f"{folder / LABELS_FILE} lacks {', '.join(map(repr, lacking))}, the label of "
+            f"{sum(used[label] for label in lacking)} images. It names {len(named)} classes: {', '.join(named[:10])}"
+            f"{' ...' if len(named) > 10 else ''}. Add a line for each, or remove the file to sort the labels instead."
+        )
+    return named
 
 
 def _natural(label: str) -> tuple[bool, int, str]:

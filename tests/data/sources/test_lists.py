@@ -95,8 +95,12 @@ def test_several_labels_in_a_row(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "heading", "message"),
     [
-        ([("a.jpg", 1)], ("image", "label"), "all.csv has no column 'path'. The columns .* are: image, label. Add"),
-        ([("a.jpg", 1)], ("path", "class"), "has no column 'label'.*data.image_key and data.label_key"),
+        (
+            [("a.jpg", 1, 2)],
+            ("x", "y2", "label"),
+            "all.csv has no column 'path'. The .* are: x, y2, label .utf-8, comma",
+        ),
+        ([("a.jpg", 1.5, 2)], ("path", "w", "h"), "has no column 'label'.*data.image_key and data.label_key"),
         (
             [("images/0000.jpg", 0), ("b.jpg", 1)],
             ("path", "label"),
