@@ -8,6 +8,7 @@ import pydantic
 
 from effnetv2_keras.config.fields import (
     Addresses,
+    OptionalBool,
     OptionalFloat,
     OptionalInt,
     OptionalPair,
@@ -92,6 +93,20 @@ class DataConfig(Section):
     )
     unreadable: Literal["error", "skip"] = setting(
         "error", "what happens at an image that cannot be decoded: error ends the run, skip leaves it out and warns"
+    )
+    exif_orientation: OptionalBool = setting(
+        None,
+        "whether images are turned upright as their EXIF data says; None is true with pipeline=clean for folder and "
+        "csv, and for the images that a trained network classifies (predict, export), and false otherwise",
+    )
+    max_value: OptionalInt = setting(
+        None,
+        "value of white in images with 16 bits per channel, such as 4095 for 12-bit data; an image with a larger value "
+        "is refused. None is 65535, and an image whose largest value is below 16384 is refused, because it would be "
+        "nearly black",
+        ge=1,
+        le=65535,
+        unit="level",
     )
     pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = setting(
         "clean",

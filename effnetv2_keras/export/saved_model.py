@@ -1,7 +1,8 @@
 """Exports a trained network as a SavedModel, which needs only TensorFlow and not this package.
 
 It has four signatures: ``serving_default`` takes float pixels, ``uint8`` takes uint8 pixels, ``encoded`` takes the
-bytes of image files (JPEG, PNG, GIF, BMP), and ``class_names`` has no input and returns the classes in label order.
+bytes of image files (JPEG, PNG, GIF, and BMP with 8, 24 or 32 bits per pixel), and ``class_names`` has no input and
+returns the classes in label order.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.cropping import CROPPINGS
+from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export import exporter
 from effnetv2_keras.files import read_literally
@@ -54,8 +56,10 @@ class Classifier(tf.Module):
         model: maps pixels 0..255, float32 ``[N, H, W, 3]``, to logits.
         class_names: names of the classes, in label order.
         image_size: side of the squares that ``encoded`` makes of images, pixels.
-        data: the data settings, which determine how ``encoded`` crops and resizes.
+        data: the data settings, which determine how ``encoded`` reads, crops and resizes.
         loss_type: loss of the training, which determines how ``probabilities`` follow from ``logits``.
+        export: whether the module will be exported. If not, ``encoded`` also reads WebP, TIFF, AVIF, HEIF and all BMP
+            files.
 
     Attributes:
         independent: bool variable, whether the classes are independent, so that the probabilities need not sum to 1.
@@ -63,7 +67,8 @@ class Classifier(tf.Module):
             normalizes them.
         uint8: takes ``images``, uint8 pixels ``[N, H, W, 3]``.
         encoded: takes ``image_bytes``, JPEG, PNG, GIF or BMP files, string ``[N]``; decodes and crops them as in
-            evaluation.
+            evaluation, turned upright as ``data.exif_orientation`` says. Raises ``tf.errors.InvalidArgumentError`` for
+            other formats.
         class_names: has no input; returns ``class_names``, string ``[classes]``, in label order.
     """
 
@@ -75,10 +80,12 @@ class Classifier(tf.Module):
         image_size: int,
         data: DataConfig,
         loss_type: str = "softmax",
+        export: bool = True,
     ) -> None:
         super().__init__(name="classifier")
         # The functions use the Keras model as a closure. If it were an attribute, its layers would be saved as well.
         names, cropping = list(class_names), CROPPINGS[data.pipeline]
+        reading = Reading.of_photos(data, export=export)
         self.weights = model.variables
         self.image_size = tf.Variable(image_size, trainable=False)  # variables are attributes of the loaded model
         self.independent = tf.Variable(losses.are_independent(loss_type), trainable=False)
@@ -98,7 +105,7 @@ class Classifier(tf.Module):
             return self.serving_default(tf.cast(images, tf.float32))
 
         def load(image_bytes: tf.Tensor) -> tf.Tensor:
-            return cropping.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop)
+            return cropping.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop, reading=reading)
 
         def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
             cropped = tf.TensorSpec([image_size, image_size, 3], cropping.dtype)
@@ -120,8 +127,8 @@ class SavedModelExporter(exporter.Exporter):
     folder = "saved_model"
     marker = SAVED_MODEL_FILE
 
-    def classifier(self) -> Classifier:
-        """Returns the module that ``write`` saves."""
+    def classifier(self, *, export: bool = True) -> Classifier:
+        """Returns the module that ``write`` saves, or one for use in this process."""
         data = self.trained.config.data
         return Classifier(
             self.network,
@@ -129,6 +136,7 @@ class SavedModelExporter(exporter.Exporter):
             image_size=self.image_size,
             data=data,
             loss_type=self.trained.config.train.loss_type,
+            export=export,
         )
 
     def write(self, folder: pathlib.Path) -> None:

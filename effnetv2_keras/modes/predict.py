@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.config import CONFIG_FILE, Config
-from effnetv2_keras.data.sources.folders import IMAGE_SUFFIXES
+from effnetv2_keras.data.formats import IMAGE_SUFFIXES, NOT_AN_IMAGE, reason_in
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter, load_saved_model
 from effnetv2_keras.modes.invocation import Invocation
@@ -89,7 +89,7 @@ def load_predictor(
             f"{SAVED_MODEL_FILE}. Set --model_dir to the folder of a training run or of an export."
         )
     trained = load_trained(path, which=which, use_ema=use_ema)
-    classifier = SavedModelExporter(trained, trained.config.eval_size).classifier()
+    classifier = SavedModelExporter(trained, trained.config.eval_size).classifier(export=False)
     return Predictor(
         trained.class_names,
         lambda files: classifier.encoded(files)["probabilities"],
@@ -194,7 +194,7 @@ def _classify(
         elif unreadable == "skip":
             logging.warning("Skipping an image that cannot be read: %s", paths[0])
         else:
-            reason = error if isinstance(error, OSError) else "it is not a complete JPEG, PNG, GIF or BMP image"
+            reason = error if isinstance(error, OSError) else reason_in(error) or f"it is {NOT_AN_IMAGE}"
             raise PredictError(f"Cannot read the image {paths[0]}: {reason}. Repair it or leave it out.") from error
     else:
         yield from zip(paths, probabilities)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data import formats
 from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.pipeline import (
     InputPlan,
@@ -248,7 +249,7 @@ def test_unreadable_images_stop_the_run_by_default(with_broken):
     with pytest.raises(tf.errors.OpError):
         batches(source, plan=plan)
     assert isinstance(plan.unreadable.error, DataError)
-    assert "it is not a complete JPEG, PNG, GIF or BMP image" in str(plan.unreadable.error)
+    assert formats.NOT_AN_IMAGE in str(plan.unreadable.error)
 
 
 def test_labels_of_an_image_share_its_weight_before_images_are_mixed():

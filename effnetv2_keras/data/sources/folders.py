@@ -5,12 +5,11 @@ from __future__ import annotations
 import pathlib
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.data.formats import IMAGE_SUFFIXES
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
 from effnetv2_keras.data.sources.listing import Listing, choose, file_source
 from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.tfds import CARS_LAYOUT
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
 
 def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:

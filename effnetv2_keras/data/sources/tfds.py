@@ -75,6 +75,11 @@ class TfdsSource(StreamSource):
                 f"The feature {image_key!r} of {builder.name} is {features[image_key]}, but must be an Image. Choose "
                 f"another of {', '.join(features)}: --hparam_str=data.image_key=NAME"
             )
+        if features[image_key].np_dtype.kind == "f":
+            raise DataError(
+                f"The images {image_key!r} of {builder.name} are floats, whose range is not known. Write them as "
+                "uint8 with values 0..255, or as uint16 with data.max_value set to the value of white."
+            )
         try:
             self._info = builder.info.splits[split]
         except (KeyError, ValueError) as error:
