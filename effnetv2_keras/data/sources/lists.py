@@ -10,17 +10,18 @@ from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
 from effnetv2_keras.data.sources.labels import read_labels
 from effnetv2_keras.data.sources.listing import Listing, choose, file_source, labels_of
-from effnetv2_keras.data.sources.slices import parse_slice
+from effnetv2_keras.data.sources.walking import is_leftover
 
 
 def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
-    """Returns the splits listed in ``train.csv`` and ``validation.csv`` (or ``val.csv``, ``test.csv``), or in one file.
+    """Returns the splits listed in ``train.csv`` and ``validation.csv``, or in one file.
 
     ``data.data_dir`` is the folder of the lists, or one ``.csv`` file. A list has the header ``path,label`` and one row
     per image; the columns may be in any order. A path is absolute, or relative to the folder of the list. With
     ``data.multi_label``, the label column holds any number of labels, separated by ``data.label_separator``. Classes
     are sorted by label, with whole numbers first and by value. A file ``labels.txt`` in the folder, with one label per
-    line, defines another order. Images are held out by the rules of ``folder_splits``.
+    line, defines another order. The names of the lists and the images that are held out follow the rules of
+    ``folder_splits``.
 
     Raises:
         DataAbsentError: if ``data.data_dir`` is not set.
@@ -35,17 +36,20 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
             f"--data_dir={data.data_dir}: there is no such folder or file. Give a folder with train.csv or a .csv file."
         )
 
-    train_name, folder = parse_slice(data.train_split).name, root.parent if root.is_file() else root
+    folder = root.parent if root.is_file() else root
     separator = data.label_separator if data.multi_label else None
-
-    def listing(name: str) -> Listing | None:
-        path = folder / f"{name}.csv" if root.is_dir() else root
-        return _read_csv(path, data) if path.is_file() and (root.is_dir() or name == train_name) else None
-
-    train, evaluation = choose(listing, data)
+    lists = None if root.is_file() else {path.stem: path for path in sorted(root.iterdir()) if _is_list(path)}
+    train, evaluation = choose(lists, lambda name: _read_csv(root if lists is None else lists[name], data), data)
     labels = {label for written in train for label in labels_of(written, separator)}
     class_names = read_labels(folder) or tuple(sorted(labels, key=_natural))
-    return file_source(train, class_names, separator), file_source(evaluation, class_names, separator)
+    return (
+        file_source(train, class_names, separator, root=folder),
+        file_source(evaluation, class_names, separator, root=folder),
+    )
+
+
+def _is_list(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".csv" and path.is_file() and not is_leftover(path.name)
 
 
 def _read_csv(path: pathlib.Path, data: config_lib.DataConfig) -> Listing:
