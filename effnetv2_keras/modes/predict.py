@@ -19,6 +19,7 @@ from absl import logging
 
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.formats import IMAGE_SUFFIXES, NOT_AN_IMAGE, reason_in
+from effnetv2_keras.data.sources.walking import describe, find_image_files, report_left_out
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter, load_saved_model
 from effnetv2_keras.modes.invocation import Invocation
@@ -116,25 +117,35 @@ def _load_saved_model(path: pathlib.Path) -> Predictor:
     )
 
 
-def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+def find_images(paths: Sequence[str | os.PathLike[str]], *, unreadable: Unreadable = "error") -> list[pathlib.Path]:
     """Returns image files: paths of files as they are, and for paths of folders all image files below them, sorted.
+
+    Hidden files, and what programs leave in folders, are no images; see ``walking.find_image_files``.
 
     Args:
         paths: files with any suffix, and folders.
+        unreadable: ``"skip"`` warns of broken links and of images of other kinds in folders; ``"error"`` raises an
+            error if there are broken links, or more images of other kinds than images that can be decoded.
 
     Raises:
         PredictError: if there are no paths, a path does not exist, or a folder contains no images.
+        DataError: as described for ``unreadable``.
     """
     if not paths:
         raise PredictError("There are no images to predict. Name files or folders with --images or after the flags.")
     images: list[pathlib.Path] = []
-    for path in map(pathlib.Path, paths):
+    for path in (pathlib.Path(path).expanduser() for path in paths):
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-            if not below:
-                suffixes = ", ".join(IMAGE_SUFFIXES)
-                raise PredictError(f"There are no images ({suffixes}) in or below the folder {path}. Name another.")
-            images += below
+            found = find_image_files(path)
+            report_left_out(path, {str(path): found}, skip=unreadable == "skip")
+            if not found.images:
+                suffixes, left_out = ", ".join(IMAGE_SUFFIXES), describe([found.left_out])
+                raise PredictError(
+                    f"There are no images ({suffixes}) in or below the folder {path}"
+                    + (f", only {left_out}. " if left_out else ". ")
+                    + "Name another."
+                )
+            images += sorted(map(pathlib.Path, found.images))
         elif path.is_file():
             images.append(path)
         else:
@@ -169,7 +180,7 @@ def predict(
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
             raise PredictError(f"{name} is {value}; it must be at least 1.")
-    images = find_images(paths)
+    images = find_images(paths, unreadable=unreadable)
     predictions = []
     for start in range(0, len(images), batch_size):
         for path, probabilities in _classify(predictor, images[start : start + batch_size], unreadable):

@@ -15,8 +15,11 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from absl import logging
+
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.config.overrides import read_yaml
+from effnetv2_keras.data.sources.fingerprint import fingerprint
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.files import read_json, read_text
@@ -27,16 +30,19 @@ from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows
 __all__ = ["DATA_FILE", "RunFolder", "RunFolderError", "write_atomically"]
 
 DATA_FILE = "data.json"
+_DATA_DIR = "data.data_dir"
+_IMAGES = "images"  # in data.json; runs of earlier versions lack it
 _SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
 """Sections of the configuration that every version has written."""
 
 
 def _data_of(splits: Splits) -> dict[str, Any]:
-    """Returns the content of ``data.json``: class names and numbers of images."""
+    """Returns the content of ``data.json``: class names, numbers of images, and checksums of which images they are."""
     return {
         "class_names": list(splits.train.class_names),
         "num_train": splits.train.num_examples,
         "num_eval": splits.evaluation.num_examples,
+        _IMAGES: [fingerprint(splits.train), fingerprint(splits.evaluation)],
     }
 
 
@@ -69,7 +75,7 @@ class RunFolder:
                 f"A run cannot be stored at {path}: --model_dir must be a folder in the local file system. Mount the "
                 "bucket (with gcsfuse for gs://) and give the folder where it is mounted."
             )
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
@@ -115,18 +121,14 @@ class RunFolder:
         """Raises RunFolderError unless the folder holds this run or is free; changes no files.
 
         ``data.service``, ``eval.batch_size`` and the settings under ``runtime`` and ``search`` may differ from those of
-        the stored run; see ``Config.differences``.
+        the stored run; see ``Config.differences``. ``data.data_dir`` may differ if it has the same images: the same
+        names relative to it, and the same labels.
 
         Raises:
             RunFolderError: if the folder holds a run with other settings or other data, or files of something else.
         """
-        data = _data_of(splits)
         if (self / CONFIG_FILE).exists():
-            old = self._data()
-            differences = {
-                **self.config().differences(config),
-                **{key: (old[key], data[key]) for key in data if old[key] != data[key]},
-            }
+            differences = self._differences(config, _data_of(splits))
             if differences:
                 listed = "; ".join(f"{key} was {was!r} and is now {new!r}" for key, (was, new) in differences.items())
                 raise RunFolderError(
@@ -138,6 +140,31 @@ class RunFolder:
                 f"{self.path} is not empty and holds no {CONFIG_FILE}, so it is not a run of this program. "
                 "Choose another --model_dir."
             )
+
+    def _differences(self, config: Config, data: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Returns how this run differs from the stored one; the data may have moved if its images are the same."""
+        stored = self._data()
+        differences = {
+            **self.config().differences(config),
+            **{
+                key: (old, data[key])
+                for key, old in stored.items()
+                if key in data and key != _IMAGES and old != data[key]
+            },
+        }
+        old, new = differences.pop(_DATA_DIR, (config.data.data_dir, config.data.data_dir))
+        if stored.get(_IMAGES, data[_IMAGES]) != data[_IMAGES]:
+            differences["the checksum of the names and labels of the images"] = (
+                f"{stored[_IMAGES][0][:8]} (in {old})", f"{data[_IMAGES][0][:8]} (in {new})"
+            )  # fmt: skip
+        elif old != new and not differences:
+            logging.info("The data has moved from %s to %s.", old, new)
+            if _IMAGES not in stored:
+                logging.warning(
+                    "%s was written by an earlier version and has no checksum of the images. Their numbers and classes "
+                    "are the same in %s and %s; make sure that the images are too.", self.path, old, new,
+                )  # fmt: skip
+        return differences
 
     def config(self) -> Config:
         """Returns the configuration of the run.

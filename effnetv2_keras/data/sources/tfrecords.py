@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import glob
 import itertools
 import os
 import pathlib
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,7 +20,9 @@ from effnetv2_keras.data.sources.base import DataAbsentError, DataError, Extent,
 from effnetv2_keras.data.sources.integrity import find_bad_record
 from effnetv2_keras.data.sources.labels import class_names_of
 from effnetv2_keras.data.sources.slices import parse_slice
+from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
 from effnetv2_keras.data.sources.tfrecord_layout import IMAGE_KEY, LABEL_KEY, TfRecordLayout
+from effnetv2_keras.data.sources.walking import is_leftover
 
 EVAL_SPLIT = "validation"
 CLASS_KEYS = ("image/class/synset", "image/class/text")
@@ -126,7 +130,7 @@ def open_shards(root: pathlib.Path, split: str) -> list[TfRecordFile]:
         DataError: if there are no shards, or one is empty or damaged.
     """
     part = parse_slice(split)
-    every = sorted(str(path) for path in root.glob(f"{part.name}-*") if path.is_file())
+    every = sorted(str(path) for path in root.glob(f"{glob.escape(part.name)}-*") if path.is_file())
     if not every:
         others = sorted({path.name.partition("-")[0] for path in root.glob("*-*-of-*")})
         raise DataError(
@@ -197,6 +201,18 @@ def _check_class_order(files: Iterable[TfRecordFile], label_key: str) -> None:
                     )
 
 
+def _find_splits(root: pathlib.Path, data: config_lib.DataConfig) -> tuple[str, str]:
+    """Returns the splits to train and to evaluate on, ``NAME`` or ``NAME[a%:b%]``, for which there are shards."""
+    shards = [path.name for path in root.glob("*-*") if path.is_file() and not is_leftover(path.name)]
+    names = {re.sub(r"-\d+(-of-\d+)?$", "", name) for name in shards}
+    part = parse_slice(data.train_split)
+    train = find_train(names, data, str(root), prefer_plain=True) or part.name
+    found = find_evaluation(names, str(root), exclude={train}, prefer_plain=True)
+    evaluation = data.eval_split or found or EVAL_SPLIT
+    announce(str(root), names, train, evaluation, chosen=bool(data.eval_split))
+    return train + data.train_split[len(part.name) :], evaluation
+
+
 def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfRecordSource]:
     """Returns the splits in the shards ``train-*`` and ``validation-*`` of the folder ``data.data_dir``.
 
@@ -232,8 +248,7 @@ def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfReco
         data.multi_label,
     )
     splits = [
-        TfRecordSource(open_shards(root, split), layout, data.shuffle_buffer)
-        for split in (data.train_split, data.eval_split or EVAL_SPLIT)
+        TfRecordSource(open_shards(root, split), layout, data.shuffle_buffer) for split in _find_splits(root, data)
     ]
     train, evaluation = splits
     _check_class_order((*train.files, *evaluation.files), layout.label_key)
