@@ -21,6 +21,7 @@ from absl import app, flags, logging
 import effnetv2_keras.environment  # noqa: F401  before anything that imports TensorFlow
 import hparams
 from effnetv2_keras.config.overrides import nearest
+from effnetv2_keras.ending import end_process
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, WorkerLost
 from effnetv2_keras.modes import options as options_lib
 from effnetv2_keras.modes.invocation import Invocation
@@ -178,4 +179,8 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Parses the flags of the command line and runs ``main``."""
-    app.run(main, flags_parser=_parse)
+    try:
+        app.run(main, flags_parser=_parse)
+    except SystemExit as end:
+        end_process(end.code)
+        raise

@@ -22,6 +22,7 @@ import filelock
 import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config import Config
+from effnetv2_keras.ending import end_process
 
 CONFIG, REFERENCE, RESULT, STEP_TIME, RUN, LOG, LOCK = (
     "trial.yaml", "reference.json", "result.json", "step_time.json", "run", "log.txt", ".lock",
@@ -152,4 +153,9 @@ def _end(error: Exception, status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        end_process(None)
+    except SystemExit as end:
+        end_process(end.code)
+        raise
