@@ -40,7 +40,7 @@ def _data_of(splits: Splits) -> dict[str, Any]:
     }
 
 
-def _whole_config(text: str) -> Config:
+def whole_config(text: str) -> Config:
     """Returns a configuration; raises ``ConfigError`` if the text has lost sections, which would get their defaults."""
     given = {key.partition(".")[0] for key in read_yaml(text)}
     if missing := [name for name in _SECTIONS if name not in given]:
@@ -148,7 +148,7 @@ class RunFolder:
         if not (self / CONFIG_FILE).is_file():
             raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG_FILE}. Check --model_dir.")
         try:
-            return _whole_config(read_text(self / CONFIG_FILE))
+            return whole_config(read_text(self / CONFIG_FILE))
         except (ValueError, OverflowError, RecursionError, TypeError) as error:  # the last three for absurd numbers
             raise RunFolderError(
                 f"{self / CONFIG_FILE} cannot be read: {error or type(error).__name__}. Restore an intact copy of it."
