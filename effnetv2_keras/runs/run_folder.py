@@ -3,7 +3,7 @@
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
 ``best/``, ``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's
 event files. During training it also holds ``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be
-read are kept as ``*.damaged``.
+read, and a metrics file with damaged lines, are kept as ``*.damaged``.
 """
 
 from __future__ import annotations
