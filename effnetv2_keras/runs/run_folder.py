@@ -3,7 +3,7 @@
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
 ``best/``, ``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's
 event files. During training it also holds ``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be
-read are kept as ``*.damaged``.
+read, and a metrics file with damaged lines, are kept as ``*.damaged``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _data_of(splits: Splits) -> dict[str, Any]:
     }
 
 
-def _whole_config(text: str) -> Config:
+def whole_config(text: str) -> Config:
     """Returns a configuration; raises ``ConfigError`` if the text has lost sections, which would get their defaults."""
     given = {key.partition(".")[0] for key in read_yaml(text)}
     if missing := [name for name in _SECTIONS if name not in given]:
@@ -175,7 +175,7 @@ class RunFolder:
         if not (self / CONFIG_FILE).is_file():
             raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG_FILE}. Check --model_dir.")
         try:
-            return _whole_config(read_text(self / CONFIG_FILE))
+            return whole_config(read_text(self / CONFIG_FILE))
         except (ValueError, OverflowError, RecursionError, TypeError) as error:  # the last three for absurd numbers
             raise RunFolderError(
                 f"{self / CONFIG_FILE} cannot be read: {error or type(error).__name__}. Restore an intact copy of it."
