@@ -98,7 +98,7 @@ def _incomplete(paths: Sequence[pathlib.Path]) -> str | None:
 
 def _no_shards(root: pathlib.Path, name: str, pattern: str | None) -> str:
     """Returns the error message if a split has no shards; it gives the record files that there are."""
-    others = sorted(path.relative_to(root) for path in root.rglob("*") if _RECORD_FILE.fullmatch(path.name))
+    others = sorted(path.relative_to(root) for path in root.rglob("[!.]*") if _RECORD_FILE.fullmatch(path.name))
     kinds = list(dict.fromkeys((path.parent / re.sub(r"\d+", "*", path.name)).as_posix() for path in others))
     message = f"{root} has no files {pattern or f'{name}-*'}. "
     if kinds:
