@@ -56,6 +56,6 @@ $(VENV)/runtime: $(VENV)/python$(VERSION) requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/dev: $(VENV)/python$(VERSION) requirements.txt requirements-onnx.txt requirements-docs.txt requirements-dev.txt
+$(VENV)/dev: $(VENV)/python$(VERSION) requirements.txt requirements-onnx.txt requirements-heif.txt requirements-docs.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/runtime

@@ -182,10 +182,13 @@ def networks_page() -> str:
     documentation = ast.literal_eval(assigned["_DOCUMENTATION"]).format(
         title="EfficientNetV2S", variant=spec.name, paper="2104.00298", size=spec.eval_size,
         dropout=spec.dropout_rate, normalization="``(pixel - 128) / 128``",
+        weights='``"imagenet"``, ``"imagenet21k"`` or ``"imagenet21k-ft1k"``', default='``"imagenet"``',
     )  # fmt: skip
     names = ", ".join(f"`{name}`" for name in assigned if name.startswith("EfficientNet"))
     call = "EfficientNetV2S(\n    " + re.sub(r", (?![^\[]*\])", ",\n    ", ast.unparse(network.args)) + ",\n)"
-    return f"# Networks\n\n{names} share one call.\n\n```text\n{call}\n\n{documentation}```\n"
+    others = "Weights are those published for each; the default of `weights` is `'imagenet'`, except for V2-XL "
+    others += "(`'imagenet21k-ft1k'`), L2 (`'noisy-student'`) and B8 (None)."
+    return f"# Networks\n\n{names} share one call. {others}\n\n```text\n{call}\n\n{documentation}```\n"
 
 
 def _written(value: Any, separator: str = "|") -> str:

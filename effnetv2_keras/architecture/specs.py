@@ -10,7 +10,9 @@ import json
 import math
 from typing import Any, Literal, Union
 
+from effnetv2_keras import limits
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.files import parse_json
 
 BlockKind = Literal["mbconv", "fused_mbconv"]
 Normalization = Literal["centered", "imagenet", "symmetric"]
@@ -18,13 +20,9 @@ Normalization = Literal["centered", "imagenet", "symmetric"]
 DEPTH_DIVISOR = 8
 """Every scaled width is a multiple of this number and at least this number (reference code, ``round_filters``)."""
 
-
 PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "centered": ((128.0, 128.0, 128.0), (128.0, 128.0, 128.0)),
-    "imagenet": (
-        (0.485 * 255, 0.456 * 255, 0.406 * 255),
-        (0.229 * 255, 0.224 * 255, 0.225 * 255),
-    ),
+    "imagenet": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
     "symmetric": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
 }
 """Mean and standard deviation per channel for pixels in 0..255: network input is ``(pixel - mean) / std``.
@@ -70,10 +68,9 @@ class BlockSpec:
     def __post_init__(self) -> None:
         if self.kind not in ("mbconv", "fused_mbconv"):
             raise ValueError(f"BlockSpec.kind is {self.kind!r}; use 'mbconv' or 'fused_mbconv'.")
-        for field in ("repeats", "kernel_size", "stride", "expand_ratio", "input_filters", "output_filters"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"BlockSpec.{field} is {value!r}; it must be a whole number of at least 1.")
+        whole = ("repeats", "kernel_size", "stride", "expand_ratio", "input_filters", "output_filters")
+        _check_whole(self, whole, "BlockSpec.")
+        limits.check("BlockSpec.kernel_size", self.kernel_size, limits.LARGEST_KERNEL)
         if not 0.0 <= self.se_ratio <= 1.0:
             raise ValueError(f"BlockSpec.se_ratio is {self.se_ratio!r}; it must lie in [0, 1]; 0 for none.")
 
@@ -129,23 +126,19 @@ class ModelSpec:
     least_width: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.blocks:
-            raise ValueError(f"ModelSpec {self.name!r} has no blocks; give at least one.")
+        if not isinstance(self.name, str) or not self.blocks:
+            raise ValueError(f"ModelSpec {self.name!r} has no blocks or its name is no text; give both.")
         if not (0 < self.width < math.inf and 0 < self.depth < math.inf):
             raise ValueError(f"ModelSpec {self.name!r}: width {self.width} and depth {self.depth} must be positive.")
-        for field in ("head_filters", "train_size", "eval_size"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"ModelSpec {self.name!r}: {field} is {value!r}; it must be a whole number, at least 1."
-                )
+        _check_whole(self, ("head_filters", "train_size", "eval_size"), f"ModelSpec {self.name!r}: ")
+        _check_scaled(self)
+        for what in ("train_size", "eval_size"):
+            limits.check(f"ModelSpec {self.name!r}: {what}", getattr(self, what), limits.LARGEST_IMAGE)
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"ModelSpec {self.name!r}: dropout_rate is {self.dropout_rate}; it must lie in [0, 1).")
         if self.normalization not in PIXEL_STATISTICS:
-            raise ValueError(
-                f"ModelSpec {self.name!r}: normalization is {self.normalization!r}; use one of "
-                f"{', '.join(PIXEL_STATISTICS)}."
-            )
+            known = ", ".join(PIXEL_STATISTICS)
+            raise ValueError(f"ModelSpec {self.name!r}: normalization is {self.normalization!r}; use one of {known}.")
         for before, after in zip(self.blocks, self.blocks[1:]):
             if before.output_filters != after.input_filters:
                 raise ValueError(
@@ -173,15 +166,13 @@ class ModelSpec:
             UsageError: if the text is not JSON, a field is unknown or missing, or a value is out of range.
         """
         try:
-            fields = json.loads(text)
-            if not isinstance(fields, dict):
-                raise ValueError(f"it is a {type(fields).__name__}, not an object with fields")
+            fields = parse_json(text)
             blocks = tuple(_from_fields(BlockSpec, block, "blocks") for block in fields.get("blocks", ()))
             return _from_fields(ModelSpec, {**fields, "blocks": blocks}, "the network")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise UsageError(
-                f"This is not the JSON of a ModelSpec: {error}. Use a file that ModelSpec.to_json() or --mode=search "
-                "wrote."
+                f"This is not the JSON of a ModelSpec: {str(error).rstrip('.')}. Use a file that ModelSpec.to_json() "
+                "or --mode=search wrote."
             ) from error
 
 
@@ -207,6 +198,26 @@ class KerasSpec:
 
 AnySpec = Union[ModelSpec, KerasSpec]
 """Any network that can be trained."""
+
+
+def _check_whole(spec: BlockSpec | ModelSpec, fields: tuple[str, ...], start: str) -> None:
+    for field in fields:
+        value = getattr(spec, field)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{start}{field} is {value!r}; it must be a whole number of at least 1.")
+
+
+def _check_scaled(spec: ModelSpec) -> None:
+    blocks = sum(block.repeats for block in spec.blocks)
+    channels = max(
+        spec.head_filters, spec.blocks[-1].output_filters, *(block.expanded_filters for block in spec.blocks)
+    )
+    for what, count, scale, most in (
+        ("blocks", blocks, spec.depth, limits.MOST_BLOCKS),
+        ("channels", channels, spec.width, limits.MOST_CHANNELS),
+    ):
+        limits.check(f"ModelSpec {spec.name!r}: the number of {what}", count, most)
+        limits.check(f"ModelSpec {spec.name!r}: the scaled number of {what}", count * scale, most)
 
 
 def _from_fields(kind: Any, fields: dict[str, Any], what: str) -> Any:

@@ -124,7 +124,7 @@ def get_spec(name: str) -> ModelSpec:
             the JSON of a ``ModelSpec``.
     """
     if name.endswith(".json"):
-        return _read(pathlib.Path(name))
+        return _read(pathlib.Path(name).expanduser())
     if name not in MODELS:
         near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.0)[0]
         raise UsageError(

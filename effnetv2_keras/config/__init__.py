@@ -1,10 +1,10 @@
 """Configurations: sections of settings, overrides, and setting names from the reference code (no TensorFlow)."""
 
 from effnetv2_keras.config.data_settings import DataConfig
+from effnetv2_keras.config.eval_settings import EvalConfig
 from effnetv2_keras.config.schema import CONFIG_FILE, Config
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.config.sections import (
-    EvalConfig,
     ModelConfig,
     PrecisionConfig,
     ProgressiveConfig,

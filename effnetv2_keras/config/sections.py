@@ -1,9 +1,9 @@
-"""Sections of a configuration: network, stages, evaluation, execution and precision, with types, limits and units.
+"""Sections of a configuration: network, stages, execution and precision, with types, limits and units.
 
-Open this module to look up or add a setting. The other sections are in ``train_settings``, ``data_settings`` and
-``search_settings``. The descriptions are also the text of the documentation and of error messages. "Paper" is the
-EfficientNetV2 paper (arXiv 2104.00298); "reference code" is google/automl's efficientnetv2. The module does not import
-TensorFlow.
+Open this module to look up or add a setting. The other sections are in ``train_settings``, ``data_settings``,
+``eval_settings`` and ``search_settings``. The descriptions are also the text of the documentation and of error
+messages. "Paper" is the EfficientNetV2 paper (arXiv 2104.00298); "reference code" is google/automl's efficientnetv2.
+The module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ import pydantic
 from effnetv2_keras import progressive
 from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.config.fields import (
-    OptionalInt,
     OptionalNormalization,
     OptionalStr,
     Section,
-    Sizes,
     Trackers,
     setting,
 )
@@ -192,35 +190,6 @@ class ProgressiveConfig(_RampSettings):
     def _ramps_in_range(self) -> ProgressiveConfig:
         self.ramps()
         return self
-
-
-class EvalConfig(Section):
-    """Evaluation."""
-
-    batch_size: int = setting(
-        64, "images per evaluation step over all replicas", ge=1, unit="images", source="reference code"
-    )
-    isize: OptionalInt = setting(
-        None,
-        "side of the evaluation images, pixels; None uses the evaluation size of the network",
-        ge=1,
-        unit="pixels",
-        source="reference code",
-    )
-    sizes: Sizes = setting(
-        (),
-        "--mode=eval: image sides to compare, pixels, such as 224|300; empty evaluates at eval.isize only",
-        unit="pixels",
-    )
-    per_class: bool = setting(
-        False, "--mode=eval: also report the top-1 accuracy of each class, or its average precision if multi-label"
-    )
-    every_epochs: float = setting(
-        1.0,
-        "epochs between two evaluations, which may be a fraction; the end of the run always has one",
-        gt=0,
-        unit="epochs",
-    )
 
 
 class RuntimeConfig(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from effnetv2_keras.config.fields import OptionalStr, Regex, Section, Sizes, setting
+from effnetv2_keras.config.fields import OptionalPath, OptionalStr, Regex, Section, Sizes, setting
 
 
 class TrainConfig(Section):
@@ -115,7 +115,7 @@ class TrainConfig(Section):
         unit="gradient norm",
         source="reference code",
     )
-    ft_init_ckpt: OptionalStr = setting(
+    ft_init_ckpt: OptionalPath = setting(
         None,
         "weights from which a new run starts: the name of published weights such as imagenet21k, or the path of a "
         "file, checkpoint or run folder; None starts from random weights (not for keras: networks)",

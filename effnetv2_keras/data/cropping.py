@@ -27,6 +27,7 @@ from typing import Callable
 import tensorflow as tf
 
 from effnetv2_keras.data import decode
+from effnetv2_keras.data.formats import Reading
 
 Range = tuple[float, float]
 
@@ -39,8 +40,10 @@ class Cropping:
     """How one pipeline makes square images.
 
     Attributes:
-        train: takes ``image``, ``image_size``, ``area``, ``aspect`` and ``seed``, as ``decode.random_crop`` does.
-        evaluate: takes ``image``, ``image_size`` and ``crop``, as ``decode.central_crop`` does.
+        train: takes ``image``, ``image_size``, ``area``, ``aspect`` and ``seed``, and as an option ``reading``, as
+            ``decode.random_crop`` does.
+        evaluate: takes ``image``, ``image_size`` and ``crop``, and as an option ``reading``, as
+            ``decode.central_crop`` does.
         area: default smallest and largest fraction of the image's area that a training crop covers.
         aspect: default smallest and largest width / height of a training crop.
         dtype: dtype of the squares: uint8, or float32 with fractional levels (with bicubic also outside 0..255).
@@ -53,54 +56,63 @@ class Cropping:
     dtype: tf.DType = tf.float32
 
 
+_PLAIN = Reading()
 _reference_square = functools.partial(decode.central_square, dtype=tf.float32)
 
 
-def _v2_train(image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor) -> tf.Tensor:
+def _v2_train(
+    image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor, reading: Reading = _PLAIN
+) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
         return decode.random_rectangle(shape, area=area, aspect=aspect, seed=seed)
 
-    return _bilinear(decode.cut(image, choose, decode_whole=True), image_size)
+    return _bilinear(decode.cut(image, choose, decode_whole=True, reading=reading), image_size)
 
 
-def _v2_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None) -> tf.Tensor:
+def _v2_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None, reading: Reading = _PLAIN) -> tf.Tensor:
     if crop is None and image_size >= SQUEEZE_FROM:
-        return _bilinear(decode.decode(image), image_size)
-    return _bilinear_square(image, image_size, crop)
+        return _bilinear(decode.decode(image, reading), image_size)
+    return _bilinear_square(image, image_size, crop, reading)
 
 
-def _v1_train(image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor) -> tf.Tensor:
+def _v1_train(
+    image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor, reading: Reading = _PLAIN
+) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
         drawn = decode.random_rectangle(shape, area=area, aspect=aspect, covered=0.1, attempts=10, seed=seed)
         found = tf.reduce_any(drawn[2:] < shape[:2])
         return tf.where(found, drawn, _reference_square(shape, image_size, None, round_up=1))
 
-    return _bicubic(decode.cut(image, choose), image_size)
+    return _bicubic(decode.cut(image, choose, reading=reading), image_size)
 
 
-def _v1_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None) -> tf.Tensor:
+def _v1_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None, reading: Reading = _PLAIN) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
         return _reference_square(shape, image_size, crop, round_up=1)
 
-    return _bicubic(decode.cut(image, choose), image_size)
+    return _bicubic(decode.cut(image, choose, reading=reading), image_size)
 
 
-def _finetune_train(image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor) -> tf.Tensor:
+def _finetune_train(
+    image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor, reading: Reading = _PLAIN
+) -> tf.Tensor:
     del area, aspect, seed  # the configuration rejects these settings for this pipeline
-    return _bilinear(decode.decode(image), image_size)
+    return _bilinear(decode.decode(image, reading), image_size)
 
 
-def _finetune_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None) -> tf.Tensor:
+def _finetune_evaluate(
+    image: tf.Tensor, *, image_size: int, crop: float | None, reading: Reading = _PLAIN
+) -> tf.Tensor:
     if crop is None:
-        return _bilinear(decode.decode(image), image_size)
-    return _bilinear_square(image, image_size, crop)
+        return _bilinear(decode.decode(image, reading), image_size)
+    return _bilinear_square(image, image_size, crop, reading)
 
 
-def _bilinear_square(image: tf.Tensor, image_size: int, crop: float | None) -> tf.Tensor:
+def _bilinear_square(image: tf.Tensor, image_size: int, crop: float | None, reading: Reading) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
         return _reference_square(shape, image_size, crop)
 
-    return _bilinear(decode.cut(image, choose, decode_whole=True), image_size)
+    return _bilinear(decode.cut(image, choose, decode_whole=True, reading=reading), image_size)
 
 
 def _bilinear(image: tf.Tensor, size: int) -> tf.Tensor:

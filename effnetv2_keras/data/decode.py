@@ -6,34 +6,34 @@ from typing import Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.data import formats, orientation
+from effnetv2_keras.data.formats import Reading
+
 EVAL_MARGIN = 32
 """The evaluation crop is ``size / (size + EVAL_MARGIN)`` of the image's shorter side (reference code)."""
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
+_PLAIN = Reading()
+
+
+def decode(encoded: tf.Tensor, reading: Reading = _PLAIN) -> tf.Tensor:
     """Returns a whole image, decoded to RGB.
 
     Args:
-        encoded: string scalar, the bytes of a JPEG, PNG, GIF or BMP file; or a decoded image, uint8 ``[H, W, C]``. Of a
-            GIF, the first frame is decoded. A BMP with 8 bits per pixel is read as gray; its palette is ignored. The
-            gray channel of images with one or two channels is repeated; transparency is dropped.
+        encoded: string scalar, the bytes of an image file in one of the formats of ``formats``; or a decoded image,
+            uint8 ``[H, W, C]``. Of a file with several images, the first is decoded. The gray channel of images with
+            one or two channels is repeated; transparency is dropped.
+        reading: how files are read.
 
     Returns:
         The image, uint8 ``[H, W, 3]``.
 
     Raises:
         ValueError: if the tensor has another dtype or rank.
-        tf.errors.InvalidArgumentError: when the graph runs, if the bytes are not a complete image.
+        tf.errors.InvalidArgumentError: when the graph runs, if the bytes are not a complete image or are refused.
     """
     encoded = _checked(encoded)
-    if encoded.dtype == tf.uint8:
-        return _to_rgb(encoded)
-    # The BMP decoder is the only one that cannot convert gray or transparent images to three channels.
-    return tf.cond(
-        tf.strings.substr(encoded, 0, 2) == b"BM",
-        lambda: _to_rgb(tf.io.decode_bmp(encoded)),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
+    return _to_rgb(encoded) if encoded.dtype == tf.uint8 else formats.to_rgb(encoded, reading)
 
 
 def random_crop(
@@ -43,6 +43,7 @@ def random_crop(
     area: tuple[float, float] = (0.05, 1.0),
     aspect: tuple[float, float] = (0.75, 4 / 3),
     seed: tf.Tensor,
+    reading: Reading = _PLAIN,
 ) -> tf.Tensor:
     """Returns a random rectangle of an image, resized to a square, for training.
 
@@ -55,6 +56,7 @@ def random_crop(
         area: smallest and largest fraction of the image's area, in (0, 1].
         aspect: smallest and largest width / height.
         seed: int32 ``[2]``; the result depends only on the seed and the image.
+        reading: how files are read.
 
     Returns:
         The crop, resized bilinearly, uint8 ``[image_size, image_size, 3]``.
@@ -62,7 +64,11 @@ def random_crop(
     Raises:
         ValueError, tf.errors.InvalidArgumentError: see ``decode``.
     """
-    return _resize(cut(image, lambda shape: random_rectangle(shape, area=area, aspect=aspect, seed=seed)), image_size)
+
+    def choose(shape: tf.Tensor) -> tf.Tensor:
+        return random_rectangle(shape, area=area, aspect=aspect, seed=seed)
+
+    return _resize(cut(image, choose, reading=reading), image_size)
 
 
 def random_rectangle(
@@ -100,7 +106,9 @@ def random_rectangle(
     return tf.concat([begin[:2], size[:2]], axis=0)
 
 
-def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None) -> tf.Tensor:
+def central_crop(
+    image: tf.Tensor, *, image_size: int, crop: float | None = None, reading: Reading = _PLAIN
+) -> tf.Tensor:
     """Returns the central square of an image, resized, for evaluation.
 
     Args:
@@ -109,6 +117,7 @@ def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None
         crop: side of the square / shorter side of the image, in (0, 1]; None for ``image_size / (image_size + 32)``
             (reference code). From a size of 320 the reference code squeezes the whole image into a square instead;
             this function always keeps the aspect ratio.
+        reading: how files are read.
 
     Returns:
         The crop, resized bilinearly, uint8 ``[image_size, image_size, 3]``.
@@ -116,7 +125,7 @@ def central_crop(image: tf.Tensor, *, image_size: int, crop: float | None = None
     Raises:
         ValueError, tf.errors.InvalidArgumentError: see ``decode``.
     """
-    return _resize(cut(image, lambda shape: central_square(shape, image_size, crop)), image_size)
+    return _resize(cut(image, lambda shape: central_square(shape, image_size, crop), reading=reading), image_size)
 
 
 def central_square(
@@ -139,14 +148,22 @@ def central_square(
     return tf.concat([(shape[:2] - side + round_up) // 2, [side, side]], axis=0)
 
 
-def cut(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor], *, decode_whole: bool = False) -> tf.Tensor:
+def cut(
+    image: tf.Tensor,
+    choose: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    decode_whole: bool = False,
+    reading: Reading = _PLAIN,
+) -> tf.Tensor:
     """Returns the rectangle of an image that ``choose`` selects.
 
     Args:
         image: an encoded or decoded image, as for ``decode``.
-        choose: maps the shape of the image, int32 ``[3]``, to the rectangle: top, left, height, width, int32 ``[4]``.
+        choose: maps the shape of the upright image, int32 ``[3]``, to the rectangle in it: top, left, height, width,
+            int32 ``[4]``.
         decode_whole: whether to decode the whole of a JPEG file instead of the rectangle only. This is slower. If only
             the rectangle is decoded, colors near its edge differ slightly.
+        reading: how files are read.
 
     Returns:
         The rectangle, uint8 ``[h, w, 3]``.
@@ -157,12 +174,17 @@ def cut(image: tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor], *, decode_wh
     image = _checked(image)
 
     def cut_decoded() -> tf.Tensor:
-        decoded = decode(image)
+        decoded = decode(image, reading)
         top, left, height, width = tf.unstack(choose(tf.shape(decoded)))
         return decoded[top : top + height, left : left + width]
 
     def cut_jpeg() -> tf.Tensor:
-        return tf.image.decode_and_crop_jpeg(image, choose(tf.image.extract_jpeg_shape(image)), channels=3)
+        shape = tf.image.extract_jpeg_shape(image)
+        if not reading.exif_orientation:
+            return tf.image.decode_and_crop_jpeg(image, choose(shape), channels=3)
+        turn = orientation.orientation_of(image)
+        rectangle = orientation.stored_rectangle(choose(orientation.exchanged(shape, turn)), shape, turn)
+        return orientation.upright(tf.image.decode_and_crop_jpeg(image, rectangle, channels=3), turn)
 
     if image.dtype == tf.uint8 or decode_whole:
         return cut_decoded()

@@ -1,14 +1,16 @@
 """The input pipelines of training and evaluation: how sources, cropping, augmentation and mixing are chained.
 
 Every random choice depends only on (seed, epoch, image) or on (seed, step), so a resumed run draws the same batches
-as an uninterrupted one. Nothing after a random choice is cached. Up to the finished batch the graph contains no
-Python function, so that a tf.data service can run it. A record that cannot be used is described by a string,
-``problem``, in its batch; the problem is reported when the batch arrives in the training process.
+as an uninterrupted one. Nothing after a random choice is cached. Up to the finished batch the graph for a tf.data
+service contains no Python function; in this process one reads the formats that TensorFlow cannot read. A record that
+cannot be used is described by a string, ``problem``, in its batch; the problem is reported when the batch arrives in
+the training process.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Callable
 
 import tensorflow as tf
@@ -17,11 +19,13 @@ from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.augment import augmentation, mixing
 from effnetv2_keras.data.cropping import CROPPINGS
+from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.data.service import from_services
 from effnetv2_keras.data.sources.base import Record, Shard, Source
 from effnetv2_keras.data.sources.labels import label_vector
 from effnetv2_keras.data.unreadable import UnreadableImages, guard, guard_label, is_sound
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.optim import losses
 from effnetv2_keras.progressive import Stage
 
 Batch = dict[str, tf.Tensor]
@@ -43,12 +47,15 @@ class InputPlan:
         batch_size: global batch size: images per step over all replicas.
         normalization: how pixels become network input; None if the model normalizes levels 0..255 itself.
         unreadable: records images that cannot be decoded.
+        share_labels: whether the labels of a training image divide the image's weight evenly among them, as softmax
+            needs, before images are mixed.
     """
 
     data: DataConfig
     batch_size: int
     normalization: specs.Normalization | None
     unreadable: UnreadableImages
+    share_labels: bool = False
 
     def per_replica(self, context: tf.distribute.InputContext) -> int:
         """Returns the number of images per replica and step.
@@ -96,7 +103,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
         - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalized.
         - ``label``: float32 ``[b, classes]``; rows sum to 1. For a multi-label source, rows are multi-hot before
-          mixing.
+          mixing, or with ``plan.share_labels`` multi-hot divided by the number of labels.
         - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image. The label row of an unreadable image is zero
           before mixing.
     """
@@ -105,9 +112,10 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
     @plain_graph
     def finish(step: tf.Tensor, batch: Batch) -> Batch:
+        labels = batch["label"]
         images, labels = mixing.mix(
             batch["image"],
-            batch["label"],
+            losses.sharing(labels) if plan.share_labels and source.multi_label else labels,
             mixup_alpha=stage.mixup_alpha,
             cutmix_alpha=stage.cutmix_alpha,
             even_boxes=plan.data.augment_arithmetic == "original",
@@ -146,6 +154,7 @@ def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int)
     )
     image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
     num_classes = len(source.class_names)
+    reading = Reading.of(data, service=bool(data.service))
 
     @plain_graph
     def load(record: Record) -> Batch:
@@ -159,8 +168,10 @@ def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int)
                 area=data.crop_area or cropping.area,
                 aspect=data.crop_aspect or cropping.aspect,
                 seed=crop_seed,
+                reading=reading,
             ),
             record,
+            reading,
         )
         if data.hflip:
             image = tf.image.stateless_random_flip_left_right(image, flip_seed)
@@ -239,11 +250,14 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
 
 def evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
     """Returns the function from a record to its square image, cropped as in evaluation, and its ``problem``."""
-    cropping = CROPPINGS[data.pipeline]
+    reading = Reading.of(data)
+    evaluate = functools.partial(
+        CROPPINGS[data.pipeline].evaluate, image_size=image_size, crop=data.eval_crop, reading=reading
+    )
 
     @plain_graph
     def load(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
-        return guard(lambda item: cropping.evaluate(item["image"], image_size=image_size, crop=data.eval_crop), record)
+        return guard(lambda item: evaluate(item["image"]), record, reading)
 
     return load
 

@@ -15,12 +15,13 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.data import formats
 from effnetv2_keras.data.sources.base import DataError, Record, Source
 from effnetv2_keras.data.sources.integrity import plain_message
 
 _plain_graph = tf.autograph.experimental.do_not_convert
 
-_IMAGE, _LABEL = "image", "label"  # first word of a problem: "image NAME" or "label NUMBER NAME"
+_IMAGE, _LABEL = "image", "label"  # first word of a problem: "image NAME", "image NAME\0REASON", "label NUMBER NAME"
 _OF_INPUT = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
@@ -33,12 +34,15 @@ _OF_INPUT = (
 """The errors that TensorFlow raises for damaged or missing files."""
 
 
-def guard(load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tensor, tf.Tensor]:
+def guard(
+    load: Callable[[Record], tf.Tensor], record: Record, reading: formats.Reading | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Loads one image; if that fails, a black image takes its place.
 
     Args:
         load: maps the record to the image.
         record: the record of the image.
+        reading: how ``load`` reads files; the problem then contains the reason for which the image is refused.
 
     Returns:
         ``(image, problem)``. The problem is a string scalar, empty if the image was loaded.
@@ -46,13 +50,21 @@ def guard(load: Callable[[Record], tf.Tensor], record: Record) -> tuple[tf.Tenso
     if record["image"].dtype != tf.string:  # an image that is already decoded cannot fail
         return load(record), tf.constant("")
 
-    def black(spec: tf.TensorSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-        return _plain_graph(lambda name: (tf.zeros(spec.shape, spec.dtype), tf.strings.join([_IMAGE, " ", name])))
-
     readable = _plain_graph(lambda item: (load(item), tf.constant("")))
     loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
-    instead = tf.data.Dataset.from_tensors(record["name"]).map(black(loaded.element_spec[0]))
-    return loaded.concatenate(instead).take(1).get_single_element()
+    spec = loaded.element_spec[0]
+
+    def black(*problem: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.zeros(spec.shape, spec.dtype), tf.strings.join([_IMAGE, " ", *problem])
+
+    failed = tf.data.Dataset.from_tensors(record)
+    if reading is not None:
+        explained = failed.map(
+            _plain_graph(lambda item: black(item["name"], "\0", formats.why(item["image"], reading)))
+        )
+        loaded = loaded.concatenate(explained.ignore_errors())
+    loaded = loaded.concatenate(failed.map(_plain_graph(lambda item: black(item["name"]))))
+    return loaded.take(1).get_single_element()
 
 
 def guard_label(record: Record, num_classes: int, problem: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -99,19 +111,24 @@ class UnreadableImages:
     def report(self, name: bytes) -> None:
         """Records one unreadable image.
 
+        Args:
+            name: its name, and after a zero byte the reason, if known.
+
         Raises:
             DataError: if the policy is ``"error"``.
         """
-        text = name.decode(errors="replace")
+        text, _, reason = name.decode(errors="replace").partition("\0")
+        reason = reason or f"it is {formats.NOT_AN_IMAGE}"
         if self._policy == "error":
             self.error = DataError(
-                f"Cannot decode {text}: it is not a complete JPEG, PNG, GIF or BMP image. Repair or remove it, or set "
+                f"Cannot decode {text}: {reason}. Repair or remove it, or set "
                 "--hparam_str=data.unreadable=skip to leave out unreadable images."
             )
             raise self.error
         if text not in self.names:
             self.names.append(text)
-            logging.warning("Leaving out an image that cannot be decoded (%d so far): %s", len(self.names), text)
+            count = len(self.names)
+            logging.warning("Leaving out an image that cannot be decoded (%d so far): %s: %s", count, text, reason)
 
     def report_problems(self, batches: tf.data.Dataset, source: Source) -> tf.data.Dataset:
         """Returns the batches without ``problem``; reports the problems of each batch when it arrives.

@@ -15,6 +15,7 @@ from typing import Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.distribution.waiting import announced
 from effnetv2_keras.errors import UsageError, WorkerLost
 
 
@@ -71,7 +72,7 @@ def worker_of(strategy: tf.distribute.Strategy) -> Worker:
 
 
 def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
-    """Returns a function that gives every worker the value which the chief passes to it, as a float32.
+    """Returns a function that gives every worker the value which the chief passes to it, as a float64.
 
     All workers must call the function: each call waits for the others.
     """
@@ -79,15 +80,15 @@ def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]
     if worker.count == 1:
         return lambda value: value
 
+    def of_first_replica(value: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        return tf.where(context.replica_id_in_sync_group == 0, value, tf.zeros_like(value))
+
     @tf.function(autograph=False)
-    def add_up(share: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(share,)), axis=None)
+    def add_up(value: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(of_first_replica, args=(value,)), axis=None)
 
-    def agree(value: float) -> float:
-        local = len(strategy.extended.worker_devices) if worker.is_chief else 1
-        return float(add_up(tf.constant(value / local if worker.is_chief else 0.0)))
-
-    return agree
+    return lambda value: float(add_up(tf.constant(value, tf.float64)))
 
 
 @contextlib.contextmanager
@@ -164,11 +165,15 @@ def _tpu(devices: Devices) -> tf.distribute.Strategy:
 
 
 def _multiworker(devices: Devices) -> tf.distribute.Strategy:
-    """Uses all devices of all workers. Every worker must call this; each call waits for the others."""
+    """Uses all devices of all workers. Every worker must call this; each call waits for the others, and says so."""
     tf.get_logger().setLevel(logging.WARNING)  # level INFO logs every sum over the workers
     resolver = _resolve_flags(devices) if devices.workers else _resolve_environment()
     handler = signal.getsignal(signal.SIGTERM)
-    with explained_losses(Worker(count=len(_tasks(resolver.cluster_spec())))):
+    cluster = resolver.cluster_spec()
+    tasks = _tasks(cluster)
+    addresses = [cluster.task_address(kind, index) for kind, index in tasks]
+    index = tasks.index((resolver.task_type, resolver.task_id))
+    with explained_losses(Worker(count=len(tasks))), announced(addresses, index):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # TensorFlow's handler records the signal but does not end the process

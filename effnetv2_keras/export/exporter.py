@@ -23,6 +23,7 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.from_config import build_for
+from effnetv2_keras.optim import losses
 from effnetv2_keras.runs.trained import Trained
 
 Pixels = npt.NDArray[np.uint8]
@@ -65,6 +66,7 @@ class ExportReport:
         image_size: side of the images that it was made for, pixels.
         megabytes: size on disk, 10^6 bytes.
         comparison: comparison of the reloaded export with the network.
+        probabilities: name of the function that makes probabilities of the logits, ``"softmax"`` or ``"sigmoid"``.
         seconds_per_image: median time for one image of ``image_size`` on the CPU, seconds.
     """
 
@@ -73,6 +75,7 @@ class ExportReport:
     megabytes: float
     comparison: Comparison
     seconds_per_image: float
+    probabilities: str = "softmax"
 
     def describe(self) -> str:
         """Returns the report as one line."""
@@ -81,7 +84,8 @@ class ExportReport:
         return (
             f"Exported {self.path}: {self.megabytes:.1f} MB; reloaded and checked, logits differ by at most "
             f"{same.largest_difference:.1e} of the largest; {agreement}"
-            f"{1000 * self.seconds_per_image:.1f} ms per image of {self.image_size} px (batch 1, CPU)."
+            f"{1000 * self.seconds_per_image:.1f} ms per image of {self.image_size} px (batch 1, CPU). Probabilities "
+            f"are the {self.probabilities} of the logits."
         )
 
 
@@ -122,8 +126,8 @@ class Exporter(abc.ABC):
                 f"This format does not support --quantize={quantize}; it allows {', '.join(self.quantizations)}. Use "
                 "--format=tflite, which allows none, float16, dynamic and int8."
             )
-        self.trained = _rebuilt(trained, "precision.policy", "float32") if self.float32_only else trained
-        self.network = _rebuilt(self.trained, "model.include_preprocessing", True).model
+        self.trained = rebuilt(trained, "precision.policy", "float32") if self.float32_only else trained
+        self.network = rebuilt(self.trained, "model.include_preprocessing", True).model
         self.image_size, self.quantize, self._splits = image_size, quantize, splits
 
     @property
@@ -172,7 +176,14 @@ class Exporter(abc.ABC):
                 seconds = statistics.median([seconds_of(runtime, image) for _ in range(6)][1:])
             megabytes = sum(file.stat().st_size for file in written.rglob("*") if file.is_file()) / 1e6
             _put_in_place(written, path, aside=pathlib.Path(staging) / "old")
-        return ExportReport(path, self.image_size, megabytes, comparison, seconds)
+        return ExportReport(
+            path,
+            self.image_size,
+            megabytes,
+            comparison,
+            seconds,
+            losses.activation(self.trained.config.train.loss_type),
+        )
 
     def _check(self, comparison: Comparison) -> None:
         if not comparison.largest_difference <= self.tolerance:  # NaN fails too
@@ -220,8 +231,14 @@ def shown(items: Iterable[Item], description: str, total: int) -> Iterable[Item]
     )
 
 
-def _rebuilt(trained: Trained, key: str, value: object) -> Trained:
-    """Returns the network with the same weights, built with another value of one setting."""
+def rebuilt(trained: Trained, key: str, value: object) -> Trained:
+    """Returns the network with the same weights, built with another value of one setting.
+
+    Args:
+        trained: the network; it is returned itself if the setting has this value already.
+        key: dotted name of the setting.
+        value: its value.
+    """
     config = trained.config.override({key: value})
     if config == trained.config:
         return trained

@@ -1,11 +1,13 @@
 """Exports a trained network as a SavedModel, which needs only TensorFlow and not this package.
 
 It has four signatures: ``serving_default`` takes float pixels, ``uint8`` takes uint8 pixels, ``encoded`` takes the
-bytes of image files (JPEG, PNG, GIF, BMP), and ``class_names`` has no input and returns the classes in label order.
+bytes of image files (JPEG, PNG, GIF, and BMP with 8, 24 or 32 bits per pixel), and ``class_names`` has no input and
+returns the classes in label order.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any, Callable
 
@@ -14,7 +16,11 @@ import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.cropping import CROPPINGS
+from effnetv2_keras.data.formats import Reading
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export import exporter
+from effnetv2_keras.files import read_literally
+from effnetv2_keras.optim import losses
 
 SAVED_MODEL_FILE = "saved_model.pb"
 """The file by which a folder is recognized as a SavedModel."""
@@ -22,10 +28,27 @@ SAVED_MODEL_FILE = "saved_model.pb"
 _NUM_TOP = 5
 
 
+def load_saved_model(folder: str | os.PathLike[str]) -> Any:
+    """Returns what ``tf.saved_model.load`` returns for a folder, whatever the characters of its path.
+
+    Raises:
+        UsageError: if the SavedModel cannot be read.
+    """
+    try:
+        with read_literally(folder) as readable:
+            return tf.saved_model.load(readable)
+    except (OSError, ValueError, LookupError, AttributeError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"The SavedModel in {folder} cannot be loaded: {reason}. It may be damaged or incomplete. Export it again."
+        ) from error
+
+
 class Classifier(tf.Module):
     """A trained network as a module with one function per signature.
 
-    All functions except ``class_names`` return ``logits`` and ``probabilities``, float32 ``[N, classes]``, and
+    All functions except ``class_names`` return ``logits`` and ``probabilities`` (of ``losses.probabilities``), float32
+    ``[N, classes]``, and
     ``top_classes`` (string) and ``top_probabilities`` (float32), ``[N, min(5, classes)]``, in descending order of
     probability.
 
@@ -33,29 +56,43 @@ class Classifier(tf.Module):
         model: maps pixels 0..255, float32 ``[N, H, W, 3]``, to logits.
         class_names: names of the classes, in label order.
         image_size: side of the squares that ``encoded`` makes of images, pixels.
-        data: the data settings, which determine how ``encoded`` crops and resizes.
+        data: the data settings, which determine how ``encoded`` reads, crops and resizes.
+        loss_type: loss of the training, which determines how ``probabilities`` follow from ``logits``.
+        export: whether the module will be exported. If not, ``encoded`` also reads WebP, TIFF, AVIF, HEIF and all BMP
+            files.
 
     Attributes:
+        independent: bool variable, whether the classes are independent, so that the probabilities need not sum to 1.
         serving_default: takes ``images``, float32 pixels 0..255 ``[N, H, W, 3]`` with any N, H and W. The model
             normalizes them.
         uint8: takes ``images``, uint8 pixels ``[N, H, W, 3]``.
         encoded: takes ``image_bytes``, JPEG, PNG, GIF or BMP files, string ``[N]``; decodes and crops them as in
-            evaluation.
+            evaluation, turned upright as ``data.exif_orientation`` says. Raises ``tf.errors.InvalidArgumentError`` for
+            other formats.
         class_names: has no input; returns ``class_names``, string ``[classes]``, in label order.
     """
 
     def __init__(
-        self, model: tf.keras.Model, class_names: tuple[str, ...], *, image_size: int, data: DataConfig
+        self,
+        model: tf.keras.Model,
+        class_names: tuple[str, ...],
+        *,
+        image_size: int,
+        data: DataConfig,
+        loss_type: str = "softmax",
+        export: bool = True,
     ) -> None:
         super().__init__(name="classifier")
         # The functions use the Keras model as a closure. If it were an attribute, its layers would be saved as well.
         names, cropping = list(class_names), CROPPINGS[data.pipeline]
+        reading = Reading.of_photos(data, export=export)
         self.weights = model.variables
         self.image_size = tf.Variable(image_size, trainable=False)  # variables are attributes of the loaded model
+        self.independent = tf.Variable(losses.are_independent(loss_type), trainable=False)
 
         def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
             logits = model(images, training=False)
-            probabilities = tf.nn.softmax(logits)
+            probabilities = losses.probabilities(loss_type, logits)
             top_probabilities, top = tf.math.top_k(probabilities, k=min(_NUM_TOP, len(names)))
             return {
                 "logits": logits,
@@ -68,7 +105,7 @@ class Classifier(tf.Module):
             return self.serving_default(tf.cast(images, tf.float32))
 
         def load(image_bytes: tf.Tensor) -> tf.Tensor:
-            return cropping.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop)
+            return cropping.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop, reading=reading)
 
         def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
             cropped = tf.TensorSpec([image_size, image_size, 3], cropping.dtype)
@@ -90,10 +127,17 @@ class SavedModelExporter(exporter.Exporter):
     folder = "saved_model"
     marker = SAVED_MODEL_FILE
 
-    def classifier(self) -> Classifier:
-        """Returns the module that ``write`` saves."""
+    def classifier(self, *, export: bool = True) -> Classifier:
+        """Returns the module that ``write`` saves, or one for use in this process."""
         data = self.trained.config.data
-        return Classifier(self.network, self.trained.class_names, image_size=self.image_size, data=data)
+        return Classifier(
+            self.network,
+            self.trained.class_names,
+            image_size=self.image_size,
+            data=data,
+            loss_type=self.trained.config.train.loss_type,
+            export=export,
+        )
 
     def write(self, folder: pathlib.Path) -> None:
         """See ``Exporter.write``."""
@@ -104,12 +148,12 @@ class SavedModelExporter(exporter.Exporter):
     @staticmethod
     def load(folder: pathlib.Path) -> exporter.Runtime:
         """See ``Exporter.load``."""
-        loaded = tf.saved_model.load(str(folder))  # the lambda keeps it alive; signatures alone do not hold the weights
+        loaded = load_saved_model(folder)  # the lambda keeps it alive; signatures alone do not hold the weights
         return lambda images: loaded.signatures["uint8"](images=tf.constant(images))["logits"].numpy()
 
     def compare(self, folder: pathlib.Path) -> exporter.Comparison:
         """Compares every signature with the network on random images of two shapes."""
-        loaded = tf.saved_model.load(str(folder))
+        loaded = load_saved_model(folder)
         size, data = self.image_size, self.trained.config.data
         evaluate = CROPPINGS[data.pipeline].evaluate
         network, differences = exporter.network_runtime(self.trained), []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.files import parse_json
 from effnetv2_keras.text_files import read_text
 
 Labels = Union[str, "os.PathLike[str]", Sequence[str]]
@@ -76,8 +76,8 @@ def _read(labels: Labels) -> list[tuple[str, str]]:
 
 def _parse_json(text: str, path: pathlib.Path) -> Any:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = parse_json(text, object)
+    except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, (list, dict)):
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Annotated, Any, Literal, Optional, get_type_hints
 
 TRAIN, EVAL, PREDICT, EXPORT, BENCHMARK = "train", "eval", "predict", "export", "benchmark"
@@ -24,6 +25,7 @@ class Flag:
         low: smallest integer allowed.
         high: largest integer allowed.
         repeated: whether the flag is given once per value; other tuples are separated by commas.
+        path: whether the value is, or may be, a path, so that ``~`` at its start is the home folder.
     """
 
     help: str
@@ -31,6 +33,7 @@ class Flag:
     low: int | None = None
     high: int | None = None
     repeated: bool = False
+    path: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +45,22 @@ class Options:
         str,
         Flag(
             "Network: efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b8, -l2; PATH.json (a ModelSpec); "
-            "keras:NAME (of tf.keras.applications) or keras:package.module:function."
+            "keras:NAME (of tf.keras.applications) or keras:package.module:function.",
+            path=True,
         ),
     ] = "efficientnetv2-b0"
     dataset_cfg: Annotated[str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.")] = "folder"
-    hparam_str: Annotated[str, Flag("Settings to override: 'a.b=1,c.d=x|y', or the path of a YAML file.")] = ""
-    data_dir: Annotated[_Text, Flag("Folder of the images, or of TensorFlow Datasets.")] = None
-    model_dir: Annotated[_Text, Flag("Folder of the run.")] = None
+    hparam_str: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Settings to override: 'a.b=1,c.d=x|y', or the path of a YAML file. Repeat the flag to join several; a "
+            "later value replaces an earlier one.",
+            repeated=True,
+            path=True,
+        ),
+    ] = ()
+    data_dir: Annotated[_Text, Flag("Folder of the images, or of TensorFlow Datasets.", path=True)] = None
+    model_dir: Annotated[_Text, Flag("Folder of the run.", path=True)] = None
 
     strategy: Annotated[
         str,
@@ -78,7 +90,11 @@ class Options:
     ] = True
     output_dir: Annotated[
         _Text,
-        Flag("Folder for the files that are written; default: the run's folder, or the current folder.", (EVAL, SCALE)),
+        Flag(
+            "Folder for the files that are written; default: the run's folder, or the current folder.",
+            (EVAL, SCALE),
+            path=True,
+        ),
     ] = None
     image_size: Annotated[
         _Number, Flag("Side of images, pixels; default: the evaluation size.", (EXPORT, BENCHMARK))
@@ -100,17 +116,22 @@ class Options:
     images: Annotated[
         tuple[str, ...],
         Flag(
-            "A file or folder to classify; repeat the flag, or list paths after the flags.", (PREDICT,), repeated=True
+            "A file or folder to classify; repeat the flag, or list paths after the flags.",
+            (PREDICT,),
+            repeated=True,
+            path=True,
         ),
     ] = ()
     top_k: Annotated[int, Flag("Classes per image.", (PREDICT,), low=1)] = 5
-    export_dir: Annotated[_Text, Flag("Folder to create; default: a folder in --model_dir.", (EXPORT,))] = None
+    export_dir: Annotated[_Text, Flag("Folder to create; default: a folder in --model_dir.", (EXPORT,), path=True)] = (
+        None
+    )
     batch_sizes: Annotated[tuple[str, ...], Flag("Images per call, separated by commas.", (BENCHMARK,))] = (
         "1",
         "8",
         "32",
     )
-    preview_file: Annotated[str, Flag("PNG to write.", (PREVIEW,))] = "preview.png"
+    preview_file: Annotated[str, Flag("PNG to write.", (PREVIEW,), path=True)] = "preview.png"
     phi: Annotated[
         tuple[str, ...],
         Flag("V1's compound coefficients, such as 1,2,3; default: the steps from S to M and from S to L.", (SCALE,)),
@@ -125,9 +146,22 @@ class Options:
         ),
     ] = 5050
     service_workers: Annotated[int, Flag("Number of services to start.", (DATA_SERVICE,), low=1)] = 1
-    service_host: Annotated[str, Flag("Name under which training processes reach this machine.", (DATA_SERVICE,))] = (
-        "localhost"
-    )
+    service_host: Annotated[
+        str,
+        Flag(
+            "Name under which training processes reach this machine. The services listen on every network interface, "
+            "whatever this is.",
+            (DATA_SERVICE,),
+        ),
+    ] = "localhost"
+
+    def __post_init__(self) -> None:
+        """Replaces ``~`` at the start of paths by the home folder, as a shell does."""
+        for name, (_, flag) in flag_table().items():
+            value = getattr(self, name)
+            if flag.path and value:
+                expanded = tuple(map(os.path.expanduser, value)) if flag.repeated else os.path.expanduser(value)
+                object.__setattr__(self, name, expanded)
 
 
 def flag_table() -> dict[str, tuple[Any, Flag]]:

@@ -47,8 +47,10 @@ def report_classes(
         writer.writerows(rows)
     worst = sorted((row for row in rows if row[1]), key=lambda row: row[2])[:_NUM_WORST]
     listed = ", ".join(f"{name} {share:.3f} of {count}" for name, count, share, *_ in worst)
-    console.print(f"Lowest {headings[0].replace('top1', 'top-1')}: {listed}.", highlight=False, soft_wrap=True)
-    console.print(f"Wrote {' and '.join(map(str, written))}.", highlight=False)
+    console.print(
+        f"Lowest {headings[0].replace('top1', 'top-1')}: {listed}.", highlight=False, markup=False, soft_wrap=True
+    )
+    console.print(f"Wrote {' and '.join(map(str, written))}.", highlight=False, markup=False)
 
 
 def _mistakes(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> list[tuple[Any, ...]]:

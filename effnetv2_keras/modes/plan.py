@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Callable, Optional
 
 import rich.console
@@ -11,6 +12,8 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import profile, specs
 from effnetv2_keras.config import Config
+from effnetv2_keras.data.pipeline import num_eval_steps
+from effnetv2_keras.data.sources.known_sizes import Sizes
 from effnetv2_keras.data.splits import find_sizes
 from effnetv2_keras.models import figures
 from effnetv2_keras.models.from_config import build_for
@@ -19,6 +22,8 @@ from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.training.state import schedule_for
+
+_REPLICAS = (1, 8, 16, 32, 64)
 
 Macs = Callable[[int], Optional[int]]
 """Returns the multiply-adds of a network for an image with this side in pixels; None if they cannot be counted."""
@@ -53,7 +58,8 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
         f"{num_train:,} images to train on, {sizes.num_eval:,} to evaluate on, {num_classes} classes\n"
         f"{config.model.model_name}: {parameters.total:,} parameters, {parameters.trainable:,} trainable; "
         f"{billions(macs(config.eval_size))} multiply-adds an image at {config.eval_size} px{note}\n"
-        f"{total_steps:,} steps of {config.train.batch_size} images: {_epochs(config, total_steps, num_train)}",
+        f"{total_steps:,} steps of {config.train.batch_size} images: {_epochs(config, total_steps, num_train)}\n"
+        f"{_evaluations(config, sizes, total_steps)}\n{_replicas(config)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -93,6 +99,27 @@ def _epochs(config: Config, total_steps: int, num_train: int) -> str:
     return f"{config.train.epochs:g} epochs"
 
 
+def _evaluations(config: Config, sizes: Sizes, total_steps: int) -> str:
+    """Returns a sentence with the number of evaluations, the steps between them and the steps of each."""
+    period = config.evaluation_period(sizes.num_train)
+    count = math.ceil(total_steps / period)
+    epochs = float(period / config.steps_per_epoch(sizes.num_train))
+    steps = num_eval_steps(sizes.num_eval, config.eval.batch_size)
+    every = f", every {float(period):,.4g} steps ({epochs:.4g} epochs) and at the end" if count > 1 else " at the end"
+    return f"{count:,} evaluations{every}, each of {steps:,} steps of {config.eval.batch_size} images"
+
+
+def _replicas(config: Config) -> str:
+    """Returns a sentence with the images per replica, for usual numbers of replicas."""
+    batch = config.train.batch_size
+    shares = [f"{batch // n:,} + {config.eval_batch_size(n) // n:,} on {n}" for n in _REPLICAS if batch % n == 0]
+    uneven = ", ".join(str(n) for n in _REPLICAS if batch % n)
+    return (
+        f"Images at a time on each replica, training + evaluation: {', '.join(shares)} replicas"
+        f"{f'; train.batch_size={batch} cannot be split evenly over {uneven}' if uneven else ''}"
+    )
+
+
 def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, macs: Macs) -> rich.table.Table:
     table = new_table(
         f"Stages ({config.progressive.schedule}, {config.progressive.order})",
@@ -115,7 +142,7 @@ def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, macs
 
 def _learning_rate_table(config: Config, stages: tuple[Stage, ...], num_train: int) -> rich.table.Table:
     train, total_steps = config.train, stages[-1].end_step
-    schedule = schedule_for(train, steps_per_epoch=num_train / train.batch_size, total_steps=total_steps)
+    schedule = schedule_for(train, steps_per_epoch=config.steps_per_epoch(num_train), total_steps=total_steps)
     landmarks = {0: "start", schedule.warmup_steps: "end of warm-up", total_steps - 1: "last step"}
     landmarks = {**{stage.first_step: f"stage {stage.index + 1}" for stage in stages}, **landmarks}
     table = new_table(f"Learning rate ({train.lr_sched})", "step", "epoch", "learning rate", "event")

@@ -17,11 +17,14 @@ import rich.text
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.config import CONFIG_FILE
-from effnetv2_keras.data.sources.folders import IMAGE_SUFFIXES
+from effnetv2_keras.config import CONFIG_FILE, Config
+from effnetv2_keras.data.formats import IMAGE_SUFFIXES, NOT_AN_IMAGE, reason_in
+from effnetv2_keras.data.sources.walking import describe, find_image_files, report_left_out
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
+from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter, load_saved_model
 from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.settings import PREDICTION
+from effnetv2_keras.optim import losses
 from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.text_files import printable
 
@@ -40,10 +43,12 @@ class Predictor:
         class_names: class names in label order.
         classify: returns probabilities (float32 ``[N, classes]``) of encoded image files (string ``[N]``), with the
             preprocessing of evaluation. Raises ``tf.errors.InvalidArgumentError`` if one cannot be decoded.
+        independent: whether the classes are independent, so that the probabilities of an image need not sum to 1.
     """
 
     class_names: tuple[str, ...]
     classify: Callable[[tf.Tensor], tf.Tensor]
+    independent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +90,19 @@ def load_predictor(
             f"{SAVED_MODEL_FILE}. Set --model_dir to the folder of a training run or of an export."
         )
     trained = load_trained(path, which=which, use_ema=use_ema)
-    classifier = SavedModelExporter(trained, trained.config.eval_size).classifier()
-    return Predictor(trained.class_names, lambda files: classifier.encoded(files)["probabilities"])
+    classifier = SavedModelExporter(trained, trained.config.eval_size).classifier(export=False)
+    return Predictor(
+        trained.class_names,
+        lambda files: classifier.encoded(files)["probabilities"],
+        independent=losses.are_independent(trained.config.train.loss_type),
+    )
 
 
 def _load_saved_model(path: pathlib.Path) -> Predictor:
     try:
-        loaded = tf.saved_model.load(str(path))
-    except (OSError, tf.errors.OpError) as error:
-        raise PredictError(f"The SavedModel in {path} cannot be loaded ({error}). Export it again.") from error
+        loaded = load_saved_model(path)
+    except UsageError as error:
+        raise PredictError(str(error)) from error
     missing = {"encoded", "class_names"} - set(loaded.signatures)
     if missing:
         raise PredictError(
@@ -104,28 +113,39 @@ def _load_saved_model(path: pathlib.Path) -> Predictor:
     return Predictor(
         tuple(name.decode() for name in names),
         lambda files: loaded.signatures["encoded"](image_bytes=files)["probabilities"],
+        independent=bool(getattr(loaded, "independent", False)),  # earlier versions wrote softmax probabilities
     )
 
 
-def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+def find_images(paths: Sequence[str | os.PathLike[str]], *, unreadable: Unreadable = "error") -> list[pathlib.Path]:
     """Returns image files: paths of files as they are, and for paths of folders all image files below them, sorted.
+
+    Hidden files, and what programs leave in folders, are no images; see ``walking.find_image_files``.
 
     Args:
         paths: files with any suffix, and folders.
+        unreadable: ``"skip"`` warns of broken links and of images of other kinds in folders; ``"error"`` raises an
+            error if there are broken links, or more images of other kinds than images that can be decoded.
 
     Raises:
         PredictError: if there are no paths, a path does not exist, or a folder contains no images.
+        DataError: as described for ``unreadable``.
     """
     if not paths:
         raise PredictError("There are no images to predict. Name files or folders with --images or after the flags.")
     images: list[pathlib.Path] = []
-    for path in map(pathlib.Path, paths):
+    for path in (pathlib.Path(path).expanduser() for path in paths):
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-            if not below:
-                suffixes = ", ".join(IMAGE_SUFFIXES)
-                raise PredictError(f"There are no images ({suffixes}) in or below the folder {path}. Name another.")
-            images += below
+            found = find_image_files(path)
+            report_left_out(path, {str(path): found}, skip=unreadable == "skip")
+            if not found.images:
+                suffixes, left_out = ", ".join(IMAGE_SUFFIXES), describe([found.left_out])
+                raise PredictError(
+                    f"There are no images ({suffixes}) in or below the folder {path}"
+                    + (f", only {left_out}. " if left_out else ". ")
+                    + "Name another."
+                )
+            images += sorted(map(pathlib.Path, found.images))
         elif path.is_file():
             images.append(path)
         else:
@@ -160,7 +180,7 @@ def predict(
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
             raise PredictError(f"{name} is {value}; it must be at least 1.")
-    images = find_images(paths)
+    images = find_images(paths, unreadable=unreadable)
     predictions = []
     for start in range(0, len(images), batch_size):
         for path, probabilities in _classify(predictor, images[start : start + batch_size], unreadable):
@@ -185,15 +205,24 @@ def _classify(
         elif unreadable == "skip":
             logging.warning("Skipping an image that cannot be read: %s", paths[0])
         else:
-            reason = error if isinstance(error, OSError) else "it is not a complete JPEG, PNG, GIF or BMP image"
+            reason = error if isinstance(error, OSError) else reason_in(error) or f"it is {NOT_AN_IMAGE}"
             raise PredictError(f"Cannot read the image {paths[0]}: {reason}. Repair it or leave it out.") from error
     else:
         yield from zip(paths, probabilities)
 
 
-def format_table(predictions: Sequence[Prediction], console: rich.console.Console) -> None:
-    """Prints predictions as a table with one row per image and class."""
-    table = rich.table.Table("image", "class", "probability")
+def format_table(
+    predictions: Sequence[Prediction], console: rich.console.Console, *, independent: bool = False
+) -> None:
+    """Prints predictions as a table with one row per image and class.
+
+    Args:
+        predictions: result of ``predict``.
+        console: output.
+        independent: as in ``Predictor``; the table says so.
+    """
+    caption = "The classes are independent: each probability stands alone." if independent else None
+    table = rich.table.Table("image", "class", "probability", caption=caption)
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
     for prediction in predictions:
@@ -223,9 +252,11 @@ def run(invocation: Invocation) -> None:
     """Classifies the images of the command line and prints a table or JSON."""
     options = invocation.options
     output = invocation.format(["table", "json"])
+    changes = invocation.changes(PREDICTION)
+    unreadable = Config().override(changes).data.unreadable
     predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
-    predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k)
+    predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k, unreadable=unreadable)
     if output == "json":
         print(to_json(predictions))
     else:
-        format_table(predictions, invocation.console)
+        format_table(predictions, invocation.console, independent=predictor.independent)

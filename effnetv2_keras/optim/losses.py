@@ -88,10 +88,36 @@ def score(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
     Returns:
         ``[batch, classes]`` float32.
     """
-    if loss_type != "softmax":
+    if are_independent(loss_type):
         return logits
     log_p = tf.minimum(tf.nn.log_softmax(logits), -1e-7)
     return log_p - tf.math.log(-tf.math.expm1(log_p))
+
+
+def probabilities(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the probability of each class, as the loss takes the logits.
+
+    For softmax, the probabilities of an image sum to 1. For a sigmoid loss, the classes are independent: each
+    probability is in [0, 1], whatever the others are.
+
+    Args:
+        loss_type: a key of ``LOSSES``.
+        logits: ``[batch, classes]`` float32.
+
+    Returns:
+        ``[batch, classes]`` float32.
+    """
+    return tf.sigmoid(logits) if are_independent(loss_type) else tf.nn.softmax(logits)
+
+
+def are_independent(loss_type: str) -> bool:
+    """Returns whether the classes of an image are independent of each other, as with a sigmoid loss."""
+    return loss_type != "softmax"
+
+
+def activation(loss_type: str) -> str:
+    """Returns the name of the function of ``probabilities``, ``"softmax"`` or ``"sigmoid"``."""
+    return "sigmoid" if are_independent(loss_type) else "softmax"
 
 
 def sharing(labels: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
+from absl import logging
 
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
@@ -20,6 +21,7 @@ from effnetv2_keras.reporting.report_plots import draw_plots
 from effnetv2_keras.reporting.samples import Sample, Samples
 from effnetv2_keras.reporting.stage_summary import StageSummary, summarize_stages
 from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
+from effnetv2_keras.runs.metrics_rows import HEAD, METRICS_FILE, describe_damage, read_rows
 from effnetv2_keras.runs.provenance import read_provenance
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
@@ -45,7 +47,10 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
     Raises:
         RunFolderError: if the folder contains no run.
     """
-    config, rows = folder.config(), folder.metrics()
+    config, (rows, damaged) = folder.config(), read_rows(folder / METRICS_FILE)
+    rows = [row for row in rows if row.keys() >= HEAD]
+    if damaged:
+        logging.warning("%s", describe_damage(folder / METRICS_FILE, damaged))
     num_train, num_eval = folder.num_images()
     stages = config.plan(config.total_steps(num_train))
     summaries = summarize_stages(stages, rows)

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.trackers import Trackers
 from effnetv2_keras.runs.disk import append_whole, full_disk_explained, write_atomically
+from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows, set_aside
 from effnetv2_keras.runs.run_folder import RunFolder
 
 _SHEET_COLUMNS = 8
@@ -23,13 +25,16 @@ _SEVERAL_LABELS = (
 )  # fmt: skip
 FIELDS = (
     "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "lr_scale", "gradient_norm",
-    "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss", "top5",
-    "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
+    "skipped_steps", "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss",
+    "top5", "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
 )  # fmt: skip
 """Columns of the metrics files.
 
 - ``kind``: ``train`` (means over the steps since the last row), ``eval`` or ``rollback``;
+- ``gradient_norm``: mean over the steps whose gradient is finite;
+- ``skipped_steps``: number of steps since the last row that loss scaling skipped, because their gradient overflowed
+  (``precision.policy=mixed_float16``);
 - ``seconds``: training time of the run without interruptions;
 - ``compile_seconds``, ``input_wait`` and ``memory_mb``: see ``timing.StepClock``;
 - ``ema_gap``: primary metric of the moving average of the weights minus that of the raw weights.
@@ -60,12 +65,17 @@ class MetricsLog:
         trackers: Trackers | None = None,
     ) -> None:
         self._trackers, self._write = trackers, write
-        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        self._jsonl, self._csv = folder / METRICS_FILE, folder / "metrics.csv"
         self._writer: Any | None = tf.summary.create_file_writer(str(folder.path)) if tensorboard else None
-        self.rows = folder.metrics(up_to_step=step)
+        rows, damaged = read_rows(self._jsonl)
+        self.rows = [row for row in rows if row["step"] <= step]
         if not write:
             return
+        if step and not self.rows:
+            logging.warning("%s has no rows of the first %d steps; the log begins anew.", self._jsonl, step)
         with full_disk_explained(self._jsonl):
+            if damaged:
+                set_aside(self._jsonl, damaged)
             write_atomically(self._jsonl, "".join(map(_as_json, self.rows)))
             write_atomically(self._csv, ",".join(FIELDS) + "\r\n" + "".join(map(_as_csv, self.rows)))
 
@@ -82,7 +92,7 @@ class MetricsLog:
     @property
     def seconds(self) -> float:
         """Training time so far, seconds."""
-        return self.rows[-1]["seconds"] if self.rows else 0.0
+        return self.rows[-1].get("seconds", 0.0) if self.rows else 0.0
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends one row, whose keys must be in ``FIELDS``.
@@ -133,5 +143,5 @@ def _as_json(row: dict[str, Any]) -> str:
 
 def _as_csv(row: dict[str, Any]) -> str:
     line = io.StringIO()
-    csv.DictWriter(line, FIELDS).writerow(row)
+    csv.DictWriter(line, FIELDS, extrasaction="ignore").writerow(row)
     return line.getvalue()

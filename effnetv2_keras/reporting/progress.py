@@ -83,6 +83,8 @@ class Progress:
         if row["images_per_second"]:  # unknown after the first step of a stage, which traces
             left = estimate_seconds_left(self._stages, step=row["step"], seconds_per_step=seconds_per_step)
             note = f"{row['images_per_second']:.0f} images/s · {note} · {format_seconds(left)} left"
+        if row.get("skipped_steps"):
+            note += f" · {row['skipped_steps']} steps skipped, whose gradient overflows float16"
         if is_input_bound(row):
             note += f" · input-bound ({row['input_wait'] * 100:.0f} % of the time waiting for images)"
         self._bar.update(self._task, note=note)
@@ -102,7 +104,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=not self._live)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._live)
 
     def print_table(self, table: rich.table.Table) -> None:
         """Prints a table above the bar."""

@@ -32,12 +32,13 @@ Metrics = Mapping[str, tf.Tensor]
 """Metrics of one step (scalars) or several consecutive steps (``[steps]``), by name."""
 
 _MOST_SKIPPED = 20
+"""Number of consecutive steps that loss scaling may skip; each one halves the scale."""
 
 
-def _finite_mean(values: npt.NDArray[np.float32]) -> float:
-    """Returns the mean of the finite values, 0 if there are none. Loss scaling skips the steps of the others."""
+def _finite_mean(values: npt.NDArray[np.float32]) -> float | None:
+    """Returns the mean of the finite values, None if there are none. Loss scaling skips the steps of the others."""
     finite = values[np.isfinite(values)]
-    return float(finite.mean(dtype=np.float64)) if len(finite) else 0.0
+    return float(finite.mean(dtype=np.float64)) if len(finite) else None
 
 
 class Recorder:
@@ -83,6 +84,7 @@ class Recorder:
         self._pending: list[tuple[int, Metrics]] = []
         self._first_of_stage = -1
         self._timed_from, self._timed_steps = 0.0, 0
+        self._skipped = 0  # steps in a row, up to the last one
 
     def go_on_from(self, step: int) -> None:
         """Starts the log after ``step`` finished steps, without the rows of later steps, which the run repeats."""
@@ -91,6 +93,7 @@ class Recorder:
             self._folder, step=step, tensorboard=tensorboard, write=self._writes, trackers=self._trackers
         )
         self._pending.clear()
+        self._skipped = 0
         self._watch = Stopwatch(self.log.seconds)
 
     @contextlib.contextmanager
@@ -162,7 +165,8 @@ class Recorder:
         finished = first + len(figures["loss"])
         row = {
             **self._head("train", stage, finished),
-            **{name: _finite_mean(values) for name, values in figures.items()},
+            **{name: mean for name, values in figures.items() if (mean := _finite_mean(values)) is not None},
+            **self._skips(figures["gradient_norm"]),
             "lr": float(self._lr(finished - 1)),
             "images_per_second": self._config.train.batch_size / max(per_step, 1e-9) if self._timed_steps else 0.0,
             **self.clock.row(),
@@ -171,18 +175,36 @@ class Recorder:
             del row["input_wait"]  # the host cannot measure it inside a loop on the device
         self.log.add(row)
         self.progress.train_row(stage, row, per_step)
+        self._check_any_applied(stage, finished)
         self._timed_from, self._timed_steps = seconds, 0
 
     def _check(self, stage: Stage, first: int, figures: dict[str, npt.NDArray[np.float32]]) -> None:
-        scaled = self._config.precision.policy == "mixed_float16"  # loss scaling skips steps whose gradient overflows
         norms = figures["gradient_norm"]
         for number, (loss, norm) in enumerate(zip(figures["loss"], norms)):
             if not math.isfinite(loss):
                 self.diverged(stage, first + number, f"The loss is {loss}")
-            if not math.isfinite(norm) and not scaled:
+            if not math.isfinite(norm) and not self._scaled:
                 self.diverged(stage, first + number, f"The norm of the gradient is {norm}")
-        if len(norms) >= _MOST_SKIPPED and not np.isfinite(norms).any():
-            self.diverged(stage, first + len(norms) - 1, f"The last {len(norms)} gradients were not finite, the newest")
+            self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
+        if self._skipped >= _MOST_SKIPPED:
+            self.diverged(
+                stage, first + len(norms) - 1, f"The last {self._skipped} gradients were not finite, the newest"
+            )
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether loss scaling skips steps whose gradient overflows."""
+        return self._config.precision.policy == "mixed_float16"
+
+    def _skips(self, norms: npt.NDArray[np.float32]) -> dict[str, int]:
+        """Returns the number of steps that loss scaling skipped, for a row; nothing without loss scaling."""
+        return {"skipped_steps": int(np.sum(~np.isfinite(norms)))} if self._scaled else {}
+
+    def _check_any_applied(self, stage: Stage, finished: int) -> None:
+        """Raises ``TrainingDiverged`` at the end of a run in which loss scaling skipped every step."""
+        skipped = sum(row.get("skipped_steps", 0) for row in self.log.rows)
+        if finished == self._stages[-1].end_step == skipped:
+            self.diverged(stage, finished - 1, f"All {skipped} gradients overflowed and no weight changed, the newest")
 
     def diverged(self, stage: Stage, step: int, what: str) -> None:
         """Raises the error for a run that diverged.

@@ -67,6 +67,7 @@ def draw_samples(
     *,
     note: str,
     count: int = _MOST,
+    replicas: int = 1,
 ) -> Samples:
     """Classifies a few images and returns them with the predictions.
 
@@ -76,6 +77,7 @@ def draw_samples(
         config: configuration of the run.
         note: which weights the model has, for ``Samples.note``.
         count: largest number of images; images that cannot be decoded are left out.
+        replicas: number of replicas over which ``eval.batch_size`` is divided; this function runs on one of them.
 
     Raises:
         DataError: if the data cannot be read.
@@ -87,10 +89,10 @@ def draw_samples(
         return Samples((), "No evaluation image could be decoded.")
     images = np.stack([record["image"].numpy() for record in records])
     plan = InputPlan(config.data, count, config.input_normalization, unreadable)
-    size = config.eval.batch_size  # which fits in memory
+    size = config.eval_batch_size(replicas) // replicas  # which fits in memory
     parts = [images[start : start + size] for start in range(0, len(images), size)]
     logits = tf.concat([model(plan.normalize(tf.constant(part)), training=False) for part in parts], 0)
-    probabilities = tf.sigmoid(losses.score(config.train.loss_type, logits)).numpy()
+    probabilities = losses.probabilities(config.train.loss_type, logits).numpy()
     samples = []
     for image, record, shares in zip(images, records, probabilities):
         labels = np.flatnonzero(record["label"].numpy())

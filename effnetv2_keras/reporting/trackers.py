@@ -6,6 +6,7 @@ import abc
 import importlib
 import json
 import os
+import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from absl import logging
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.files import parse_json, read_text
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 TRACKERS_FILE = "trackers.json"
@@ -103,6 +105,16 @@ TRACKERS: dict[str, type[Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTra
 """The class of each name in ``runtime.trackers``; the library of a tracker has the same name."""
 
 
+def _read_ids(path: pathlib.Path) -> dict[str, str]:
+    """Returns the run that each tracker has for this folder; none, with a warning, if the file is damaged."""
+    try:
+        ids = parse_json(read_text(path)) if path.exists() else {}
+    except ValueError as error:
+        logging.warning("%s cannot be read (%s); the trackers begin new runs.", path, error)
+        return {}
+    return {name: value for name, value in ids.items() if isinstance(value, str)}
+
+
 class Trackers:
     """The trackers of a run, as a context manager that closes them at the end of the ``with`` block.
 
@@ -117,7 +129,7 @@ class Trackers:
 
     def __init__(self, names: Iterable[str], folder: RunFolder, config: Config) -> None:
         path = folder / TRACKERS_FILE
-        ids = json.loads(path.read_text()) if path.exists() else {}
+        ids = _read_ids(path)
         self._trackers: list[Tracker] = []
         for name, library in _libraries(names).items():
             self._trackers.append(TRACKERS[name](library, folder, config, ids.get(name)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from effnetv2_keras.files import read_literally
 from effnetv2_keras.runs.disk import RunFolderError, remove_partial_files, sync_folder, write_atomically
 
 _FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+)")
@@ -145,12 +146,14 @@ def check_integrity(prefix: str) -> str | None:
     Raises:
         RunFolderError: if this user has no permission to read the files.
     """
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        for name in reader.get_variable_to_shape_map():
-            reader.get_tensor(name)
-    except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
-        if os.strerror(errno.EACCES) in str(error):
-            raise RunFolderError(f"{prefix} cannot be read: {error}. Give this user read permission.") from error
-        return str(error).strip().splitlines()[0]
+    with read_literally(prefix) as readable:
+        try:
+            reader = tf.train.load_checkpoint(readable)
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+        except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
+            reason = str(error).replace(readable, prefix).strip()
+            if os.strerror(errno.EACCES) in reason:
+                raise RunFolderError(f"{prefix} cannot be read: {reason}. Give this user read permission.") from error
+            return reason.splitlines()[0] if reason else type(error).__name__
     return None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import pathlib
 import tempfile
+import time
 from typing import Any, Callable, Protocol
 
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, checkpoint_bytes
+from effnetv2_keras.files import read_literally
+from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, check_integrity, checkpoint_bytes
 from effnetv2_keras.runs.disk import (
     NoRoomError,
     RunFolderError,
@@ -21,8 +23,13 @@ from effnetv2_keras.runs.disk import (
     write_atomically,
 )
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.usable import BEST_METRIC, newest_intact, read_note, refuse_lost
 
-BEST_METRIC = "best.json"
+_SINCE_ROLLBACKS = ("lr_scale", "rollbacks")
+"""Parts of a checkpoint that those of earlier versions lack."""
+_NONE, _FAILED = -1, -2
+"""What the chief passes on instead of a step."""
+_VISIBLE_WITHIN = 120.0  # seconds; a shared file system may show new files only after a minute
 _LAMB_HINT = """
 LAMB from TensorFlow Addons stores its slots differently from the LAMB of this package. Resume in an environment that
 matches the one in which the run began: with TensorFlow Addons if it was installed there, without it if it was not."""
@@ -46,6 +53,14 @@ class CheckpointedState(Protocol):
     @property
     def step(self) -> tf.Variable:
         """The number of finished steps, an int64 scalar."""
+
+    @property
+    def lr_scale(self) -> tf.Variable:
+        """The factor of the learning rate, a float32 scalar."""
+
+    @property
+    def rollbacks(self) -> tf.Variable:
+        """The number of rollbacks of the run, an int64 scalar."""
 
 
 class Checkpoints:
@@ -75,13 +90,16 @@ class Checkpoints:
         self._state, self._folder, self._keep, self._is_chief = state, folder, keep, is_chief
         self._agree = agree
         parts = {"model": state.model, "optimizer": state.optimizer, "step": state.step}
-        self._checkpoint = tf.train.Checkpoint(**parts, **({"ema_model": state.ema_model} if state.ema_model else {}))
-        _ = self._checkpoint.save_counter  # creates the counter, without which a checkpoint is incomplete
+        parts |= {"ema_model": state.ema_model} if state.ema_model else {}
+        self._checkpoint = tf.train.Checkpoint(**parts, **{name: getattr(state, name) for name in _SINCE_ROLLBACKS})
+        self._earlier = tf.train.Checkpoint(**parts)
+        for checkpoint in (self._checkpoint, self._earlier):
+            _ = checkpoint.save_counter  # creates the counter, without which a checkpoint is incomplete
         self._recent = CheckpointFiles(folder / "checkpoints", keep=keep)
         self._best = CheckpointFiles(folder / "best")
         self._best_file = folder / "best" / BEST_METRIC
         # Read once, here: processes that share a run must all decide from the same value.
-        self._best_note = _read_note(self._best_file)
+        self._best_note = read_note(self._best_file)
         self._saved_step: int | None = None
 
     @property
@@ -93,6 +111,20 @@ class Checkpoints:
         """Path prefix of the newest checkpoint, or None if there is none."""
         return self._recent.prefix(self._recent.steps[0]) if self._recent.steps else None
 
+    def is_new(self) -> bool:
+        """Returns whether the run has no checkpoint yet, as the chief sees it.
+
+        Raises:
+            RunFolderError: if the folder tells of training but has no checkpoint.
+        """
+
+        def look() -> int | None:
+            if not self._recent.steps:
+                refuse_lost(self._folder)
+            return next(iter(self._recent.steps), None)
+
+        return self._of_chief(look) is None
+
     def restore_latest(self) -> int:
         """Restores the newest intact checkpoint, if there is one, and removes the leftovers of a crash.
 
@@ -102,17 +134,23 @@ class Checkpoints:
             The number of finished steps; 0 for a new run.
 
         Raises:
-            RunFolderError: if a variable of the checkpoint does not match the state, or all checkpoints are damaged.
+            RunFolderError: if a variable of the checkpoint does not match the state, all checkpoints are damaged, they
+                are gone, or this process cannot read the one that the chief chose.
         """
         if self._is_chief:
             self._recent.remove_leftovers()
             self._best.remove_leftovers()
-        step = newest_intact(self._recent, self._folder)
+        step = self._of_chief(lambda: newest_intact(self._recent, self._folder))
         if step is None:
             return 0
         path = self._recent.prefix(step)
+        if not self._is_chief:
+            self._wait_for(path)
         try:
-            self._checkpoint.restore(path).assert_consumed()
+            with read_literally(path) as readable:
+                names = tf.train.load_checkpoint(readable).get_variable_to_shape_map()
+                is_earlier = not any(name.startswith(f"{_SINCE_ROLLBACKS[0]}/") for name in names)
+                (self._earlier if is_earlier else self._checkpoint).restore(readable).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             optimizer = getattr(self._state.optimizer, "inner_optimizer", self._state.optimizer)
             hint = _LAMB_HINT if type(optimizer).__name__ == "LAMB" else ""
@@ -127,6 +165,41 @@ class Checkpoints:
         if step:
             logging.info("Resuming from %s, after step %d.", path, step)
         return self._finished_steps
+
+    def _of_chief(self, find: Callable[[], int | None]) -> int | None:
+        """Returns the step that the chief finds, in every process: another one may see an older state of the folder.
+
+        Raises:
+            RunFolderError: if ``find`` raises it in the chief.
+        """
+        found: int | None = _NONE
+        if self._is_chief:
+            try:
+                found = find()
+            except RunFolderError:
+                self._agree(_FAILED)
+                raise
+        answer = int(self._agree(_NONE if found is None else found))
+        if answer == _FAILED:
+            raise RunFolderError(f"The first worker cannot resume the run in {self._folder.path}; read its message.")
+        return None if answer == _NONE else answer
+
+    def _wait_for(self, path: str) -> None:
+        """Waits until this process sees the checkpoint that the chief chose.
+
+        Raises:
+            RunFolderError: if it does not see it within two minutes.
+        """
+        end = time.monotonic() + _VISIBLE_WITHIN
+        while damage := check_integrity(path):
+            logging.log_every_n_seconds(logging.WARNING, "Waiting for the checkpoint %s of the first worker.", 30, path)
+            if time.monotonic() > end:
+                raise RunFolderError(
+                    f"The first worker resumes from the checkpoint {path}, which this worker cannot read after "
+                    f"{_VISIBLE_WITHIN:.0f} s: {damage}. All workers need the same --model_dir on a shared file "
+                    "system. Check on this machine that it is mounted and up to date, then start all workers again."
+                )
+            time.sleep(min(1.0, _VISIBLE_WITHIN / 4))
 
     def _forget_damaged_best(self) -> None:
         """Makes the next evaluation count as the best if the best checkpoint so far cannot be read."""
@@ -217,32 +290,3 @@ class Checkpoints:
             f"the best one: {megabytes(needed)} are needed ({megabytes(self._bytes)} each) and "
             f"{megabytes(free_bytes(self._folder.path))} are free. {kept}. {advice}."
         )
-
-
-def _read_note(path: pathlib.Path) -> dict[str, Any]:
-    """Reads ``best.json``, which describes the best checkpoint; returns an empty dict if there is none to read."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        logging.warning("%s cannot be read (%s); the next evaluation counts as the best.", path, error)
-        return {}
-
-
-def newest_intact(files: CheckpointFiles, folder: RunFolder) -> int | None:
-    """Returns the step of the newest intact checkpoint and warns of damaged newer ones; None without any checkpoint.
-
-    Raises:
-        RunFolderError: if all checkpoints are damaged.
-    """
-    step, damages = files.newest_intact()
-    listed = "; ".join(f"{files.prefix(number)}: {damage}" for number, damage in damages.items())
-    if damages and step is None:
-        raise RunFolderError(
-            f"No checkpoint of {folder.path} can be read: {listed}. Restore an intact copy of one, or remove "
-            f"{folder / 'checkpoints'} to train from the start."
-        )
-    if damages and step is not None:
-        logging.warning("Some checkpoints are damaged: %s. Using %s instead.", listed, files.prefix(step))
-    return step

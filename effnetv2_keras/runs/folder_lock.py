@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import filelock
 
+from effnetv2_keras.files import parse_json, read_text
 from effnetv2_keras.runs.disk import RunFolderError, write_atomically
 
 _LOCK, _HOLDER = ".lock", ".lock_holder.json"
@@ -59,7 +60,7 @@ def _now() -> str:
 def _describe_holder(folder: pathlib.Path) -> str:
     """Returns a description of the process that holds a folder: its number, host and start, if it has noted them."""
     try:
-        holder = json.loads((folder / _HOLDER).read_text())
+        holder = parse_json(read_text(folder / _HOLDER))
         return f"process {holder['pid']} on {holder['host']}, since {holder['started']}"
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError):
         return "another process"

@@ -11,7 +11,9 @@ import platform
 import subprocess
 
 import tensorflow as tf
+from absl import logging
 
+from effnetv2_keras.files import parse_json, read_text
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 PROVENANCE_FILE = "provenance.json"
@@ -39,9 +41,14 @@ def note_provenance(folder: RunFolder, strategy: tf.distribute.Strategy) -> None
 
 
 def read_provenance(folder: RunFolder) -> dict[str, str]:
-    """Returns the content of ``provenance.json``; empty if there is no such file."""
+    """Returns the content of ``provenance.json``; empty if there is no such file or, with a warning, it is damaged."""
     path = folder / PROVENANCE_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        facts = parse_json(read_text(path)) if path.exists() else {}
+    except ValueError as error:
+        logging.warning("%s cannot be read and is left out: %s.", path, error)
+        return {}
+    return {str(name): str(value) for name, value in facts.items()}
 
 
 def _version(package: str) -> str:

@@ -15,24 +15,43 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from absl import logging
+
 from effnetv2_keras.config import CONFIG_FILE, Config
+from effnetv2_keras.config.overrides import read_yaml
+from effnetv2_keras.data.sources.fingerprint import fingerprint
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.files import read_json, read_text
 from effnetv2_keras.runs.disk import RunFolderError, full_disk_explained, remove_partial_files, write_atomically
 from effnetv2_keras.runs.folder_lock import LOCK_FILES, locked
+from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows
 
 __all__ = ["DATA_FILE", "RunFolder", "RunFolderError", "write_atomically"]
 
 DATA_FILE = "data.json"
+_DATA_DIR = "data.data_dir"
+_IMAGES = "images"  # in data.json; runs of earlier versions lack it
+_SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
+"""Sections of the configuration that every version has written."""
 
 
 def _data_of(splits: Splits) -> dict[str, Any]:
-    """Returns the content of ``data.json``: class names and numbers of images."""
+    """Returns the content of ``data.json``: class names, numbers of images, and checksums of which images they are."""
     return {
         "class_names": list(splits.train.class_names),
         "num_train": splits.train.num_examples,
         "num_eval": splits.evaluation.num_examples,
+        _IMAGES: [fingerprint(splits.train), fingerprint(splits.evaluation)],
     }
+
+
+def _whole_config(text: str) -> Config:
+    """Returns a configuration; raises ``ConfigError`` if the text has lost sections, which would get their defaults."""
+    given = {key.partition(".")[0] for key in read_yaml(text)}
+    if missing := [name for name in _SECTIONS if name not in given]:
+        raise ConfigError(f"The configuration is incomplete: it has no section {missing[0]!r}.")
+    return Config.from_yaml(text)
 
 
 def _is_no_content(name: str) -> bool:
@@ -56,7 +75,7 @@ class RunFolder:
                 f"A run cannot be stored at {path}: --model_dir must be a folder in the local file system. Mount the "
                 "bucket (with gcsfuse for gs://) and give the folder where it is mounted."
             )
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.path / name
@@ -102,19 +121,16 @@ class RunFolder:
         """Raises RunFolderError unless the folder holds this run or is free; changes no files.
 
         ``data.service``, ``eval.batch_size`` and the settings under ``runtime`` and ``search`` may differ from those of
-        the stored run; see ``Config.differences``.
+        the stored run; see ``Config.differences``. ``data.data_dir`` may differ if it has the same images: the same
+        names relative to it, and the same labels.
 
         Raises:
             RunFolderError: if the folder holds a run with other settings or other data, or files of something else.
         """
-        data = _data_of(splits)
         if (self / CONFIG_FILE).exists():
-            differences = {
-                **self.config().differences(config),
-                **{key: (old, data[key]) for key, old in self._data().items() if old != data[key]},
-            }
+            differences = self._differences(config, _data_of(splits))
             if differences:
-                listed = "; ".join(f"{key} was {old!r} and is now {new!r}" for key, (old, new) in differences.items())
+                listed = "; ".join(f"{key} was {was!r} and is now {new!r}" for key, (was, new) in differences.items())
                 raise RunFolderError(
                     f"{self.path} holds another run: {listed}. Use the same settings to resume it, or another "
                     "--model_dir for a new run."
@@ -125,6 +141,31 @@ class RunFolder:
                 "Choose another --model_dir."
             )
 
+    def _differences(self, config: Config, data: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Returns how this run differs from the stored one; the data may have moved if its images are the same."""
+        stored = self._data()
+        differences = {
+            **self.config().differences(config),
+            **{
+                key: (old, data[key])
+                for key, old in stored.items()
+                if key in data and key != _IMAGES and old != data[key]
+            },
+        }
+        old, new = differences.pop(_DATA_DIR, (config.data.data_dir, config.data.data_dir))
+        if stored.get(_IMAGES, data[_IMAGES]) != data[_IMAGES]:
+            differences["the checksum of the names and labels of the images"] = (
+                f"{stored[_IMAGES][0][:8]} (in {old})", f"{data[_IMAGES][0][:8]} (in {new})"
+            )  # fmt: skip
+        elif old != new and not differences:
+            logging.info("The data has moved from %s to %s.", old, new)
+            if _IMAGES not in stored:
+                logging.warning(
+                    "%s was written by an earlier version and has no checksum of the images. Their numbers and classes "
+                    "are the same in %s and %s; make sure that the images are too.", self.path, old, new,
+                )  # fmt: skip
+        return differences
+
     def config(self) -> Config:
         """Returns the configuration of the run.
 
@@ -134,9 +175,11 @@ class RunFolder:
         if not (self / CONFIG_FILE).is_file():
             raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG_FILE}. Check --model_dir.")
         try:
-            return Config.from_yaml((self / CONFIG_FILE).read_text())
-        except ConfigError as error:
-            raise RunFolderError(f"{self / CONFIG_FILE} cannot be read: {error}") from error
+            return _whole_config(read_text(self / CONFIG_FILE))
+        except (ValueError, OverflowError, RecursionError, TypeError) as error:  # the last three for absurd numbers
+            raise RunFolderError(
+                f"{self / CONFIG_FILE} cannot be read: {error or type(error).__name__}. Restore an intact copy of it."
+            ) from error
 
     def class_names(self) -> tuple[str, ...]:
         """Returns the class names, in label order."""
@@ -148,23 +191,27 @@ class RunFolder:
         return data["num_train"], data["num_eval"]
 
     def _data(self) -> dict[str, Any]:
-        return json.loads((self / DATA_FILE).read_text())
+        advice = (
+            "Restore an intact copy of it; a new run with the same data writes the same file. It contains class_names, "
+            "a list of names in label order, and the numbers of images num_train and num_eval."
+        )
+        path = self / DATA_FILE
+        data: dict[str, Any] = read_json(path, advice=advice, error=RunFolderError)
+        names = data.get("class_names")
+        named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        counted = all(type(data.get(key)) is int and data[key] >= 0 for key in ("num_train", "num_eval"))
+        if not (named and counted):
+            missing = "the numbers of images num_train and num_eval" if named else "the names of the classes"
+            raise RunFolderError(f"{path} cannot be read: it lacks {missing}. {advice}")
+        return data
 
     def metrics(self, up_to_step: int | None = None) -> list[dict[str, Any]]:
         """Returns the rows of ``metrics.jsonl``, oldest first.
 
-        A last line that a crash cut short is left out.
+        Damaged lines, and a last line that a crash cut short, are left out.
 
         Args:
             up_to_step: the last step to return; None returns all.
         """
-        path = self / "metrics.jsonl"
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if up_to_step is None or row["step"] <= up_to_step:
-                rows.append(row)
-        return rows
+        rows, _ = read_rows(self / METRICS_FILE)
+        return [row for row in rows if up_to_step is None or row["step"] <= up_to_step]

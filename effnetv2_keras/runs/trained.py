@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
+from effnetv2_keras.files import read_literally
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles
-from effnetv2_keras.runs.checkpoints import BEST_METRIC, newest_intact
 from effnetv2_keras.runs.disk import RunFolderError
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.usable import BEST_METRIC, newest_intact
 from effnetv2_keras.weights import load_weights
 
 Which = Literal["best", "latest"]
@@ -67,11 +68,11 @@ def load_trained(
     model = build_for(config, len(class_names))
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     role = "ema_model" if use_ema and config.train.ema_decay else "model"
+    parts = {"step": step} if IS_KERAS_3 else {role: model, "step": step}
     if IS_KERAS_3:  # Keras 3 tracks the parts of a model under other names.
         load_weights(model, path, prefer_ema=use_ema)
-        status = tf.train.Checkpoint(step=step).restore(path)
-    else:
-        status = tf.train.Checkpoint(**{role: model, "step": step}).restore(path)
+    with read_literally(path) as readable:
+        status = tf.train.Checkpoint(**parts).restore(readable)
     status.assert_existing_objects_matched().expect_partial()
     return Trained(model, config, class_names, int(step.numpy()))
 

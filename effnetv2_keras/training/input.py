@@ -19,6 +19,7 @@ from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.distribution.strategy import worker_of
+from effnetv2_keras.optim import losses
 from effnetv2_keras.progressive import Stage
 
 
@@ -29,6 +30,9 @@ class RunInput:
         config: configuration of the run.
         splits: data of the run.
         strategy: distribution strategy that receives the batches.
+
+    Attributes:
+        eval_batch_size: images per evaluation step over all replicas.
     """
 
     def __init__(
@@ -39,8 +43,15 @@ class RunInput:
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
         self._unreadable = UnreadableImages(config.data.unreadable)
-        self._plan = InputPlan(config.data, config.train.batch_size, config.input_normalization, self._unreadable)
-        self._eval_plan = InputPlan(config.data, config.eval.batch_size, config.input_normalization, self._unreadable)
+        self._plan = InputPlan(
+            config.data,
+            config.train.batch_size,
+            config.input_normalization,
+            self._unreadable,
+            share_labels=not losses.are_independent(config.train.loss_type),
+        )
+        self.eval_batch_size = eval_batch_size(config, strategy)
+        self._eval_plan = InputPlan(config.data, self.eval_batch_size, config.input_normalization, self._unreadable)
         self._watchdog = Watchdog(config.runtime.stall_seconds)
 
     def __enter__(self) -> RunInput:
@@ -59,8 +70,8 @@ class RunInput:
 
     def for_trial(self, stage: Stage, first_step: int) -> Any:
         """Returns batches from the start of the epoch of ``first_step``, where a stream need not skip records."""
-        steps_per_epoch = self._splits.train.num_examples / self._config.train.batch_size
-        epoch = int(first_step / steps_per_epoch)
+        steps_per_epoch = self._config.steps_per_epoch(self._splits.train.num_examples)
+        epoch = first_step // steps_per_epoch
         return self.batches(stage, min(first_step, math.ceil(epoch * steps_per_epoch)))
 
     def next(self, batches: Any, stage: Stage, step: int) -> Any:
@@ -98,6 +109,21 @@ class RunInput:
     def pixels(self, batch: Any) -> npt.NDArray[Any]:
         """Returns the images of the first replica in a training batch, ``[b, S, S, 3]``, pixels in 0..255."""
         return self._plan.pixels(self._strategy.experimental_local_results(batch["image"])[0]).numpy()
+
+
+def eval_batch_size(config: Config, strategy: tf.distribute.Strategy) -> int:
+    """Returns the images per evaluation step over all replicas, and logs a sentence if ``eval.batch_size`` differs."""
+    replicas = strategy.num_replicas_in_sync
+    size = config.eval_batch_size(replicas)
+    if size != config.eval.batch_size:
+        logging.info(
+            "eval.batch_size=%d counts the images over all replicas and is no multiple of the %d replicas here, so "
+            "evaluations take %d images at a time. The metrics do not depend on it.",
+            config.eval.batch_size,
+            replicas,
+            size,
+        )
+    return size
 
 
 class Watchdog:

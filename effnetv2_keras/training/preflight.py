@@ -54,7 +54,7 @@ def _advice(config: Config, replicas: int, stage: Stage) -> str:
 
 
 def _advice_for_evaluation(config: Config, replicas: int) -> str:
-    images = config.eval.batch_size // replicas
+    images = config.eval_batch_size(replicas) // replicas
     return (
         f"The evaluation does not fit in memory: {images} images of {config.eval_size} px at a time on each "
         f"of {replicas} replicas. Use an eval.batch_size below {config.eval.batch_size}; a run can resume with it."

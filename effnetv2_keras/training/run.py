@@ -45,10 +45,11 @@ class Run:
         num_train = splits.train.num_examples
         total_steps = config.total_steps(num_train)
         self.stages = config.plan(total_steps)
-        self._worker = worker_of(strategy)
+        self._worker = worker = worker_of(strategy)
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
-        self._steps_per_epoch = num_train / config.train.batch_size
+        self._steps_per_epoch = config.steps_per_epoch(num_train)
+        self._evaluation_period = config.evaluation_period(num_train)
         self.state = create_state(
             config,
             strategy,
@@ -58,13 +59,9 @@ class Run:
         )
         self._agree = make_agreement(strategy)
         self._checkpoints = Checkpoints(
-            self.state,
-            folder,
-            keep=config.runtime.keep_checkpoint_max,
-            is_chief=self._worker.is_chief,
-            agree=self._agree,
+            self.state, folder, keep=config.runtime.keep_checkpoint_max, is_chief=worker.is_chief, agree=self._agree
         )
-        initialized = None if self._checkpoints.latest else initialize(self.state, config.train)
+        initialized = initialize(self.state, config.train) if self._checkpoints.is_new() else None
         if self._worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
         self.recorder = Recorder(
@@ -72,7 +69,7 @@ class Run:
             folder,
             self.stages,
             strategy,
-            steps_per_epoch=self._steps_per_epoch,
+            steps_per_epoch=float(self._steps_per_epoch),
             lr=self.state.schedule,
             console=console,
         )
@@ -85,7 +82,7 @@ class Run:
             strategy,
             input_fn=self.input.evaluation(),
             num_examples=splits.evaluation.num_examples,
-            batch_size=config.eval.batch_size,
+            batch_size=self.input.eval_batch_size,
             loss_type=config.train.loss_type,
         )
         self._tried: tuple[TrainStep, float] | None = None
@@ -95,7 +92,12 @@ class Run:
     def _restore(self) -> None:
         """Restores the newest good checkpoint, with the log and the learning-rate factor of that step."""
         self.recorder.go_on_from(self._checkpoints.restore_latest())
-        self.state.lr_scale.assign(self._agree(self.recorder.log.lr_scale))
+        self._note_rollbacks()
+
+    def _note_rollbacks(self) -> None:
+        """Takes from the log the rollbacks since the restored checkpoint, or all if an earlier version wrote it."""
+        log = self.recorder.log
+        self.state.note_rollbacks(int(self._agree(log.rollbacks)), self._agree(log.lr_scale))
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -137,6 +139,7 @@ class Run:
             with self.input.evaluating(), self._explained_shortage():
                 self._evaluator.try_batch()
             self._checkpoints.restore_latest()
+            self._note_rollbacks()
 
     def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
         return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)
@@ -175,9 +178,9 @@ class Run:
         )
 
     def evaluation_due(self, finished: int) -> bool:
-        """Returns whether an evaluation is due after ``finished`` steps: every ``every_epochs``, and at the end."""
-        period = self._config.eval.every_epochs * self._steps_per_epoch
-        return finished == self.stages[-1].end_step or int(finished / period) > int((finished - 1) / period)
+        """Returns whether an evaluation is due after ``finished`` steps: every ``eval.period``, and at the end."""
+        period = self._evaluation_period
+        return finished == self.stages[-1].end_step or finished // period > (finished - 1) // period
 
     def checkpoint_due(self, stage: Stage, finished: int) -> bool:
         """Returns whether a checkpoint is due: every ``runtime.checkpoint_every`` steps, and after each stage."""
@@ -231,7 +234,7 @@ class Run:
         Raises:
             TrainingDiverged: ``error``, if ``nan_policy`` is ``"stop"`` or ``max_rollbacks`` is reached.
         """
-        runtime, done = self._config.runtime, int(self._agree(self.recorder.log.rollbacks))
+        runtime, done = self._config.runtime, int(self.state.rollbacks.numpy())
         if runtime.nan_policy == "stop" or done >= runtime.max_rollbacks:
             raise TrainingDiverged(
                 f"{error} The last good checkpoint is {self._checkpoints.latest}. Resume with a lower learning rate by "
@@ -240,6 +243,7 @@ class Run:
             ) from error
         self._drop_batches()
         self._restore()
+        self.state.rollbacks.assign(done + 1)
         self.state.lr_scale.assign(runtime.rollback_lr_factor ** (done + 1))
         self.recorder.rolled_back(self._stage_at_hand(), self.state.finished_steps, float(self.state.lr_scale))
         self.recorder.progress.say(
@@ -288,9 +292,9 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Writes plot and report, prints the table of stages, and returns the row of the last evaluation."""
         *_, model = self.state.models.values()  # the moving average, if there is one
-        note = describe_network(self._config, self.state.finished_steps)
+        note, replicas = describe_network(self._config, self.state.finished_steps), self._strategy.num_replicas_in_sync
         try:  # on every worker, because reading the statistics of BatchNorm needs all
-            samples = draw_samples(model, self._splits.evaluation, self._config, note=note)
+            samples = draw_samples(model, self._splits.evaluation, self._config, note=note, replicas=replicas)
         except (DataError, tf.errors.ResourceExhaustedError) as error:  # samples are optional
             samples = Samples((), str(error))
         if self._worker.is_chief:

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras.config import Config, TrainConfig
+from effnetv2_keras.exact import Number
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.optim.optimizers import build, make_optimizer
@@ -31,6 +32,7 @@ class TrainState:
         lr_scale: float32 scalar, factor of the learning rate; 1 unless the run was rolled back.
         weight_decay: weight decay as a function of the step.
         step: int64 scalar, number of finished steps.
+        rollbacks: int64 scalar, number of rollbacks of the run.
     """
 
     model: tf.keras.Model
@@ -42,11 +44,18 @@ class TrainState:
     lr_scale: tf.Variable
     weight_decay: WeightDecay
     step: tf.Variable
+    rollbacks: tf.Variable
 
     @property
     def finished_steps(self) -> int:
         """Number of finished steps."""
         return int(self.step.numpy())
+
+    def note_rollbacks(self, count: int, lr_scale: float) -> None:
+        """Sets the number of rollbacks and the factor of the learning rate, if the state has fewer rollbacks."""
+        if count > int(self.rollbacks.numpy()):
+            self.rollbacks.assign(count)
+            self.lr_scale.assign(lr_scale)
 
     def is_finite(self) -> bool:
         """Returns whether all weights of the model are finite."""
@@ -58,7 +67,7 @@ class TrainState:
         return {"": self.model, **({"_ema": self.ema_model} if self.ema_model else {})}
 
 
-def schedule_for(train: TrainConfig, *, steps_per_epoch: float, total_steps: int) -> WarmupSchedule:
+def schedule_for(train: TrainConfig, *, steps_per_epoch: Number, total_steps: int) -> WarmupSchedule:
     """Returns the learning-rate schedule of a configuration.
 
     Args:
@@ -83,7 +92,7 @@ def create_state(
     strategy: tf.distribute.Strategy,
     *,
     num_classes: int,
-    steps_per_epoch: float,
+    steps_per_epoch: Number,
     total_steps: int,
 ) -> TrainState:
     """Builds the state of a new run. Its initial weights depend only on ``config.train.seed``.
@@ -120,8 +129,10 @@ def create_state(
         if config.precision.policy == "mixed_float16":
             optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
         build(optimizer, variables)
-        step = _scalar(0, tf.int64)
-    return TrainState(model, ema_model, variables, decayed, optimizer, schedule, lr_scale, weight_decay, step)
+        step, rollbacks = _scalar(0, tf.int64), _scalar(0, tf.int64)
+    return TrainState(
+        model, ema_model, variables, decayed, optimizer, schedule, lr_scale, weight_decay, step, rollbacks
+    )
 
 
 def _scalar(value: float, dtype: tf.DType) -> tf.Variable:

@@ -1,4 +1,5 @@
 import dataclasses
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten, parse_overrides
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.training.state import schedule_for
 from tests.tiny import TINY
 
 
@@ -92,6 +94,22 @@ def test_yaml_file_overrides(tmp_path):
     path.write_text("- 1")
     with pytest.raises(ConfigError, match="must be a YAML mapping"):
         overridden(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, y: *a{n}}}\n" for n in range(40)),
+            r"has the alias \*a0 in line 2\. Aliases are not supported; write the value there",
+        ),
+        ("train: &train\n  lr_base: *train", r"has the alias \*train in line 2"),
+        ("train: " + "[" * 10**4, "nested too deeply"),
+    ],
+)
+def test_small_yaml_does_not_become_large(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_yaml(text)
 
 
 @given(
@@ -184,3 +202,66 @@ def test_a_configuration_keeps_the_network_of_a_file(tmp_path):
     assert config.override({"model.model_name": str(path)}).spec.name == "another"
     with pytest.raises(ConfigError, match="gone.json cannot be read"):
         config.override({"model.model_name": str(tmp_path / "gone.json")})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "num_train", "batch_size", "steps"),
+    [(2.3, 100, 10, 23), (1.1, 100, 10, 11), (0.29, 100, 1, 29), (4.35, 100, 1, 435), (2.35, 100, 10, 23)],
+)
+def test_a_part_of_an_epoch_is_as_many_steps_as_it_is_written(epochs, num_train, batch_size, steps):
+    config = Config().override(
+        {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr_warmup_epoch": epochs}
+    )
+    assert config.total_steps(num_train) == steps
+    schedule = schedule_for(config.train, steps_per_epoch=config.steps_per_epoch(num_train), total_steps=steps)
+    assert schedule.warmup_steps == steps
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eval.isize=480,train.isize=0.8",
+        "train.isize=0.8,eval.isize=480",
+        "train.isize=0.8,eval.isize=480,train.stages=2",
+    ],
+)
+def test_a_training_size_is_a_share_of_the_evaluation_size_in_any_order(text):
+    assert overridden(text).progressive.image_size.end == 384
+
+
+def test_what_a_setting_of_the_reference_code_depends_on_may_come_after_it():
+    texts = (
+        "data.augname=randaug,data.augment_arithmetic=original",
+        "data.augment_arithmetic=original,data.augname=randaug",
+    )
+    first, second = map(overridden, texts)
+    assert first == second
+    assert first.data.pipeline == "original_v2"
+    sized = overridden("train.isize=0.8,model.model_name=efficientnetv2-s")
+    assert sized == overridden("model.model_name=efficientnetv2-s,train.isize=0.8")
+    assert sized.progressive.image_size.end == 304
+    stages = overridden("train.stages=2,train.accumulation_steps=1|2,train.isize=0.5")
+    assert stages.progressive.stages == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_train", "batch_size", "period"),
+    [
+        ({"train.min_steps": 10_000}, 2_040, 512, "13260/128"),  # 26 epochs of almost 4 steps
+        ({"train.epochs": 350}, 1_281_167, 4096, "1281167/4096"),
+        ({"train.epochs": 30}, 200, 32, "75/4"),  # a short run still has ten evaluations
+        ({"eval.every_epochs": 1, "train.min_steps": 10_000}, 2_040, 512, "255/64"),
+        ({"eval.every_epochs": 0.1, "train.epochs": 5}, 300, 10, "3"),
+        ({"eval.every_epochs": 0.1, "eval.min_steps": 5, "train.epochs": 5}, 300, 10, "6"),
+        ({"eval.min_steps": 0, "train.min_steps": 10_000}, 2_040, 512, "255/64"),
+    ],
+)
+def test_evaluations_are_some_steps_apart_unless_the_epochs_are_given(changes, num_train, batch_size, period):
+    config = Config().override({**changes, "train.batch_size": batch_size})
+    assert config.evaluation_period(num_train) == Fraction(period)
+
+
+def test_an_earlier_configuration_keeps_its_evaluations():
+    config = Config.from_yaml("eval: {every_epochs: 1.0}\ntrain: {batch_size: 10}")
+    assert config.evaluation_period(40) == 4
+    assert not config.differences(config.override({"eval.every_epochs": None}))

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data import formats
 from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.pipeline import (
     InputPlan,
@@ -248,4 +249,16 @@ def test_unreadable_images_stop_the_run_by_default(with_broken):
     with pytest.raises(tf.errors.OpError):
         batches(source, plan=plan)
     assert isinstance(plan.unreadable.error, DataError)
-    assert "it is not a complete JPEG, PNG, GIF or BMP image" in str(plan.unreadable.error)
+    assert formats.NOT_AN_IMAGE in str(plan.unreadable.error)
+
+
+def test_labels_of_an_image_share_its_weight_before_images_are_mixed():
+    images = np.stack([picture((200, 100, 50), index, size=(20, 24)) for index in range(2)])
+    source = ArraySource(images, np.array([[1, 0, 0, 0], [0, 1, 1, 1]], bool), ("a", "b", "c", "d"))
+    stage, plan = make_stage(mixup_alpha=1.0, randaug_magnitude=0.0), make_plan(2)
+    shared = batches(source, stage=stage, plan=dataclasses.replace(plan, share_labels=True))
+    whole = batches(source, stage=stage, plan=plan)
+    for few, all_of_it in zip(shared, whole):
+        alone, three = all_of_it["label"][:, :1], all_of_it["label"][:, 1:]  # the weights of the two images
+        assert 0 < alone.min() < 1
+        np.testing.assert_allclose(few["label"], np.concatenate([alone, three / 3], axis=1), rtol=1e-6)

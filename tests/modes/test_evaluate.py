@@ -93,6 +93,15 @@ def test_an_export_and_a_file_of_weights_do_as_the_run_does(run, splits, tmp_pat
         assert row[name] == pytest.approx(expected[f"{name}_ema"], rel=1e-4)
     larger = load_export(str(tmp_path / "saved"), strategy, Config().override({**changes, "eval.isize": 48}))
     assert evaluate(larger, strategy, splits=splits, console=quiet())["image_size"] == 48
+    # The reference code's pipelines make pixels with fractions.
+    fractions = load_export(str(tmp_path / "saved"), strategy, Config().override({"data.pipeline": "original_v2"}))
+    assert evaluate(fractions, strategy, splits=splits, console=quiet())["num_images"] == COUNT
+
+
+def test_a_run_is_evaluated_in_the_precision_that_is_asked_for(run):
+    subject = load_run(run, make_strategy("cpu"), changes={"precision.policy": "mixed_bfloat16"})
+    assert {model.layers[-2].compute_dtype for model in subject.models.values()} == {"bfloat16"}
+    assert {model.output.dtype for model in subject.models.values()} == {tf.float32}
 
 
 def test_a_file_of_weights_is_evaluated_by_name_of_its_network(tmp_path, monkeypatch):

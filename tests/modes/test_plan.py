@@ -5,13 +5,16 @@ import io
 
 import pytest
 import rich.console
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import hparams
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import DataConfig
+from effnetv2_keras.data.pipeline import InputPlan
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import SOURCES, digits_splits
+from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.modes.plan import print_plan
 from tests.images import write_classes
 from tests.records import fake_metadata
@@ -144,3 +147,22 @@ def test_plan_downloads_nothing(tmp_path, monkeypatch):
     assert lines[0] == "50,000 images to train on, 10,000 to evaluate on, 10 classes"
     with pytest.raises(DataError, match="There is no split 'valid'. Use one of train, test"):
         shown(config.override({"data.tfds_name": "cifar10", "data.eval_split": "valid"}))
+
+
+def test_plan_tells_the_evaluations_of_many_short_epochs_and_the_images_of_each_replica(monkeypatch):
+    lines, _, _ = shown(hparams.load("flowersFt", "efficientnetv2-b0"))
+    (line,) = (line for line in lines if "evaluations" in line)
+    assert line.startswith(
+        "97 evaluations, every 103.6 steps (26 epochs) and at the end, each of 769 steps of 8 images"
+    )
+    (line,) = (line for line in lines if "on each replica" in line)
+    assert line.endswith(": 512 + 8 on 1, 64 + 1 on 8, 32 + 1 on 16, 16 + 1 on 32, 8 + 1 on 64 replicas")
+
+
+@pytest.mark.parametrize("replicas", [1, 8, 16, 32, 64])
+@pytest.mark.parametrize("recipe", ["imagenet", "imagenet21k", "flowersFt"])
+def test_the_batches_of_a_recipe_can_be_split_over_many_replicas(recipe, replicas):
+    config = hparams.load(recipe, "efficientnetv2-s")
+    context = tf.distribute.InputContext(1, 0, replicas)
+    for batch_size in (config.train.batch_size, config.eval_batch_size(replicas)):
+        assert InputPlan(config.data, batch_size, None, UnreadableImages("error")).per_replica(context) >= 1

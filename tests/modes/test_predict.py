@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import pathlib
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -16,6 +17,7 @@ import tensorflow as tf
 from effnetv2_keras.data import pipeline
 from effnetv2_keras.data.sources.base import FileSource
 from effnetv2_keras.export import export_model
+from effnetv2_keras.export.saved_model import SavedModelExporter
 from effnetv2_keras.modes.predict import (
     PredictError,
     Prediction,
@@ -169,6 +171,25 @@ PREDICTIONS = [
     Prediction(pathlib.Path("photos/[bold]x[/].png"), (("[red]ape", 0.75), ("été", 0.2))),
     Prediction(pathlib.Path("y.jpg"), (("bee", 0.5),)),
 ]
+
+
+def test_classes_of_a_sigmoid_loss_are_independent(run, trained, photos, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "sigmoid")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("loss_type: softmax", "loss_type: sigmoid"))
+    of_run = load_predictor(folder)
+    saved = export_model(load_trained(folder), tmp_path / "saved")
+    assert "Probabilities are the sigmoid of the logits." in saved.describe()
+    of_export = load_predictor(saved.path)
+    assert of_run.independent
+    assert of_export.independent
+    files = tf.constant([(photos / "b.png").read_bytes()])
+    logits = SavedModelExporter(trained, EVAL_SIZE).classifier().encoded(files)["logits"]
+    for predictor in (of_run, of_export):
+        np.testing.assert_allclose(predictor.classify(files), tf.sigmoid(logits), atol=1e-5)
+    console = rich.console.Console(file=io.StringIO(), width=80)
+    format_table(PREDICTIONS, console, independent=True)
+    assert "The classes are independent" in console.file.getvalue()
 
 
 def test_prints_a_table():

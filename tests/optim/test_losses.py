@@ -135,3 +135,11 @@ def test_softmax_is_ranked_by_its_probability():
     assert np.isfinite(losses.score("softmax", tf.constant([[1e4, -1e4, 0.0]])).numpy()).all()
     for loss_type in ("sigmoid", "custom"):
         np.testing.assert_array_equal(losses.score(loss_type, tf.constant(logits)), logits)
+
+
+def test_probabilities_follow_from_the_loss():
+    logits = tf.constant([[2.0, 1.0, -3.0]])
+    np.testing.assert_allclose(losses.probabilities("softmax", logits), tf.nn.softmax(logits))
+    for loss_type in ("sigmoid", "custom"):
+        np.testing.assert_allclose(losses.probabilities(loss_type, logits), tf.sigmoid(logits))
+    assert [losses.activation(loss_type) for loss_type in losses.LOSSES] == ["softmax", "sigmoid", "sigmoid"]

@@ -257,7 +257,10 @@ def test_other_workers_decide_like_the_chief_and_write_nothing(tmp_path, state, 
     assert not names(tmp_path / "scratch")
     before = names(tmp_path / "run" / "checkpoints")
     flip(tmp_path / "run" / "checkpoints" / f"ckpt-3{DATA}")
-    assert Checkpoints(state, RunFolder(tmp_path / "run"), keep=2, is_chief=False).restore_latest() == 2
+    assert (
+        Checkpoints(state, RunFolder(tmp_path / "run"), keep=2, is_chief=False, agree=lambda _: 2.0).restore_latest()
+        == 2
+    )
     assert names(tmp_path / "run" / "checkpoints") == before
 
 

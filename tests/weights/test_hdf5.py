@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 
@@ -12,6 +13,7 @@ from effnetv2_keras.architecture import variants
 from effnetv2_keras.models import build_model, layers_by_role
 from effnetv2_keras.weights import load_weights
 from tests.models.filling import fill_at_random
+from tests.tiny import TINY
 from tests.weights.filled import assert_close, assert_same_weights, pixels, tiny, write_h5
 
 V2 = [f"efficientnetv2-{size}" for size in ("b0", "b1", "b2", "b3", "s", "m", "l")]
@@ -201,3 +203,21 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         file["some/numbers:0"] = np.arange(3.0)
     with pytest.raises(ValueError, match="contains no weights with known names. Supported formats are HDF5"):
         load_weights(tiny(), tmp_path / "else.h5")
+
+
+def test_an_archive_of_a_network_that_computes_something_else_gives_a_warning(tmp_path):
+    spec, model = dataclasses.replace(TINY, normalization="symmetric"), tiny()
+    for name, saved in (
+        ("alike", build_model(spec, num_classes=5, activation="swish")),
+        ("epsilon", tiny(bn_epsilon=1e-5)),
+        ("activation", tiny(activation="relu", name="prefix")),
+    ):
+        saved.save(tmp_path / f"{name}.keras")
+        warnings = load_weights(model, tmp_path / f"{name}.keras").warnings
+        expected = {
+            "epsilon": "bn_epsilon 1e-05, but the model has 0.001",
+            "activation": "activation relu, but the mod",
+        }
+        assert len(warnings) == (name in expected)
+        assert name == "alike" or f"The network of the file has {expected[name]}" in warnings[0]
+        assert_same_weights(model, saved)

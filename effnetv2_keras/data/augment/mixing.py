@@ -4,6 +4,10 @@ The partner of an image is the image at the mirrored position in the batch. Labe
 images. Label rows that sum to 1 therefore give rows that sum to 1. A label row of zeros (an image that could not be
 read) lowers the sum by that image's weight.
 
+For softmax, an image's labels share its weight: ``train_input`` divides them by their number before they are mixed, so
+an image of weight 0.7 with one label and one of weight 0.3 with three labels give 0.7 and three times 0.1. (The
+reference code divides after mixing, which would give 0.4375 and 0.1875; its recipe with several labels does not mix.)
+
 The rules are those of the reference code, with one fault corrected: the reference code weights all labels of a CutMix
 batch by the mean area over the batch; here each label has the weight of its own image.
 """

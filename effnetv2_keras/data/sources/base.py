@@ -178,6 +178,9 @@ class FileSource(RandomAccessSource):
         labels: integers in [0, classes): one per image, or a sequence per image for a multi-label source.
         class_names: names of the classes, in label order.
 
+    Attributes:
+        root: folder of the data, empty if there is none, and label_bytes: all labels; for ``fingerprint``.
+
     Raises:
         DataError: if there are no images, or a label is out of range.
     """
@@ -199,6 +202,7 @@ class FileSource(RandomAccessSource):
             tf.constant(flat),
         )
         self._ends = tf.constant(np.cumsum([len(row) for row in rows]), tf.int64)
+        self.root, self.label_bytes = "", flat.tobytes() + self._ends.numpy().tobytes()
 
     def extents(self) -> Sequence[Extent]:
         """See ``Source.extents``."""

@@ -5,26 +5,34 @@ from __future__ import annotations
 import pathlib
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.data.formats import IMAGE_SUFFIXES
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
+from effnetv2_keras.data.sources.folder_layout import find_split_folders
 from effnetv2_keras.data.sources.listing import Listing, choose, file_source
-from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.tfds import CARS_LAYOUT
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+from effnetv2_keras.data.sources.walking import (
+    Found,
+    describe,
+    find_image_files,
+    report_left_out,
+    sub_folders,
+)
 
 
 def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     """Returns the splits of a folder with a sub-folder per class.
 
-    The classes are in the folder itself (flat), or in its folders ``train``, ``validation`` (or ``val``) and ``test``.
-    A flat folder (or one with ``train`` only) is split by ``data.holdout``: in each class, that fraction of the files,
-    chosen by a checksum of their names, is held out for evaluation. If there is a validation folder too,
-    ``data.train_split=train[2%:]`` and ``data.eval_split=train[:2%]`` hold out files of ``train`` in the same way.
+    The classes are in the folder itself (flat), or in its folders ``train``, ``validation`` and ``test`` in any usual
+    spelling; see ``folder_layout`` and ``split_names``. Evaluation uses validation, or else test. A flat folder (or one
+    with ``train`` only) is split by ``data.holdout``: in each class, that fraction of the files, chosen by a checksum
+    of their names, is held out for evaluation. If there is a validation folder too, ``data.train_split=train[2%:]`` and
+    ``data.eval_split=train[:2%]`` hold out files of ``train`` in the same way.
 
     Raises:
         DataAbsentError: if ``data.data_dir`` is not set.
-        DataError: if the folder is missing or has no classes, a class is empty, a class to be split has only one
-            image, or evaluation has classes that training does not have.
+        DataError: if the folder is missing or has no classes, it is not certain which folders are splits, a class is
+            empty or its images are mostly of a kind that cannot be decoded, a link is broken, a class to be split has
+            only one image, or evaluation has classes that training does not have.
     """
     if not data.data_dir:
         layout = CARS_LAYOUT if data.tfds_name == "cars196" else "give --data_dir=FOLDER with one sub-folder per class."
@@ -32,32 +40,33 @@ def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     root = pathlib.Path(data.data_dir)
     if not root.is_dir():
         raise DataError(f"--data_dir={data.data_dir}: there is no such folder. Give the path of an existing folder.")
-    train_name = parse_slice(data.train_split).name
-    has_splits = (root / train_name).is_dir()
+    layout_of = find_split_folders(root, data)
+    skip = data.unreadable == "skip"
+    if layout_of is None:
+        train, evaluation = choose(None, lambda _: _scan(root, skip=skip), data)
+    else:
+        folders = layout_of.folders
+        train, evaluation = choose(
+            folders, lambda name: _scan(folders[name], skip=skip), data, unlabeled=layout_of.unlabeled
+        )
+    return file_source(train, tuple(train), root=root), file_source(evaluation, tuple(train), root=root)
 
-    def listing(name: str) -> Listing | None:
-        folder = root / name if has_splits else root
-        return _scan(folder) if folder.is_dir() and (has_splits or name == train_name) else None
 
-    train, evaluation = choose(listing, data)
-    return file_source(train, tuple(train)), file_source(evaluation, tuple(train))
-
-
-def _scan(root: pathlib.Path) -> Listing:
+def _scan(root: pathlib.Path, *, skip: bool) -> Listing:
     """Returns the image files below each class sub-folder, sorted."""
-    classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {
-        folder.name: sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        for folder in classes
-    }
+    here = Found()
+    found = {name: find_image_files(root / name) for name in sub_folders(root, here)}
     if not found:
         raise DataError(
             f"{root} has no sub-folders. Put the images of each class into a sub-folder named after the class."
         )
-    empty = [name for name, paths in found.items() if not paths]
+    report_left_out(root, found, here, skip=skip)
+    empty = [name for name, files in found.items() if not files.images]
     if empty:
+        left_out = describe(found[name].left_out for name in empty)
         raise DataError(
-            f"There are no images ({', '.join(IMAGE_SUFFIXES)}) of {', '.join(map(repr, empty))} in {root}. "
-            "Add images or remove the empty folder."
+            f"There are no images ({', '.join(IMAGE_SUFFIXES)}) of {', '.join(map(repr, empty))} in {root}"
+            + (f", only {left_out}. " if left_out else ". ")
+            + "Add images or remove the empty folder."
         )
-    return found
+    return {name: files.images for name, files in found.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.sources.slices import parse_slice
-from effnetv2_keras.data.sources.tfds import EVAL_SPLITS
+from effnetv2_keras.data.sources.split_names import find_evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def known_sizes(data: config_lib.DataConfig) -> Sizes | None:
     known = DATA_SETS.get(data.tfds_name or parse_slice(data.train_split).name)
     if known is None:
         return None
-    evaluation = data.eval_split or next((name for name in EVAL_SPLITS if name in known.images), None)
+    evaluation = data.eval_split or find_evaluation(known.images, str(data.tfds_name))
     if evaluation is None:
         return None
     num_classes = data.num_classes or known.num_classes

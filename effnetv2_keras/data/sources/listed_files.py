@@ -8,7 +8,7 @@ import pathlib
 import unicodedata
 from collections.abc import Iterator
 
-from effnetv2_keras.data.sources.folders import IMAGE_SUFFIXES
+from effnetv2_keras.data.formats import IMAGE_SUFFIXES
 
 _MOST_FOLDERS = 200  # looked into for a file that is not where the list says
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Callable
 
 from absl import logging
@@ -12,45 +12,67 @@ from absl import logging
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataError, FileSource
 from effnetv2_keras.data.sources.slices import Slice, parse_slice
-from effnetv2_keras.data.sources.tfds import EVAL_SPLITS
+from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
+from effnetv2_keras.exact import exact
 from effnetv2_keras.text_files import printable
 
 Listing = dict[str, list[str]]
 """Paths of image files by label; for multi-label data, by the labels as written in the list."""
 
 
-def choose(listing: Callable[[str], Listing | None], data: config_lib.DataConfig) -> tuple[Listing, Listing]:
+def choose(
+    names: Collection[str] | None,
+    read: Callable[[str], Listing],
+    data: config_lib.DataConfig,
+    *,
+    unlabeled: Collection[str] = (),
+) -> tuple[Listing, Listing]:
     """Returns the training files and the evaluation files by label; training has every label of its folder or list.
 
     Args:
-        listing: maps the name of a split to its files, or to None if the split does not exist.
+        names: the splits that exist; None if the data is not divided into splits.
+        read: returns the files of a split; of all the data if it is not divided.
         data: the data settings.
+        unlabeled: names of splits that are used only if ``data.eval_split`` names them.
     """
     train_part = parse_slice(data.train_split)
-    every = listing(train_part.name)
-    if every is None:
-        raise DataError(
-            f"There is no {_place(data, train_part)}, the split that data.train_split names. Create it, or set "
-            "data.train_split to an existing split."
-        )
-    eval_parts = [parse_slice(name) for name in ([data.eval_split] if data.eval_split else EVAL_SPLITS)]
-    for part in eval_parts:
-        found = every if part.name == train_part.name else listing(part.name)
-        if found is not None:
-            return _share(every, train_part), _share(found, part)
+    prefer_plain, place = data.source == "csv", str(data.data_dir)
+    name = train_part.name if names is None else find_train(names, data, place, prefer_plain=prefer_plain)
+    if name is None:
+        raise DataError(_missing(data, "data.train_split", train_part, names))
+    every = read(name)
+    train = _share(every, train_part)
+    _check_trained(every, train, f"data.train_split={data.train_split}", data)
     if data.eval_split:
-        raise DataError(
-            f"There is no {_place(data, eval_parts[0])}, the split that data.eval_split names. Create it, or set "
-            "data.eval_split to an existing split."
-        )
-    return _hold_out(_share(every, train_part), data)
+        part = parse_slice(data.eval_split)
+        same = part.name in (name, train_part.name)
+        if not same and part.name not in (names or ()):
+            raise DataError(_missing(data, "data.eval_split", part, names))
+        _announce(names, place, name, name if same else part.name, chosen=True)
+        whole = every if same else read(part.name)
+        evaluation = _share(whole, part)
+        _warn_of_empty(whole, evaluation, data.eval_split)
+        return train, evaluation
+    found = find_evaluation(names or (), place, exclude={name, *unlabeled}, prefer_plain=prefer_plain)
+    _announce(names, place, name, found, chosen=False)
+    if found:
+        return train, read(found)
+    kept, held_out = _hold_out(train, data)
+    _check_trained(train, kept, f"data.holdout={data.holdout:g}", data)
+    return kept, held_out
 
 
-def _place(data: config_lib.DataConfig, part: Slice) -> str:
-    """Returns where a split should be, for an error message."""
-    if data.source == "csv":
-        return f"list {data.data_dir}/{part.name}.csv"
-    return f"folder {data.data_dir}/{part.name}"
+def _announce(names: Collection[str] | None, place: str, train: str, evaluation: str | None, *, chosen: bool) -> None:
+    if names is not None:
+        announce(place, names, train, evaluation, chosen=chosen)
+
+
+def _missing(data: config_lib.DataConfig, setting: str, part: Slice, names: Collection[str] | None) -> str:
+    """Returns the error message for a split that does not exist."""
+    where = f"list {data.data_dir}/{part.name}.csv" if data.source == "csv" else f"folder {data.data_dir}/{part.name}"
+    listed = f" There are {', '.join(map(repr, sorted(names)))}." if names else ""
+    advice = f"Create it, or set {setting} to an existing split."
+    return f"There is no {where}, the split that {setting} names.{listed} {advice}"
 
 
 def _share(files: Listing, part: Slice) -> Listing:
@@ -58,16 +80,43 @@ def _share(files: Listing, part: Slice) -> Listing:
     return {label: sorted(part.of(_ranked(paths))) for label, paths in files.items()}
 
 
+def _check_trained(whole: Listing, part: Listing, setting: str, data: config_lib.DataConfig) -> None:
+    """Raises ``DataError`` if a label of the data has no image in the part that is trained on."""
+    separator = data.label_separator if data.multi_label else None
+    before, after = (
+        {label: written for written, paths in files.items() if paths for label in labels_of(written, separator)}
+        for files in (whole, part)
+    )
+    lost = sorted(set(before) - set(after))
+    if lost:
+        raise DataError(
+            f"With {setting}, no training image is left of {_listed(lost)}. For example, {lost[0]!r} has "
+            f"{len(whole[before[lost[0]]])} in all. Use a larger share of the data for training, add images of these "
+            "classes, or remove the classes."
+        )
+
+
+def _warn_of_empty(whole: Listing, part: Listing, split: str) -> None:
+    """Warns if a share has no image of a class."""
+    lost = sorted(label for label, paths in whole.items() if paths and not part[label])
+    if lost:
+        logging.warning("data.eval_split=%s has no image of %s. They are not evaluated.", split, _listed(lost))
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Returns the first labels, and how many more there are."""
+    shown = ", ".join(map(repr, labels[:10]))
+    return f"{shown} and {len(labels) - 10} more classes" if len(labels) > 10 else shown
+
+
 def _ranked(paths: Sequence[str]) -> list[str]:
     """Sorts files by a checksum of their names, so that new files do not change the order of the others."""
-    return sorted(paths, key=lambda path: (zlib.crc32(os.path.basename(path).encode("utf-8", "surrogateescape")), path))
+    return sorted(paths, key=lambda path: (zlib.crc32(os.fsencode(os.path.basename(path))), path))
 
 
 def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Listing]:
     """Splits each label's files: holds out the fraction ``data.holdout``, at least one file, for evaluation."""
-    held_out = {
-        label: set(_ranked(paths)[: max(1, round(data.holdout * len(paths)))]) for label, paths in files.items()
-    }
+    held_out = {label: set(_ranked(paths)[: _num_held_out(len(paths), data)]) for label, paths in files.items()}
     train = {label: [path for path in paths if path not in held_out[label]] for label, paths in files.items()}
     single = [] if data.multi_label else [label for label, paths in train.items() if not paths]
     if single:
@@ -78,10 +127,24 @@ def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Lis
     return train, {label: [path for path in paths if path in held_out[label]] for label, paths in files.items()}
 
 
-def file_source(files: Listing, class_names: tuple[str, ...], separator: str | None = None) -> FileSource:
+def _num_held_out(count: int, data: config_lib.DataConfig) -> int:
+    """Returns how many of ``count`` images of a label are held out; one at least stays, if there are several."""
+    wanted = max(1, round(exact(data.holdout) * count))
+    return wanted if count < 2 or data.multi_label else min(wanted, count - 1)
+
+
+def file_source(
+    files: Listing, class_names: tuple[str, ...], separator: str | None = None, *, root: str | os.PathLike[str] = ""
+) -> FileSource:
     """Builds the source; it is multi-label if there is a separator.
 
     Names that are not UTF-8, as old archives give them to folders, become names that can be printed and saved.
+
+    Args:
+        files: the files by label.
+        class_names: the classes, in label order.
+        separator: separator of the labels of an image; None if each has one.
+        root: the folder of the data.
     """
     renamed = {label: printable(label) for label in {*files, *class_names} if printable(label) != label}
     if renamed:
@@ -114,9 +177,13 @@ def file_source(files: Listing, class_names: tuple[str, ...], separator: str | N
         for path in paths
     ]
     paths, labels = [path for path, _ in pairs], [row for _, row in pairs]
-    if separator:
-        return FileSource(paths, labels, class_names)
-    return FileSource(paths, [row[0] for row in labels], class_names)
+    source = (
+        FileSource(paths, labels, class_names)
+        if separator
+        else FileSource(paths, [row[0] for row in labels], class_names)
+    )
+    source.root = os.fspath(root)
+    return source
 
 
 def labels_of(written: str, separator: str | None) -> list[str]:

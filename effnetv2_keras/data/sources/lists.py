@@ -17,7 +17,9 @@ from effnetv2_keras.data.sources.labels import LABELS_FILE, read_labels
 from effnetv2_keras.data.sources.listed_files import advise, find_listed
 from effnetv2_keras.data.sources.listing import Listing, choose, file_source, labels_of
 from effnetv2_keras.data.sources.slices import parse_slice
+from effnetv2_keras.data.sources.split_names import TRAIN, role_of
 from effnetv2_keras.data.sources.tables import read_table
+from effnetv2_keras.data.sources.walking import is_leftover
 from effnetv2_keras.text_files import printable
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -38,7 +40,7 @@ class ImageList:
 
 
 def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
-    """Returns the splits listed in ``train.csv`` and ``validation.csv`` (or ``val.csv``, ``test.csv``), or in one.
+    """Returns the splits listed in ``train.csv`` and ``validation.csv``, or in one list.
 
     ``data.data_dir`` is the folder of the lists, or one list. A list has a heading such as ``path,label`` and one row
     per image; commas, semicolons, tabs or bars separate the cells. The columns may be in any order and have other
@@ -48,8 +50,8 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
 
     With ``data.multi_label``, the label column holds any number of labels, separated by ``data.label_separator``, or a
     list such as ``['a', 'b']``. Classes are sorted by label, with whole numbers first and by value, or have the order
-    of their columns. A file ``labels.txt`` in the folder, with one label per line, defines another order. Images are
-    held out by the rules of ``folder_splits``.
+    of their columns. A file ``labels.txt`` in the folder, with one label per line, defines another order. The names
+    of the lists and the images that are held out follow the rules of ``folder_splits``.
 
     Raises:
         DataAbsentError: if ``data.data_dir`` is not set.
@@ -65,21 +67,29 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
             f"--data_dir={data.data_dir}: there is no such folder or file. Give a folder with train.csv or a .csv file."
         )
 
-    train_name, folder = parse_slice(data.train_split).name, root.parent if root.is_file() else root
+    folder = root.parent if root.is_file() else root
     separator = data.label_separator if data.multi_label else None
-    suffix = next((end for end in LIST_SUFFIXES if (folder / f"{train_name}{end}").is_file()), LIST_SUFFIXES[0])
-    lists: list[ImageList] = []
+    lists = None if root.is_file() else _lists_in(folder, parse_slice(data.train_split).name)
+    read: list[ImageList] = []
 
-    def listing(name: str) -> Listing | None:
-        path = folder / f"{name}{suffix}" if root.is_dir() else root
-        if not path.is_file() or (root.is_file() and name != train_name):
-            return None
-        lists.append(_read_list(path, data))
-        return lists[-1].files
+    def listing(name: str) -> Listing:
+        read.append(_read_list(root if lists is None else lists[name], data))
+        return read[-1].files
 
-    train, evaluation = choose(listing, data)
-    class_names = _class_names(folder, train, lists, separator)
-    return file_source(train, class_names, separator), file_source(evaluation, class_names, separator)
+    train, evaluation = choose(lists, listing, data)
+    class_names = _class_names(folder, train, read, separator)
+    return (
+        file_source(train, class_names, separator, root=folder),
+        file_source(evaluation, class_names, separator, root=folder),
+    )
+
+
+def _lists_in(folder: pathlib.Path, train_name: str) -> dict[str, pathlib.Path]:
+    """Returns the lists in a folder by name; all have the suffix of the training list."""
+    every = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_leftover(path.name)]
+    training = {path.suffix.lower() for path in every if path.stem == train_name or role_of(path.stem) == TRAIN}
+    suffix = next((suffix for suffix in LIST_SUFFIXES if suffix in training), LIST_SUFFIXES[0])
+    return {path.stem: path for path in every if path.suffix.lower() == suffix and path.name != LABELS_FILE}
 
 
 def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:

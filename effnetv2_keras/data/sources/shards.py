@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import glob
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.data.sources.walking import is_leftover
 
 _LOOK_AT = 4  # records of each shard whose features are checked before training
 _SNIFF = 1 << 16  # bytes
@@ -54,7 +56,11 @@ def find_shards(root: pathlib.Path, name: str, pattern: str | None) -> list[str]
         DataError: if there are no shards, or without a pattern, if shards ``-of-N`` are missing or from two sets.
     """
     try:
-        found = [path for path in root.glob(pattern or f"{name}-*") if path.is_file() and path.name[0] != "."]
+        found = [
+            path
+            for path in root.glob(pattern or f"{glob.escape(name)}-*")
+            if path.is_file() and not is_leftover(path.name)
+        ]
     except (NotImplementedError, ValueError, IndexError) as error:
         raise DataError(
             f"The pattern {pattern!r} cannot be used: {error}. Write one relative to --data_dir, such as train/*.tfrec"

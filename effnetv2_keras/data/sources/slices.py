@@ -10,7 +10,7 @@ from typing import TypeVar
 from effnetv2_keras.data.sources.base import DataError
 
 _Item = TypeVar("_Item")
-_SYNTAX = re.compile(r"([\w.-]+)(?:\[(?:(\d+)%)?:(?:(\d+)%)?\])?")
+_SYNTAX = re.compile(r"([\w.()-]+(?: [\w.()-]+)*)(?:\[(?:(\d+)%)?:(?:(\d+)%)?\])?")
 
 
 @dataclasses.dataclass(frozen=True)

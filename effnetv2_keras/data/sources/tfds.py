@@ -11,9 +11,7 @@ import tensorflow as tf
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, Extent, Record, StreamSource
 from effnetv2_keras.data.sources.integrity import find_bad_record
-
-EVAL_SPLITS = ("validation", "val", "test")
-"""If ``data.eval_split`` is not set, the evaluation split is the first of these that exists."""
+from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
 
 _BY_HAND = {
     "imagenet2012": (
@@ -79,6 +77,11 @@ class TfdsSource(StreamSource):
                     if usable
                     else f"None of them is {wanted}, so it cannot be used. Choose another data set."
                 )
+            )
+        if features[image_key].np_dtype.kind == "f":
+            raise DataError(
+                f"The images {image_key!r} of {builder.name} are floats, whose range is not known. Write them as "
+                "uint8 with values 0..255, or as uint16 with data.max_value set to the value of white."
             )
         try:
             self._info = builder.info.splits[split]
@@ -201,14 +204,18 @@ def tfds_splits(data: config_lib.DataConfig) -> tuple[TfdsSource, TfdsSource]:
             f"{builder.name!r} is not prepared in {builder.data_dir}, so its number of images is not known. Prepare it "
             f"with tfds.load({builder.name!r}), or start training, which does the same."
         )
-    eval_split = data.eval_split or next((name for name in EVAL_SPLITS if name in builder.info.splits), None)
+    names, part = list(builder.info.splits), re.fullmatch(r"train(\[.*\])?", data.train_split)
+    train = find_train(names, config_lib.DataConfig(), builder.name, prefer_plain=True) if part else None
+    train_split = f"{train}{part[1] or ''}" if part and train else data.train_split
+    eval_split = data.eval_split or find_evaluation(names, builder.name, exclude=[train or ""], prefer_plain=True)
     if eval_split is None:
         raise DataError(
-            f"{data.tfds_name} has the splits {list(builder.info.splits)}, but no {', '.join(EVAL_SPLITS)} to evaluate "
-            "on. Choose two splits that do not overlap: data.train_split=train[:90%],data.eval_split=train[90%:]"
+            f"{data.tfds_name} has the splits {names}, but no validation or test to evaluate on. Choose two splits "
+            "that do not overlap: data.train_split=train[:90%],data.eval_split=train[90%:]"
         )
+    announce(builder.name, names, train_split, eval_split, chosen=bool(data.eval_split))
     keys = {"image_key": data.image_key or "image", "label_key": data.label_key or "label"}
     return (
-        TfdsSource(builder, data.train_split, data.shuffle_buffer, **keys),
+        TfdsSource(builder, train_split, data.shuffle_buffer, **keys),
         TfdsSource(builder, eval_split, data.shuffle_buffer, **keys),
     )

@@ -6,6 +6,7 @@ import concurrent.futures
 import itertools
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
@@ -17,7 +18,9 @@ from effnetv2_keras.data.sources.integrity import find_bad_record
 from effnetv2_keras.data.sources.labels import class_names_of
 from effnetv2_keras.data.sources.shards import TfRecordFile, find_shards, open_shard
 from effnetv2_keras.data.sources.slices import parse_slice
+from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
 from effnetv2_keras.data.sources.tfrecord_layout import IMAGE_KEY, LABEL_KEY, TfRecordLayout
+from effnetv2_keras.data.sources.walking import is_leftover
 
 EVAL_SPLIT = "validation"
 CLASS_KEYS = ("image/class/synset", "image/class/text")
@@ -144,6 +147,25 @@ def _check_class_order(files: Iterable[TfRecordFile], label_key: str) -> None:
                     )
 
 
+def _find_splits(root: pathlib.Path, data: config_lib.DataConfig) -> list[tuple[str, str | None]]:
+    """Returns the splits to train and to evaluate on, ``NAME`` or ``NAME[a%:b%]``, each with its pattern or None."""
+    shards = [path.name for path in root.glob("*-*") if path.is_file() and not is_leftover(path.name)]
+    names = {re.sub(r"-\d+(-of-\d+)?(\.\w+)*$", "", name) for name in shards}
+    part, wanted = parse_slice(data.train_split), data.eval_split or EVAL_SPLIT
+    train = part.name if data.train_pattern else find_train(names, data, str(root), prefer_plain=True) or part.name
+    name = parse_slice(wanted).name
+    if name == part.name:  # a share of the training split
+        evaluation, pattern = train + wanted[len(name) :], data.train_pattern
+    elif data.eval_split or data.eval_pattern:
+        evaluation, pattern = wanted, data.eval_pattern
+    else:
+        evaluation = find_evaluation(names, str(root), exclude={train}, prefer_plain=True) or wanted
+        pattern = None
+    if not (data.train_pattern and pattern):
+        announce(str(root), names, train, evaluation, chosen=bool(data.eval_split))
+    return [(train + data.train_split[len(part.name) :], data.train_pattern), (evaluation, pattern)]
+
+
 def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfRecordSource]:
     """Returns the splits in the shards ``train-*`` and ``validation-*`` of the folder ``data.data_dir``.
 
@@ -181,14 +203,9 @@ def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfReco
         data.first_label,
         data.multi_label,
     )
-    eval_split = data.eval_split or EVAL_SPLIT
-    same = parse_slice(eval_split).name == parse_slice(data.train_split).name
     train, evaluation = (
         TfRecordSource(open_shards(root, split, pattern), layout, data.shuffle_buffer)
-        for split, pattern in (
-            (data.train_split, data.train_pattern),
-            (eval_split, data.train_pattern if same else data.eval_pattern),
-        )
+        for split, pattern in _find_splits(root, data)
     )
     _check_class_order((*train.files, *evaluation.files), layout.label_key)
     logging.info(
