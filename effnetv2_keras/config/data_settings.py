@@ -49,6 +49,14 @@ class DataConfig(Section):
         "split to evaluate on, or a part of one such as train[:2%]; None uses the validation split, or else the test "
         "split, in any usual spelling, such as val, valid, dev or Testing",
     )
+    train_pattern: OptionalStr = setting(
+        None,
+        "tfrecord: pattern of the files to train on, relative to data_dir, such as train/*.tfrec; None is NAME-* with "
+        "the name in train_split; a share in train_split is taken of these files",
+    )
+    eval_pattern: OptionalStr = setting(
+        None, "tfrecord: pattern of the files to evaluate on, such as val/*.tfrec; None is NAME-* as for train_pattern"
+    )
     holdout: float = setting(
         0.1,
         "folder, csv: share of the images of each class that is held out for evaluation if the data has no evaluation "

@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.data.sources.shards import records_of
 
 _ADVICE = (
     "Copy or write it again, then run the same command again to resume from the last checkpoint. "
@@ -34,13 +35,13 @@ def find_bad_record(files: Mapping[str, int | None], check: Callable[[bytes, str
         logging.log_every_n_seconds(logging.INFO, "%d of %d files are intact.", 10, done, len(files))
         count = 0
         try:
-            for record in tf.data.TFRecordDataset(path, buffer_size=1 << 20).as_numpy_iterator():
+            for record in records_of(path).as_numpy_iterator():
                 if check is not None:
                     check(record, f"Record {count} of {path}")
                 count += 1
         except DataError as error:
             return str(error)
-        except tf.errors.NotFoundError:
+        except (FileNotFoundError, tf.errors.NotFoundError):
             return f"The file {path} is no longer there. {_ADVICE}"
         except tf.errors.OpError as error:
             return f"{path} is damaged at record {count}: {plain_message(error)}. {_ADVICE}"

@@ -54,25 +54,29 @@ class TfdsSource(StreamSource):
     ) -> None:
         import tensorflow_datasets as tfds
 
-        features = builder.info.features
-        for key, setting in ((image_key, "data.image_key"), (label_key, "data.label_key")):
-            if key not in features:
-                raise DataError(
-                    f"{builder.name} has no feature {key!r}. Its features are {', '.join(features)}. Choose one: "
-                    f"--hparam_str={setting}={next(iter(features))}"
+        if not isinstance(builder.info.features, tfds.features.FeaturesDict):
+            raise DataError(f"{builder.name} has no features with names. Choose another data.tfds_name.")
+        features: dict[str, Any] = dict(builder.info.features)
+        self.multi_label = isinstance(features.get(label_key), tfds.features.Sequence)
+        images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        labels = [name for name, feature in features.items() if _class_label(feature) is not None]
+        for key, setting, wanted, usable in (
+            (image_key, "data.image_key", "an Image", images),
+            (label_key, "data.label_key", "a ClassLabel", labels),
+        ):
+            if key in usable:
+                continue
+            raise DataError(
+                (
+                    f"The feature {key!r} of {builder.name} is {features[key]}, but must be {wanted}. "
+                    if key in features
+                    else f"{builder.name} has no feature {key!r}. Its features are {', '.join(features)}. "
                 )
-        label = features[label_key]
-        self.multi_label = isinstance(label, tfds.features.Sequence)
-        label = label.feature if self.multi_label else label
-        if not isinstance(label, tfds.features.ClassLabel):
-            raise DataError(
-                f"The feature {label_key!r} of {builder.name} is {label}, but the label must be a ClassLabel. Choose "
-                f"another of {', '.join(features)}: --hparam_str=data.label_key=NAME"
-            )
-        if not isinstance(features[image_key], tfds.features.Image):
-            raise DataError(
-                f"The feature {image_key!r} of {builder.name} is {features[image_key]}, but must be an Image. Choose "
-                f"another of {', '.join(features)}: --hparam_str=data.image_key=NAME"
+                + (
+                    f"Choose one that is {wanted}: --hparam_str={setting}={' or '.join(sorted(usable))}"
+                    if usable
+                    else f"None of them is {wanted}, so it cannot be used. Choose another data set."
+                )
             )
         if features[image_key].np_dtype.kind == "f":
             raise DataError(
@@ -88,7 +92,7 @@ class TfdsSource(StreamSource):
             ) from error
         if not self._info.num_examples:
             raise DataError(f"The split {split!r} of {builder.name} has no images. Choose a larger share.")
-        self.class_names = tuple(label.names)
+        self.class_names = tuple(_class_label(features[label_key]).names)
         self.num_examples = self._info.num_examples
         self.shuffle_buffer = shuffle_buffer
         self._builder, self._split, self._keys = builder, split, (image_key, label_key)
@@ -120,6 +124,14 @@ class TfdsSource(StreamSource):
         return {"image": image, "label": label, "name": name}
 
 
+def _class_label(feature: Any) -> Any:
+    """Returns a feature that is a ``ClassLabel``, or what a sequence of them contains; None for other features."""
+    import tensorflow_datasets as tfds
+
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+    return inner if isinstance(inner, tfds.features.ClassLabel) else None
+
+
 def prepare_tfds(data: config_lib.DataConfig) -> None:
     """Downloads the data set that the settings name and writes its records, unless it is already prepared.
 
@@ -134,6 +146,8 @@ def prepare_tfds(data: config_lib.DataConfig) -> None:
         raise DataError(f"Cannot find a prepared {where}, and it cannot be downloaded: {_GONE[builder.name]}")
     try:
         builder.download_and_prepare()
+    except ImportError as error:
+        raise DataError(f"Cannot prepare {where}: {_reason(error)}") from error
     except (OSError, AssertionError, tf.errors.OpError, tfds.download.DownloadError) as error:
         archives = ", ".join(url.rpartition("/")[2] for url in builder.url_infos or ())
         advice = _BY_HAND.get(builder.name, "").format(manual_dir=builder.data_path.parents[1] / "downloads" / "manual")
@@ -156,6 +170,23 @@ def _builder(data: config_lib.DataConfig) -> Any:
             f"TensorFlow Datasets has no data set {data.tfds_name!r} (data.data_dir is {data.data_dir}). Set "
             "data.tfds_name to a name from its catalog."
         ) from error
+    except Exception as error:  # ImportError, AssertionError for a version, ValueError for the form of a name
+        raise DataError(f"data.tfds_name={data.tfds_name} cannot be opened: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns what is wrong with the name of a data set, and what to do."""
+    lacking = re.match(r"No module named '([^'.]+)", str(error)) if isinstance(error, ImportError) else None
+    if lacking:
+        return (
+            f"it needs the package {lacking[1]!r}, which is not installed. Install it (pip install {lacking[1]}), or "
+            "choose another data set."
+        )
+    reason = " ".join(str(error).split("\n\n")[0].split())
+    return (
+        f"{type(error).__name__}: {reason}. Write NAME, NAME/CONFIG or NAME:VERSION from the catalog of TensorFlow "
+        "Datasets."
+    )
 
 
 def tfds_splits(data: config_lib.DataConfig) -> tuple[TfdsSource, TfdsSource]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
-import glob
 import itertools
 import os
 import pathlib
 import re
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -19,6 +16,7 @@ from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, Extent, Record, StreamSource
 from effnetv2_keras.data.sources.integrity import find_bad_record
 from effnetv2_keras.data.sources.labels import class_names_of
+from effnetv2_keras.data.sources.shards import TfRecordFile, find_shards, open_shard
 from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
 from effnetv2_keras.data.sources.tfrecord_layout import IMAGE_KEY, LABEL_KEY, TfRecordLayout
@@ -28,23 +26,7 @@ EVAL_SPLIT = "validation"
 CLASS_KEYS = ("image/class/synset", "image/class/text")
 """Features with the class name of a record in the ImageNet layout; a label must have the same name in all records."""
 
-_LOOK_AT = 4  # records of each shard whose features are checked before training
 _OPEN_FILES = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class TfRecordFile:
-    """One shard.
-
-    Attributes:
-        path: path of the file.
-        num_records: number of records.
-        first: the first records.
-    """
-
-    path: str
-    num_records: int
-    first: tuple[tf.train.Example, ...]
 
 
 class TfRecordSource(StreamSource):
@@ -87,11 +69,12 @@ class TfRecordSource(StreamSource):
 
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
         """See ``StreamSource.read``; with a seed the shards are shuffled and interleaved, otherwise read in order."""
-        paths = [file.path for file in self.files]
-        shards = tf.data.Dataset.from_tensor_slices((paths, tf.constant(self._starts, tf.int64)))
+        paths = [os.fsencode(file.path) for file in self.files]
+        kinds = [file.compression for file in self.files]
+        shards = tf.data.Dataset.from_tensor_slices((paths, kinds, tf.constant(self._starts, tf.int64)))
 
-        def records(path: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.TFRecordDataset(path, buffer_size=1 << 20).enumerate(start)
+        def records(path: tf.Tensor, compression: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
+            return tf.data.TFRecordDataset(path, compression, buffer_size=1 << 20).enumerate(start)
 
         if seed is None:
             return shards.flat_map(records)
@@ -109,7 +92,9 @@ class TfRecordSource(StreamSource):
         starts = tf.constant(self._starts, tf.int64)
         file = tf.searchsorted(starts, [number], side="right")[0] - 1
         place = tf.strings.as_string(number - tf.gather(starts, file))
-        name = tf.strings.join(["record ", place, " of ", tf.gather([file.path for file in self.files], file)])
+        name = tf.strings.join(
+            ["record ", place, " of ", tf.gather([os.fsencode(file.path) for file in self.files], file)]
+        )
         return {"image": record[layout.image_key], "label": record[layout.label_key] - layout.first_label, "name": name}
 
     def describe_wrong_label(self, label: int) -> str:
@@ -117,27 +102,21 @@ class TfRecordSource(StreamSource):
         return self._layout.describe_wrong_label(label + self._layout.first_label)
 
 
-def open_shards(root: pathlib.Path, split: str) -> list[TfRecordFile]:
-    """Returns the shards ``NAME-*`` of a split, with their numbers of records.
+def open_shards(root: pathlib.Path, split: str, pattern: str | None = None) -> list[TfRecordFile]:
+    """Returns the shards ``NAME-*`` of a split, or those of a pattern, with their numbers of records.
 
     A share of a split is a share of its shards, in the order of their names.
 
     Args:
         root: folder of the shards.
         split: a split name or slice, such as ``train[2%:]``.
+        pattern: pattern of the shards' paths relative to ``root``, such as ``train/*.tfrec``; it replaces the name.
 
     Raises:
-        DataError: if there are no shards, or one is empty or damaged.
+        DataError: if there are no shards, some are missing, or one is empty or damaged.
     """
     part = parse_slice(split)
-    every = sorted(str(path) for path in root.glob(f"{glob.escape(part.name)}-*") if path.is_file())
-    if not every:
-        others = sorted({path.name.partition("-")[0] for path in root.glob("*-*-of-*")})
-        raise DataError(
-            f"{root} has no files {part.name}-*. "
-            + (f"It has {', '.join(f'{name}-*' for name in others)}. " if others else "")
-            + f"Put the TFRecord shards there as {part.name}-00000-of-01024 and so on, or choose another split."
-        )
+    every = find_shards(root, part.name, pattern)
     paths = part.of(every)
     if not paths:
         raise DataError(
@@ -145,41 +124,7 @@ def open_shards(root: pathlib.Path, split: str) -> list[TfRecordFile]:
             "larger share."
         )
     with concurrent.futures.ThreadPoolExecutor(_OPEN_FILES) as pool:
-        return list(pool.map(_open_shard, paths))
-
-
-def _open_shard(path: str) -> TfRecordFile:
-    """Counts the records of a file and parses the first ones; of the others only the lengths are read."""
-    count, first = 0, []
-    try:
-        for record in _records(path, _LOOK_AT):
-            count += 1
-            if record is not None:
-                first.append(tf.train.Example.FromString(record))
-    except Exception as error:
-        raise DataError(
-            f"{path} is not a complete TFRecord file of tf.train.Example: it ends early or is damaged at record "
-            f"{count}. Write or copy it again."
-        ) from error
-    if not count:
-        raise DataError(f"The shard {path} is empty. Write or copy it again; if it is meant to be empty, remove it.")
-    return TfRecordFile(path, count, tuple(first))
-
-
-def _records(path: str, num_contents: int) -> Iterator[bytes | None]:
-    """Yields the contents of the first ``num_contents`` records of a file, then None for each of the others.
-
-    A record consists of its length (uint64, little endian), a checksum of the length (4 bytes), its contents, and a
-    checksum of the contents (4 bytes) (TensorFlow, ``lib/io/record_writer.h``).
-    """
-    size, position = os.path.getsize(path), 0
-    with open(path, "rb", buffering=0) as file:
-        while position < size:
-            (length,) = struct.unpack("<Q", os.pread(file.fileno(), 8, position))
-            if position + length + 16 > size:
-                raise EOFError
-            yield os.pread(file.fileno(), length, position + 12) if num_contents > 0 else None
-            position, num_contents = position + length + 16, num_contents - 1
+        return list(pool.map(open_shard, paths))
 
 
 def _check_class_order(files: Iterable[TfRecordFile], label_key: str) -> None:
@@ -195,26 +140,37 @@ def _check_class_order(files: Iterable[TfRecordFile], label_key: str) -> None:
                 name, where = known.setdefault((key, labels[0]), (names[0], file.path))
                 if name != names[0]:
                     raise DataError(
-                        f"Label {labels[0]} is {name.decode()!r} in {where}, but {names[0].decode()!r} in {file.path}: "
+                        f"Label {labels[0]} is {name.decode(errors='replace')!r} in {where}, but "
+                        f"{names[0].decode(errors='replace')!r} in {file.path}: "
                         "the classes are numbered in a different order. Write both splits with the same list of "
                         "classes."
                     )
 
 
-def _find_splits(root: pathlib.Path, data: config_lib.DataConfig) -> tuple[str, str]:
-    """Returns the splits to train and to evaluate on, ``NAME`` or ``NAME[a%:b%]``, for which there are shards."""
+def _find_splits(root: pathlib.Path, data: config_lib.DataConfig) -> list[tuple[str, str | None]]:
+    """Returns the splits to train and to evaluate on, ``NAME`` or ``NAME[a%:b%]``, each with its pattern or None."""
     shards = [path.name for path in root.glob("*-*") if path.is_file() and not is_leftover(path.name)]
-    names = {re.sub(r"-\d+(-of-\d+)?$", "", name) for name in shards}
-    part = parse_slice(data.train_split)
-    train = find_train(names, data, str(root), prefer_plain=True) or part.name
-    found = find_evaluation(names, str(root), exclude={train}, prefer_plain=True)
-    evaluation = data.eval_split or found or EVAL_SPLIT
-    announce(str(root), names, train, evaluation, chosen=bool(data.eval_split))
-    return train + data.train_split[len(part.name) :], evaluation
+    names = {re.sub(r"-\d+(-of-\d+)?(\.\w+)*$", "", name) for name in shards}
+    part, wanted = parse_slice(data.train_split), data.eval_split or EVAL_SPLIT
+    train = part.name if data.train_pattern else find_train(names, data, str(root), prefer_plain=True) or part.name
+    name = parse_slice(wanted).name
+    if name == part.name:  # a share of the training split
+        evaluation, pattern = train + wanted[len(name) :], data.train_pattern
+    elif data.eval_split or data.eval_pattern:
+        evaluation, pattern = wanted, data.eval_pattern
+    else:
+        evaluation = find_evaluation(names, str(root), exclude={train}, prefer_plain=True) or wanted
+        pattern = None
+    if not (data.train_pattern and pattern):
+        announce(str(root), names, train, evaluation, chosen=bool(data.eval_split))
+    return [(train + data.train_split[len(part.name) :], data.train_pattern), (evaluation, pattern)]
 
 
 def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfRecordSource]:
     """Returns the splits in the shards ``train-*`` and ``validation-*`` of the folder ``data.data_dir``.
+
+    ``data.train_pattern`` and ``data.eval_pattern`` give other names, also in sub-folders. Shards may be compressed
+    with gzip or zlib.
 
     Each record is a ``tf.train.Example`` with one image. The default layout is that of ImageNet in the reference code:
     ``image/encoded``, the bytes of an image file, and ``image/class/label``, an int64 that starts at 1. Other layouts
@@ -223,8 +179,8 @@ def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfReco
 
     Raises:
         DataAbsentError: if ``data.data_dir`` is not set.
-        DataError: if the folder or shards are missing, a shard is empty or damaged, a feature is missing, a label is
-            out of range, or the order of the classes differs between the splits.
+        DataError: if the folder or shards are missing, also single ones of ``-of-N``, a shard is empty or damaged, a
+            feature is missing, a label is out of range, or the order of the classes differs between the splits.
     """
     if not data.data_dir:
         raise DataAbsentError(
@@ -247,10 +203,10 @@ def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfReco
         data.first_label,
         data.multi_label,
     )
-    splits = [
-        TfRecordSource(open_shards(root, split), layout, data.shuffle_buffer) for split in _find_splits(root, data)
-    ]
-    train, evaluation = splits
+    train, evaluation = (
+        TfRecordSource(open_shards(root, split, pattern), layout, data.shuffle_buffer)
+        for split, pattern in _find_splits(root, data)
+    )
     _check_class_order((*train.files, *evaluation.files), layout.label_key)
     logging.info(
         "%s: %d records in %d shards to train on, %d in %d to evaluate on.", root, train.num_examples,

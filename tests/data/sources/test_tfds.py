@@ -1,3 +1,5 @@
+import importlib.util
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,10 +73,10 @@ def test_slices_share_no_image(root):
             {"train_split": "train+test"},
             "10 of 10 evaluation images are also training images, for example in .*test.tfrecord",
         ),
-        ({"image_key": None}, "has no feature 'image'. Its features are .*picture.*. Choose one: .*data.image_key="),
-        ({"label_key": "lable"}, "has no feature 'lable'. Its features are .*data.label_key"),
-        ({"label_key": "size"}, "The feature 'size' of digit_kinds is .*, but the label must be a ClassLabel"),
-        ({"image_key": "tags"}, "The feature 'tags' of digit_kinds is .*, but must be an Image"),
+        ({"image_key": None}, "has no feature 'image'. Its features are .*Choose one that is an .*image_key=picture$"),
+        ({"label_key": "lable"}, "has no feature 'lable'. Its features are .*is a ClassLabel: .*_key=kind or tags$"),
+        ({"label_key": "size"}, "The feature 'size' of digit_kinds is .*, but must be a ClassLabel. .*=kind or tags$"),
+        ({"image_key": "tags"}, "The feature 'tags' of digit_kinds is .*, but must be an Image. .*image_key=picture$"),
         ({"eval_split": "tset"}, "digit_kinds has no split 'tset'. Use one of train, test, or a share of one such as"),
         ({"eval_split": "test[:2%]"}, "The split 'test.:2%.' of digit_kinds has no images. Choose a larger share"),
         ({"num_classes": 10}, "data.num_classes is 10, but the data has 3 classes"),
@@ -83,6 +85,35 @@ def test_slices_share_no_image(root):
 def test_bad_settings_say_what_to_do(root, settings, message):
     with pytest.raises(DataError, match=message):
         kinds(root, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "huggingface:mnist",
+            "cannot be opened: it needs the package 'datasets', which is not installed. .*pip install datasets",
+        ),
+        ("mnist/nope", "tfds_name=mnist/nope cannot be opened: ValueError: .*nope not found.* Write NAME, NAME/CONFIG"),
+        ("mnist:9.9.9", "mnist:9.9.9 cannot be opened: AssertionError: .*cannot be loaded at version 9.9.9"),
+        ("a:b:c", "cannot be opened: ValueError: Parsing builder name string a:b:c failed"),
+        ("nope", "TensorFlow Datasets has no data set 'nope'"),
+    ],
+)
+def test_names_that_cannot_be_opened_say_why(tmp_path, name, message):
+    if name.startswith("huggingface") and importlib.util.find_spec("datasets"):
+        pytest.skip("the package datasets is installed")
+    with pytest.raises(DataError, match=message):
+        find_splits(DataConfig(source="tfds", tfds_name=name, data_dir=str(tmp_path)))
+
+
+def test_a_package_that_preparing_lacks_is_named(tmp_path, monkeypatch):
+    def prepare(_):
+        import no_such_package.inner  # noqa: F401
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
+    with pytest.raises(DataError, match="prepare 'cifar10' in .*: it needs the package 'no_such_package'"):
+        open_splits(DataConfig(source="tfds", tfds_name="cifar10", data_dir=str(tmp_path)))
 
 
 def test_imagenet_names_its_archives_and_their_folder(tmp_path):

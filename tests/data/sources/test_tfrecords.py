@@ -1,3 +1,5 @@
+import os
+import shutil
 import time
 
 import numpy as np
@@ -8,6 +10,7 @@ from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.pipeline import InputPlan, eval_input, single_replica, train_input
 from effnetv2_keras.data.samples import sample_images
 from effnetv2_keras.data.sources.base import DataError, Shard
+from effnetv2_keras.data.sources.shards import compression_of
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.progressive import Stage
@@ -167,16 +170,36 @@ SHARD = "train-00002-of-00004"
         ),
         (
             lambda root: one_record(root, image__encoded=None, jpeg=b"x"),
-            "has no feature 'image/encoded', but must have it as bytes_list. Its features are image/class/label, "
-            "jpeg. Set data.image_key to the right one",
+            "has no feature 'image/encoded', but must have it as bytes_list. Its features are image/class/label "
+            ".int64_list., jpeg .bytes_list.. Set data.image_key to jpeg",
         ),
         (
             lambda root: one_record(root, image__class__label=1, image__class__synset=b"n01443537"),
             "Label 1 is 'n01440764' in .*train-.*, but 'n01443537' in .*validation-.*numbered in a different order",
         ),
+        (
+            lambda root: one_record(root, image__class__label=1, image__class__synset=b"ros\xe9"),
+            "Label 1 is 'n01440764' in .*, but 'ros\ufffd' in",
+        ),
         (lambda root: cut(root / SHARD, 0), f"The shard .*{SHARD} is empty. Write or copy it again"),
         (lambda root: cut(root / SHARD, -9), f"{SHARD} is not a complete TFRecord file .* damaged at record 5. Write"),
         (lambda root: (root / SHARD).write_text("no records at all, but text"), f"{SHARD} is not a complete TFRecord"),
+        (
+            lambda root: one_record(root, image__encoded=None, raw=b"x", photo=b"GIF89a", two=[b"a", b"b"]),
+            "photo .bytes_list., raw .bytes_list., two .bytes_list.. Set data.image_key to photo$",
+        ),
+        (lambda root: one_record(root, image__class__label=None, a=[1, 2], b=3), "Set data.label_key to b$"),
+        (lambda root: one_record(root, image__class__label=None), "None can be data.label_key; write one.$"),
+        (lambda root: (root / SHARD).unlink(), "1 of 4 shards train-. are missing: 00002. Copy what is missing"),
+        (
+            lambda root: [(root / f"train-{i:05d}-of-00004").unlink() for i in (0, 3)],
+            "2 of 4 shards train-. are missing: 00000, 00003. .*such as data.train_pattern=train-. or data.eval",
+        ),
+        (
+            lambda root: shutil.copy(root / SHARD, root / "train-00000-of-00001"),
+            "the shards train-. are from several sets, -of-00001 and -of-00004, which may have the same records",
+        ),
+        (lambda root: shutil.copy(root / SHARD, f"{root / SHARD}.gz"), "shards train-. have the number 00002 twice"),
         (
             lambda root: [path.unlink() for path in root.glob("validation-*")],
             "has no files validation-.. It has train-.*. Put the TFRecord shards there as validation-00000-of-01024",
@@ -187,6 +210,73 @@ def test_bad_records_say_what_to_do(tmp_path, damage, message):
     damage(write_imagenet(tmp_path))
     with pytest.raises(DataError, match=message):
         imagenet(tmp_path)
+
+
+def renamed(root, compression=""):
+    """Writes three files of records as competitions name them, compressed or not."""
+    write_imagenet(root / "plain", train=6, validation=3, shards=2)
+    for split, folder in (("train", "train"), ("validation", "val")):
+        (root / folder).mkdir()
+        for number, path in enumerate(sorted((root / "plain").glob(f"{split}-*"))):
+            copy = str(root / folder / f"{number:02d}-192x192-798.tfrec")
+            with tf.io.TFRecordWriter(copy, tf.io.TFRecordOptions(compression)) as writer:
+                for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                    writer.write(record)
+    (root / "train" / "._00-192x192-798.tfrec").write_bytes(b"Mac OS X")
+    shutil.rmtree(root / "plain")
+    return root
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP", "ZLIB"])
+def test_compressed_files_and_patterns(tmp_path, compression):
+    patterns = {"train_pattern": "train/*.tfrec", "eval_pattern": "val/*.tfrec"}
+    splits = imagenet(renamed(tmp_path, compression), **patterns)
+    assert {file.compression for file in splits.train.files} == {compression}
+    assert (splits.train.num_examples, splits.evaluation.num_examples) == (6, 3)
+    assert {record["image"].numpy() for record in splits.train.ordered(WHOLE)} == {image for image, _ in pictures(6)}
+    assert sorted(indices(splits.train, batch_size=2, end_step=3)) == list(range(6))
+    assert splits.train.check_integrity() is None
+    cut(tmp_path / "train" / "01-192x192-798.tfrec", 700)
+    assert "01-192x192-798.tfrec is damaged at record" in splits.train.check_integrity()
+    with pytest.raises(DataError, match=r"01-192x192-798.tfrec is not a complete TFRecord file .*damaged at record \d"):
+        imagenet(tmp_path, **patterns)
+
+
+def test_shares_of_a_pattern_and_files_that_no_pattern_names(tmp_path, caplog):
+    renamed(tmp_path)
+    splits = imagenet(tmp_path, train_pattern="**/0*.tfrec", train_split="all[50%:]", eval_split="all[:50%]")
+    assert (splits.train.num_examples, splits.evaluation.num_examples) == (3, 6)
+    with pytest.raises(
+        DataError, match=r"no files train-\*. It has train/\*-\*x\*-\*.tfrec, val/.* or give patterns of"
+    ):
+        imagenet(tmp_path)
+    with pytest.raises(
+        DataError, match=r"no files tran/\*. It has train/.*. Give patterns of the files: data.train_patt"
+    ):
+        imagenet(tmp_path, train_pattern="tran/*")
+    with pytest.raises(DataError, match=r"pattern '/x/\*' cannot be used: .*Write one relative to --data_dir, such as"):
+        imagenet(tmp_path, train_pattern="/x/*")
+    (tmp_path / "val" / "00-192x192-798.tfrec").rename(tmp_path / "val" / "a-00000-of-00002")
+    splits = imagenet(tmp_path, train_pattern="train/*.tfrec", eval_pattern="val/a*")
+    assert "1 of 2 shards a-* are missing: 00001" in caplog.text
+
+
+def test_a_length_that_looks_like_a_compressed_file_is_none(tmp_path):
+    for length in (0x9C78, 0x0178):
+        with tf.io.TFRecordWriter(str(tmp_path / "a")) as writer:
+            writer.write(b"\0" * length)
+        assert (tmp_path / "a").read_bytes()[:1] == b"\x78"
+        assert compression_of(str(tmp_path / "a")) == ""
+
+
+def test_a_folder_whose_name_is_not_utf_8(tmp_path):
+    root = tmp_path / os.fsdecode(b"ros\xe9")
+    write_imagenet(tmp_path / "rose", train=4, validation=2, shards=1)
+    (tmp_path / "rose").rename(root)
+    splits = imagenet(root)
+    assert len(list(splits.train.ordered(WHOLE))) == 4
+    assert splits.train.check_integrity() is None
+    assert b"ros\xe9/train" in next(iter(splits.train.ordered(WHOLE)))["name"].numpy()
 
 
 def test_records_are_named_by_their_place_in_a_file(root):
