@@ -1,9 +1,9 @@
 """Sections of a configuration: network, stages, execution and precision, with types, limits and units.
 
 Open this module to look up or add a setting. The other sections are in ``train_settings``, ``data_settings``,
-``eval_settings`` and ``search_settings``. The descriptions are also the text of the documentation and of error messages. "Paper" is the
-EfficientNetV2 paper (arXiv 2104.00298); "reference code" is google/automl's efficientnetv2. The module does not
-import TensorFlow.
+``eval_settings`` and ``search_settings``. The descriptions are also the text of the documentation and of error
+messages. "Paper" is the EfficientNetV2 paper (arXiv 2104.00298); "reference code" is google/automl's efficientnetv2.
+The module does not import TensorFlow.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from effnetv2_keras.config.overrides import parse_all_overrides
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.modes.options import Options
 from effnetv2_keras.modes.settings import Reads, check_read
+from effnetv2_keras.reporting.console import show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,4 +103,4 @@ class Invocation:
 
     def say(self, text: str) -> None:
         """Prints a line as it is, without console markup or line breaks."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        show(self.console, text)
