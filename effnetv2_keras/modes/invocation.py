@@ -57,9 +57,17 @@ class Invocation:
                 not read.
         """
         changes = parse_all_overrides(self.options.hparam_str) if reads is None else self.changes(reads)
-        recipe = str(changes.pop("recipe", "paper"))
-        config = self.load_recipe(self.options.dataset_cfg, self.options.model_name, recipe)
-        return config.override(self.data_changes()).override(changes)
+        changes.pop("recipe", None)
+        return self.recipe().override(self.data_changes()).override(changes)
+
+    def recipe(self) -> Config:
+        """Returns the configuration of the recipe alone, without the settings that the command line changes.
+
+        Raises:
+            ConfigError: for an unknown recipe.
+        """
+        kind = parse_all_overrides(self.options.hparam_str).get("recipe", "paper")
+        return self.load_recipe(self.options.dataset_cfg, self.options.model_name, str(kind))
 
     def data_changes(self) -> dict[str, Any]:
         """Returns the settings that ``--data_dir`` changes."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import profile, specs
 from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.data.pipeline import num_eval_steps
 from effnetv2_keras.data.sources.known_sizes import Sizes
 from effnetv2_keras.data.splits import find_sizes
@@ -157,6 +158,17 @@ def _learning_rate_table(config: Config, stages: tuple[Stage, ...], num_train: i
     return table
 
 
+def describe_changes(before: Config, after: Config) -> str:
+    """Returns the settings that differ between two configurations, with the new and the old value of each."""
+    old = dict(flatten(before.model_dump()))
+    new = dict(flatten(after.model_dump()))
+    return ", ".join(f"{key}={value} ({old[key]})" for key, value in new.items() if value != old[key])
+
+
 def run(invocation: Invocation) -> None:
-    """Prints the plan of the configuration."""
-    print_plan(invocation.config(), invocation.console)
+    """Prints the plan of the configuration, and the settings that differ from the recipe."""
+    config = invocation.config()
+    print_plan(config, invocation.console)
+    changed = describe_changes(invocation.recipe(), config)
+    if changed:
+        invocation.say(f"Settings that differ from the recipe: {changed}")
