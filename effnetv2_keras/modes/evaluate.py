@@ -33,6 +33,7 @@ from effnetv2_keras.modes.settings import (
     check_read,
 )
 from effnetv2_keras.reporting import plots
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.tables import describe_evaluation
 from effnetv2_keras.runs.trained import Which, load_trained
@@ -219,18 +220,20 @@ def evaluate(
         row = {"step": subject.step, "image_size": size, "num_examples": source.num_examples, **figures}
         row = {name: value for name, value in row.items() if value is not None and name not in tables}
         where = f"{size} px: " if len(subject.config.eval.sizes) > 1 else ""
-        console.print(where + describe_evaluation(row, source.num_examples), highlight=False, markup=False)
+        show(console, where + describe_evaluation(row, source.num_examples))
         rows.append(row)
         if not best or row[primary_metric_key(row)] > best["row"][primary_metric_key(row)]:
             best = {"row": row, "tables": tables}
     result = {**best["row"], **({"sizes": rows} if len(rows) > 1 else {})}
-    if len(rows) > 1:
-        path = pathlib.Path(folder, SIZES_PLOT)
-        plots.plot_sizes(rows, path)
-        console.print(f"Wrote {path}.", highlight=False, markup=False)
-    if best["tables"]:
-        report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
-    console.print(json.dumps(result), highlight=False, soft_wrap=True, markup=False)
+    try:
+        if len(rows) > 1:
+            path = pathlib.Path(folder, SIZES_PLOT)
+            if plots.try_to_draw(plots.plot_sizes, rows, path):
+                show(console, f"Wrote {path}.")
+        if best["tables"]:
+            report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
+    finally:  # a file that cannot be written must not cost the metrics
+        show(console, json.dumps(result))
     return result
 
 

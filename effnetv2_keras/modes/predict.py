@@ -25,6 +25,7 @@ from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExport
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import PREDICTION
 from effnetv2_keras.optim import losses
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.text_files import printable
 
@@ -231,7 +232,7 @@ def format_table(
             table.add_row(rich.text.Text(image), rich.text.Text(name), f"{probability:.1%}")
             image = ""
         table.add_section()
-    console.print(table)
+    show(console, table)
 
 
 def to_json(predictions: Sequence[Prediction]) -> str:
