@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras import config as config_lib
@@ -75,7 +76,7 @@ class TfdsSource(StreamSource):
                 f"The feature {image_key!r} of {builder.name} is {features[image_key]}, but must be an Image. Choose "
                 f"another of {', '.join(features)}: --hparam_str=data.image_key=NAME"
             )
-        if features[image_key].np_dtype.kind == "f":
+        if np.issubdtype(features[image_key].np_dtype, np.floating):
             raise DataError(
                 f"The images {image_key!r} of {builder.name} are floats, whose range is not known. Write them as "
                 "uint8 with values 0..255, or as uint16 with data.max_value set to the value of white."
