@@ -3,25 +3,29 @@
 The arguments, their order and defaults, the checks and the error types are those of Keras 2.15
 (``keras/src/applications/efficientnet_v2.py`` and ``efficientnet.py``). In addition, these functions accept any image
 size, fixed or None, with and without a top. One default differs: the dropout rate before the classifier is that of the
-variant in the reference code, while Keras has 0.2 for all V2 variants. ``EfficientNetB3`` is the network of Keras and
-of all published weights. The B3 of the reference code has other widths, because it rounds them differently.
+variant in the reference code, while Keras has 0.2 for all V2 variants. The three variants that Keras does not have also
+have no ``"imagenet"`` weights. The default is ``"imagenet21k-ft1k"`` for V2-XL, ``"noisy-student"`` for L2, and None
+for B8. ``EfficientNetB3`` is the network of Keras and of all published weights. The B3 of the reference code has other
+widths, because it rounds them differently.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
-from effnetv2_keras.models.keras_compat import IS_KERAS_3
+from effnetv2_keras.models.keras_compat import IS_KERAS_3, require_channels_last
 from effnetv2_keras.weights import load_weights, registry
 
 if TYPE_CHECKING:
@@ -38,8 +42,8 @@ The model maps images, float32 or uint8 ``[N, H, W, C]`` with pixels 0..255, to 
 
 Args:
     include_top: whether the model ends with pooling, dropout and the classifier.
-    weights: ``"imagenet"``, ``"imagenet21k"``, ``"imagenet21k-ft1k"`` or ``"noisy-student"``; a file or folder that
-        ``load_weights`` reads; or None for random initial weights.
+    weights: {weights}; a file or folder that ``load_weights`` reads; or None for random initial weights. The default
+        is {default}.
     input_tensor: Keras tensor to use as the images: a ``tf.keras.Input``, or the output of layers or of another model.
         ``input_shape`` is then ignored.
     input_shape: height, width and channels; height and width may be None. The default is ({size}, {size}, 3) with a
@@ -89,12 +93,13 @@ def preprocess_input(x: Any, variant: str) -> Any:
         that do not have three channels: ``(x - 128) / 128``. Both rules are those of the reference code.
 
     Raises:
-        UsageError: if the variant is unknown (the message suggests the nearest one), or ``x`` has fewer than three
-            dimensions.
+        UsageError: if the variant is unknown (the message suggests the nearest one), ``x`` has fewer than three
+            dimensions, or Keras' image format is not ``channels_last``.
     """
+    require_channels_last()
     spec = variants.get_spec(variant)
     if IS_KERAS_3 and isinstance(x, tf.keras.KerasTensor):
-        pixels: Any = tf.keras.ops.cast(x, "float32")
+        pixels = tf.keras.ops.cast(x, "float32")
     else:
         pixels = tf.cast(x, tf.float32) if tf.is_tensor(x) else np.asarray(x, np.float32)
     if len(pixels.shape) < 3:
@@ -141,6 +146,7 @@ def _efficientnet(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tf.keras.Model:
     """Builds a variant; the public functions have the same arguments except the first one."""
+    require_channels_last()
     spec = variants.MODELS[variant]
     top = include_top and not features_only
     size = spec.eval_size if top else None
@@ -222,14 +228,27 @@ def _published(
     """Returns the public function of one variant, with its own name and documentation."""
     spec = variants.MODELS[variant]
     v1 = "v2" not in variant
+    names = [name for of, name in registry.PUBLISHED if of == variant]
+    weights = next((name for name in names if registry.NAMES[name] == 1000), None)
     # As in Keras, include_preprocessing of V1 is not positional: partial() makes arguments bound by name keyword-only.
     defaults: Any = {"include_preprocessing": True, "bn_momentum": 0.99} if v1 else {}
     bound = functools.partial(network, variant, **defaults)
 
-    @functools.wraps(bound, assigned=())  # inspect and help() read the signature from the wrapped function
+    @functools.wraps(bound, assigned=())
     def application(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> tf.keras.Model:
+        if len(args) < 2 and "weights" not in kwargs:
+            kwargs["weights"] = weights
+            if weights is None:
+                logging.warning(
+                    "%s has random initial weights, because none are published under a name. Pass the path of a file, "
+                    "or weights=None to hide this warning.",
+                    title,
+                )
         return bound(*args, **kwargs)
 
+    signature = inspect.signature(bound)
+    parameters = {**signature.parameters, "weights": signature.parameters["weights"].replace(default=weights)}
+    application.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
     application.__name__ = application.__qualname__ = title
     application.__doc__ = _DOCUMENTATION.format(
         title=title,
@@ -237,6 +256,8 @@ def _published(
         paper="1905.11946" if v1 else "2104.00298",
         size=spec.eval_size,
         dropout=spec.dropout_rate,
+        weights=" or ".join(f'``"{name}"``' for name in names) or "no name, because none are published",
+        default=f'``"{weights}"``' if weights else "None",
         normalization={"centered": "``(pixel - 128) / 128``", "imagenet": "ImageNet's mean and standard deviation"}[
             spec.normalization
         ],

@@ -21,6 +21,7 @@ from absl import app, flags, logging
 import effnetv2_keras.environment  # noqa: F401  before anything that imports TensorFlow
 import hparams
 from effnetv2_keras.config.overrides import nearest
+from effnetv2_keras.config.reference_keys import check_flags
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, WorkerLost
 from effnetv2_keras.modes import options as options_lib
 from effnetv2_keras.modes.invocation import Invocation
@@ -136,13 +137,17 @@ def _flag_help(name: str, kind: typing.Any, text: str) -> str:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; ``--help`` prints ``help_text`` and exits."""
+    """Parses the flags; ``--help`` prints ``help_text`` and exits, and so do flags that only the reference code has."""
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv):
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--mode")
         mode = parser.parse_known_args(argv)[0].mode
         print(help_text(mode and canonical_mode(mode)))
         sys.exit(0)
+    try:
+        check_flags(argv[1:])
+    except UsageError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     return app.parse_flags_with_usage(argv)
 
 

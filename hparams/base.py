@@ -21,6 +21,7 @@ from effnetv2_keras.config import (
     TrainConfig,
     ramp,
 )
+from effnetv2_keras.exact import exact
 from effnetv2_keras.weights.published import PUBLISHED
 
 # Columns: largest image, px; largest RandAugment magnitude; largest mixup alpha; largest dropout.
@@ -33,15 +34,18 @@ _TABLE_6 = {
 
 
 def progressive_of(model_name: str) -> ProgressiveConfig:
-    """Returns the four stages of a variant: images from 128 px, RandAugment from 5, mixup from 0, dropout from 0.1."""
+    """Returns the four stages of a variant: images from 128 px, RandAugment from 5, mixup from 0, dropout from 0.1.
+
+    A network of your own whose training size or dropout rate is smaller keeps it in every stage.
+    """
     spec = variants.any_spec(model_name)
     size, magnitude, alpha, dropout = _TABLE_6.get(spec.name, (spec.train_size, 10, 0.0, spec.dropout_rate))
     return ProgressiveConfig(
         stages=4,
-        image_size=ramp(128, size),
+        image_size=ramp(min(128, size), size),
         randaug_magnitude=ramp(5, magnitude),
         mixup_alpha=ramp(0, alpha),
-        dropout_rate=ramp(0.1, dropout),
+        dropout_rate=ramp(min(0.1, dropout), dropout),
     )
 
 
@@ -60,7 +64,7 @@ def sized(eval_size: int, ratio: float) -> int:
         eval_size: side of the evaluation images, pixels.
         ratio: training size divided by evaluation size, before rounding.
     """
-    return int(eval_size * ratio) // 16 * 16
+    return int(eval_size * exact(ratio)) // 16 * 16
 
 
 def constant(size: int) -> ProgressiveConfig:

@@ -44,7 +44,7 @@ def pretrained(config: Config) -> Config:
     progressive = ProgressiveConfig(
         stages=4 if spec.name.startswith("efficientnetv2") else 1,
         schedule="original",
-        image_size=ramp(128, spec.train_size),
+        image_size=ramp(min(128, spec.train_size), spec.train_size),
         randaug_magnitude=ramp(5 if magnitude else 0, magnitude),
         mixup_alpha=ramp(0, alpha),
         cutmix_alpha=ramp(0, alpha),

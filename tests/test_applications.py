@@ -12,9 +12,12 @@ import tensorflow as tf
 import effnetv2_keras
 from effnetv2_keras import preprocess_input
 from effnetv2_keras.architecture import variants
+from effnetv2_keras.config import Config
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import layers_by_role
+from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of, sublayers
+from effnetv2_keras.models.layers import ConvNorm
 from effnetv2_keras.weights.registry import NAMES
 from tests.models.filling import fill_at_random
 from tests.shallow import one_block_a_stage
@@ -60,6 +63,31 @@ def test_the_signature_begins_with_that_of_keras(name):
         (p.name, p.default, p.kind) for p in theirs
     ]
     assert {p.kind for p in ours} == {POSITIONAL, inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("EfficientNetV2XL", "imagenet21k-ft1k"), ("EfficientNetL2", "noisy-student"), ("EfficientNetB8", None)],
+)
+def test_the_default_weights_are_published(name, weights, monkeypatch, caplog):
+    """For the variants without ``"imagenet"``; the signature shows the default."""
+    function, asked = getattr(effnetv2_keras, name), []
+
+    def find(given, *_):
+        asked.append(given)
+        raise KeyboardInterrupt  # before the large network is built
+
+    monkeypatch.setattr("effnetv2_keras.applications._find_weights", find)
+    for arguments in ((), (True,), (True, "mine.h5")):
+        with pytest.raises(KeyboardInterrupt):
+            function(*arguments)
+    assert asked == [weights, weights, "mine.h5"]
+    assert inspect.signature(function).parameters["weights"].default == weights
+    assert (
+        f"The default\n        is {weights and repr(weights).replace(chr(39), chr(34)).join(['``'] * 2)}"
+        in function.__doc__
+    )
+    assert caplog.text.count("random initial weights, because none are published") == 2 * (weights is None)
 
 
 @pytest.mark.parametrize("name", [*V2, *V1, *ONLY_OURS])
@@ -332,6 +360,41 @@ def test_preprocess_input_works_in_datasets_and_in_models():
     model = tf.keras.Model(image, preprocess_input(image, "efficientnetv2-b0"))
     for output in (next(iter(dataset)), model(pixels())):
         np.testing.assert_allclose(output, preprocess_input(pixels(), "efficientnetv2-b0"), rtol=1e-6, atol=1e-6)
+
+
+def test_preprocess_input_in_a_graph_prints_no_warning(caplog):
+    next(iter(tf.data.Dataset.from_tensors(pixels()).map(lambda x: preprocess_input(x, "efficientnetv2-b0"))))
+    tf.function(lambda x: preprocess_input(x, "efficientnetv2-s"))(tf.constant(pixels()))
+    assert "AutoGraph" not in caplog.text
+
+
+@pytest.fixture
+def channels_first():
+    tf.keras.backend.set_image_data_format("channels_first")
+    yield
+    tf.keras.backend.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: effnetv2_keras.EfficientNetV2B0(weights=None),
+        lambda: effnetv2_keras.EfficientNetV2B0(weights=None, include_top=False, input_shape=(3, 64, 64)),
+        lambda: effnetv2_keras.EfficientNetB0(),  # before anything is downloaded
+        lambda: effnetv2_keras.build_model("efficientnetv2-b0"),
+        lambda: preprocess_input(pixels(), "efficientnetv2-b0"),
+        lambda: ConvNorm(8),  # as load_model builds it
+        lambda: build_for(Config(), 2),
+        pytest.param(
+            lambda: build_for(Config().override({"model.model_name": "keras:ResNet50"}), 2), marks=pytest.mark.keras_2
+        ),
+    ],
+)
+def test_channels_first_is_refused(build, channels_first):
+    with pytest.raises(
+        UsageError, match="image_data_format is 'channels_first', but must be 'channels_last': these networks"
+    ):
+        build()
 
 
 def test_preprocess_input_refuses_what_it_does_not_know():

@@ -20,6 +20,7 @@ import hparams
 from effnetv2_keras import cli
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.modes import options
+from effnetv2_keras.modes.invocation import Invocation
 from tests.images import write_classes
 from tests.records import fake_metadata
 from tests.tiny import SMALL
@@ -171,6 +172,21 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path, monkeyp
             "does not support --format=json; use one of savedmodel, keras, tflite, onnx.",
         ),
         (["--mode=benchmark", "--format=tflite,onx"], "Cannot benchmark --format=tflite,onx; use one or more of"),
+        (
+            ["--mode=plan", "--hparam_str=train.epochs=3", "--hparam_str=train.gclip=-1"],
+            "train.gclip='-1': Input should be greater than or equal to 0",
+        ),
+        (["--mode=summary", "--hparam_str=train.gclip=1"], "so train.gclip would change nothing. Leave it out"),
+        (["--mode=scale", "--hparam_str=train.gclip=1"], "--mode=scale reads no settings"),
+        (["--mode=report", "--hparam_str=train.gclip=1"], "--mode=report reads no settings"),
+        (["--mode=data_service", "--hparam_str=data.augment=none"], "--mode=data_service reads no settings"),
+        (["--mode=export", "--hparam_str=eval.isize=64"], "--mode=export reads no settings, so eval.isize would"),
+        (["--mode=export", "--quantize=int8", "--hparam_str=data.hflip=0"], "so data.hflip would change nothing"),
+        (["--mode=predict", "--hparam_str=train.epochs=3"], "--mode=predict reads only data.unreadable, so train"),
+        (["--mode=benchmark", "--hparam_str=train.epochs=3"], "so train.epochs would change nothing"),
+        (["--mode=benchmark", "--model_dir=/nowhere", "--hparam_str=eval.isize=64"], "so eval.isize would change"),
+        (["--mode=eval", "--hparam_str=data.hflip=0,train.gclip=1"], "so data.hflip, train.gclip would change nothing"),
+        (["--mode=eval", "--model_dir=/nowhere", "--hparam_str=precision.jit_compile=1"], "so precision.jit_compile"),
         (["--mode=benchmark", "--batch_sizes=1,x"], "--batch_sizes=1,x must be whole numbers"),
     ],
 )
@@ -227,6 +243,13 @@ def test_help_lists_every_flag_under_the_modes_that_read_it():
     assert output.strip() == cli.help_text("export")
 
 
+def test_a_flag_of_the_reference_code_says_why_there_is_none():
+    with pytest.raises(
+        SystemExit, match="ConfigError: The reference code's --archive_ckpt is not a flag here: the best"
+    ):
+        cli._parse(["main.py", "--mode=train", "--archive_ckpt"])
+
+
 def help_of(*arguments):
     """The text that ``--help`` prints, of this process."""
     with contextlib.redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit) as caught:
@@ -254,3 +277,10 @@ def test_every_mode_has_a_module_and_every_flag_names_known_modes():
     assert all(hasattr(importlib.import_module(f"effnetv2_keras.{mode.module}"), "run") for mode in cli.MODES.values())
     named = {mode for _, flag in options.flag_table().values() for mode in flag.modes}
     assert named <= set(cli.MODES)
+
+
+def test_several_texts_of_settings_are_joined_and_the_last_value_counts():
+    given = ("train.epochs=3,data.num_classes=5,train.seed=1", "train.epochs=4,model.num_classes=6", "train.seed=2")
+    call = Invocation(options.Options(mode="plan", dataset_cfg="demo", hparam_str=given), None, (), hparams.load)
+    config = call.config()
+    assert (config.train.epochs, config.train.seed, config.data.num_classes) == (4, 2, 6)

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import ConfigError
 from hparams import base
+from tests.tiny import TINY
 
 FINE_TUNING = ("imagenetFt", "cifar10Ft", "cifar100Ft", "flowersFt", "tfflowersFt", "carsFt")
 ONE_STAGE = ("imagenet21k", *FINE_TUNING)
@@ -211,3 +213,16 @@ def test_recipes_need_no_tensorflow():
         "hparams.load('imagenet', 'efficientnetv2-s', 'original'); sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("recipe", hparams.names())
+@pytest.mark.parametrize("kind", ["paper", "original"])
+def test_nothing_shrinks_in_a_run_of_a_small_network_of_your_own(recipe, kind, tmp_path):
+    path = tmp_path / "own.json"
+    path.write_text(dataclasses.replace(TINY, train_size=64, dropout_rate=0.05).to_json())
+    try:
+        config = hparams.load(recipe, str(path), kind)
+    except ConfigError:
+        pytest.skip("The recipe has no settings of the reference code.")
+    for name, ramp in config.progressive.ramps().items():
+        assert ramp.start <= ramp.end, name

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import effnetv2_keras
 import hparams.base
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.progressive import Ramp, Ramps, plan_stages, remaining
+from effnetv2_keras.progressive import QUANTITIES, Ramp, Ramps, plan_stages, remaining
 
 PACKAGE = pathlib.Path(effnetv2_keras.__file__).parent
 
@@ -244,3 +244,12 @@ def test_a_new_quantity_is_one_row(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", USES_IT], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_a_recipe_the_ramps_are_those_of_the_paper():
+    """Table 6, V2-S, with an end of 224 px; sizes of a variant replace both ends."""
+    ramps = {name: (quantity.default.start, quantity.default.end) for name, quantity in QUANTITIES.items()}
+    assert ramps == {
+        "image_size": (128, 224), "randaug_magnitude": (5, 15), "mixup_alpha": (0, 0), "cutmix_alpha": (0, 0),
+        "dropout_rate": (0.1, 0.3),
+    }  # fmt: skip

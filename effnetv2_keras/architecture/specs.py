@@ -10,6 +10,7 @@ import json
 import math
 from typing import Any, Literal, Union
 
+from effnetv2_keras import limits
 from effnetv2_keras.errors import UsageError
 
 BlockKind = Literal["mbconv", "fused_mbconv"]
@@ -17,7 +18,6 @@ Normalization = Literal["centered", "imagenet", "symmetric"]
 
 DEPTH_DIVISOR = 8
 """Every scaled width is a multiple of this number and at least this number (reference code, ``round_filters``)."""
-
 
 PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "centered": ((128.0, 128.0, 128.0), (128.0, 128.0, 128.0)),
@@ -74,6 +74,7 @@ class BlockSpec:
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"BlockSpec.{field} is {value!r}; it must be a whole number of at least 1.")
+        limits.check("BlockSpec.kernel_size", self.kernel_size, limits.LARGEST_KERNEL)
         if not 0.0 <= self.se_ratio <= 1.0:
             raise ValueError(f"BlockSpec.se_ratio is {self.se_ratio!r}; it must lie in [0, 1]; 0 for none.")
 
@@ -142,10 +143,18 @@ class ModelSpec:
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"ModelSpec {self.name!r}: dropout_rate is {self.dropout_rate}; it must lie in [0, 1).")
         if self.normalization not in PIXEL_STATISTICS:
-            raise ValueError(
-                f"ModelSpec {self.name!r}: normalization is {self.normalization!r}; use one of "
-                f"{', '.join(PIXEL_STATISTICS)}."
-            )
+            known = ", ".join(PIXEL_STATISTICS)
+            raise ValueError(f"ModelSpec {self.name!r}: normalization is {self.normalization!r}; use one of {known}.")
+        repeats = sum(stage.repeats for stage in self.blocks)
+        widest = max(
+            self.head_filters, self.blocks[-1].output_filters, *(stage.expanded_filters for stage in self.blocks)
+        )
+        for what, number, scale, most in (
+            ("blocks", repeats, self.depth, limits.MOST_BLOCKS),
+            ("channels", widest, self.width, limits.MOST_CHANNELS),
+        ):
+            limits.check(f"ModelSpec {self.name!r}: the number of {what}", number, most)
+            limits.check(f"ModelSpec {self.name!r}: the scaled number of {what}", number * scale, most)
         for before, after in zip(self.blocks, self.blocks[1:]):
             if before.output_filters != after.input_filters:
                 raise ValueError(
@@ -178,7 +187,7 @@ class ModelSpec:
                 raise ValueError(f"it is a {type(fields).__name__}, not an object with fields")
             blocks = tuple(_from_fields(BlockSpec, block, "blocks") for block in fields.get("blocks", ()))
             return _from_fields(ModelSpec, {**fields, "blocks": blocks}, "the network")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"This is not the JSON of a ModelSpec: {error}. Use a file that ModelSpec.to_json() or --mode=search "
                 "wrote."

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from effnetv2_keras.architecture.specs import AnySpec, BlockKind, BlockSpec, KerasSpec, ModelSpec
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.text_files import read_text
 
 
 def _stages(rows: Sequence[tuple[BlockKind, int, int, int, int, int, int, float]]) -> tuple[BlockSpec, ...]:
@@ -161,7 +162,7 @@ def any_spec(name: str) -> AnySpec:
 
 def _read(path: pathlib.Path) -> ModelSpec:
     try:
-        text = path.read_text()
+        text = read_text(path)
     except OSError as error:
         raise UsageError(f"The network {path} cannot be read: {error.strerror}. Give the path of its .json.") from error
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.text_files import read_text
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -37,7 +38,7 @@ def parse_overrides(text: str) -> dict[str, Any]:
                 f"--hparam_str names the file {text!r}, which does not exist. Correct the path, or write key=value "
                 "pairs."
             )
-        return read_yaml(path.read_text())
+        return read_yaml(read_text(path))
     changes = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         key, equals, value = part.partition("=")
@@ -47,6 +48,16 @@ def parse_overrides(text: str) -> dict[str, Any]:
                 "such as train.epochs=10,train.lr_base=0.01, or the path of a .yaml file."
             )
         changes[key.strip()] = value.strip()
+    return changes
+
+
+def parse_all_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Reads several ``--hparam_str`` with ``parse_overrides``; a later value replaces an earlier one."""
+    changes: dict[str, Any] = {}
+    for text in texts:
+        for key, value in parse_overrides(text).items():
+            changes.pop(key, None)  # of two names for one setting, the last one counts
+            changes[key] = value
     return changes
 
 
@@ -68,12 +79,28 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+class _Loader(yaml.SafeLoader):
+    """Loads YAML without aliases. A few of them, each made of the one before, stand for any number of settings."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Returns the next node; raises ``ConfigError`` for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise ConfigError(
+                f"The configuration has the alias *{event.anchor} in line {event.start_mark.line + 1}. Aliases are not "
+                "supported; write the value there."
+            )
+        return super().compose_node(parent, index)
+
+
 def read_yaml(text: str) -> dict[str, Any]:
     """Returns the dotted keys and values of a YAML mapping; raises ``ConfigError`` for any other text."""
     try:
-        tree = yaml.safe_load(text) or {}
+        tree = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"The configuration is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError("The configuration is nested too deeply; a setting is 'section: {name: value}'.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"The configuration must be a YAML mapping such as 'train: {{epochs: 10}}', got {tree!r}.")
     return dict(flatten(tree))

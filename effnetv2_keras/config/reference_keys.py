@@ -1,15 +1,18 @@
 """Setting names from the reference code (google/automl, ``efficientnetv2/hparams.py``), and their equivalents here.
 
 Names that are the same in both need no entry. The others are renamed (``RENAMED``), converted (``CONVERTED``), or
-rejected with the reason and what to use instead (``DROPPED``).
+rejected with the reason and what to use instead (``DROPPED``). Flags that only the reference code has are in ``FLAGS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NamedTuple
 
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.exact import exact
 
 
 class Context(NamedTuple):
@@ -52,7 +55,7 @@ def _stages(value: Any, context: Context) -> dict[str, Any]:
 def _train_size(value: Any, context: Context) -> dict[str, Any]:
     """Returns the training size; a value up to 16 is a ratio to the evaluation size, rounded down to 16 px."""
     size = _number("train.isize", value)
-    return {"progressive.image_size.end": int(context.eval_size * size) // 16 * 16 if size <= 16 else int(size)}
+    return {"progressive.image_size.end": int(context.eval_size * exact(size)) // 16 * 16 if size <= 16 else int(size)}
 
 
 def _dropout(value: Any, context: Context) -> dict[str, Any]:
@@ -130,17 +133,42 @@ DROPPED = {
     "runtime.skip_host_call": "there is no host call; runtime.log_every sets the steps between two summaries",
     "runtime.mixed_precision": "choose the type instead: precision.policy=mixed_bfloat16 (TPU) or mixed_float16 (GPU)",
     "runtime.keep_checkpoint_every_n_hours": "set runtime.keep_checkpoint_max; the best checkpoint is kept as well",
-    "runtime.strategy": "choose the devices with --strategy",
+    "runtime.strategy": "choose the devices with a flag: --strategy=mirrored for gpus, --strategy=tpu for tpu; for "
+    "one device, leave it out",
 }
 """Settings without an equivalent here: the reason, and what to use instead."""
 
 
-def translate(changes: Mapping[str, Any], context: Context) -> dict[str, Any]:
+FLAGS = {
+    "archive_ckpt": "the best checkpoint is always kept, in the folder best of the run; leave it out",
+    "eval_name": "results of training are in metrics.csv of the run, and --mode=eval writes to --output_dir",
+    "sweeps": "run one command for each combination of settings, each with its own --model_dir",
+    "tpu_job_name": "--tpu alone names the TPU; leave it out",
+    "export_to_tpu": "a SavedModel of --mode=export runs on every device of TensorFlow; leave it out",
+    "image_path": "list the files after --mode=predict, or give --images",
+    "batch_size": "set train.batch_size or eval.batch_size in --hparam_str; --mode=benchmark has --batch_sizes",
+    "mixed_precision": "set precision.policy=mixed_bfloat16 (TPU) or mixed_float16 (GPU) in --hparam_str",
+    "trace_file": "--mode=benchmark measures latency and memory, and writes no trace; leave it out",
+    "debug": "use the Python API after tf.config.run_functions_eagerly(True); leave it out",
+}
+"""Flags of the reference code's ``main.py`` and ``infer.py`` without an equivalent here, as in ``DROPPED``."""
+
+
+def check_flags(arguments: Iterable[str]) -> None:
+    """Raises ``ConfigError`` if the arguments of a command line contain one of ``FLAGS``, in any spelling of absl."""
+    for argument in itertools.takewhile(lambda text: text != "--", arguments):
+        match = re.fullmatch(r"--?(?:no)?(\w+)(?:=.*)?", argument, re.DOTALL)
+        if match and match[1] in FLAGS:
+            raise ConfigError(f"The reference code's --{match[1]} is not a flag here: {FLAGS[match[1]]}.")
+
+
+def translate(changes: Mapping[str, Any], context: Context | None = None) -> dict[str, Any]:
     """Returns overrides with the setting names of the reference code replaced by those of this package.
 
     Args:
         changes: values by dotted setting name, from ``parse_overrides``.
-        context: context of the configuration that the overrides will change.
+        context: context of the configuration with all overrides that need no conversion; only those in ``CONVERTED``
+            read it.
 
     Raises:
         ConfigError: for a setting without an equivalent; the message gives the reason and what to use instead.
@@ -150,7 +178,7 @@ def translate(changes: Mapping[str, Any], context: Context) -> dict[str, Any]:
         dropped = next((name for name in DROPPED if key == name or key.startswith(f"{name}.")), None)
         if dropped:
             raise ConfigError(f"The reference code's {key} is not a setting here: {DROPPED[dropped]}.")
-        if key in CONVERTED:
+        if key in CONVERTED and context is not None:
             result.update(CONVERTED[key](value, context))
         else:
             result[RENAMED.get(key, key)] = value

@@ -7,8 +7,10 @@ run.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import pydantic
@@ -29,6 +31,7 @@ from effnetv2_keras.config.sections import (
 )
 from effnetv2_keras.config.train_settings import TrainConfig
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.exact import exact
 from effnetv2_keras.progressive import Stage
 
 CONFIG_FILE = "config.yaml"
@@ -95,7 +98,11 @@ class Config(Section):
                 f"train.batch_size is {self.train.batch_size} but there are only {num_train} training images. "
                 f"Use a batch of at most {num_train}: --hparam_str=train.batch_size={min(num_train, 64)}"
             )
-        return max(1, self.train.min_steps, int(self.train.epochs * num_train / self.train.batch_size))
+        return max(1, self.train.min_steps, int(exact(self.train.epochs) * self.steps_per_epoch(num_train)))
+
+    def steps_per_epoch(self, num_train: int) -> Fraction:
+        """Returns the training images divided by the batch size, not rounded."""
+        return Fraction(num_train, self.train.batch_size)
 
     def plan(self, total_steps: int) -> tuple[Stage, ...]:
         """Returns the stages of a run of ``total_steps`` steps."""
@@ -131,19 +138,10 @@ class Config(Section):
             ConfigError: for an unknown field (the message names the nearest known one), a value of the wrong type or
                 out of range, or a setting of the reference code without an equivalent.
         """
-        changes = reference_keys.translate(
-            changes, reference_keys.Context(self.eval_size, self.data.augment_arithmetic == "clean")
-        )
         tree = self.model_dump()
-        if "model.model_name" in changes:
-            tree["model"]["network"] = None  # it describes the previous network
-        known = dict(flatten(tree))
-        for key, value in changes.items():
-            if key not in known:
-                raise ConfigError(f"Unknown hparam {key!r}; did you mean {nearest(key, known)!r}?")
-            *parents, leaf = key.split(".")
-            functools.reduce(lambda node, name: node[name], parents, tree)[leaf] = value
-        return _validate(tree)
+        own = {key: value for key, value in changes.items() if key not in reference_keys.CONVERTED}
+        changes = reference_keys.translate(changes, _context(_changed(tree, reference_keys.translate(own))))
+        return _validate(_changed(tree, changes))
 
     def to_yaml(self) -> str:
         """Returns the configuration as YAML, which ``Config.from_yaml`` reads."""
@@ -166,6 +164,31 @@ class Config(Section):
             for key in mine
             if not key.startswith(_CHANGEABLE) and mine[key] != theirs[key]
         }
+
+
+def _changed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of a nested configuration with values replaced by dotted name.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    result = copy.deepcopy(dict(tree))
+    if "model.model_name" in changes:
+        result["model"]["network"] = None  # it describes the previous network
+    known = dict(flatten(result))
+    for key, value in changes.items():
+        if key not in known:
+            raise ConfigError(f"Unknown hparam {key!r}; did you mean {nearest(key, known)!r}?")
+        *parents, leaf = key.split(".")
+        functools.reduce(lambda node, name: node[name], parents, result)[leaf] = value
+    return result
+
+
+def _context(tree: Mapping[str, Any]) -> reference_keys.Context:
+    """Returns what settings of the reference code depend on, from a nested configuration before it is validated."""
+    sections = ("model", "eval")  # the others need not fit together before the last setting is converted
+    config = _validate({name: tree[name] for name in sections})
+    return reference_keys.Context(config.eval_size, tree["data"]["augment_arithmetic"] == "clean")
 
 
 def _validate(tree: Mapping[str, Any]) -> Config:

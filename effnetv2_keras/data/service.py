@@ -5,8 +5,9 @@ batches are joined in turn. They are the same batches in the same order as witho
 starts. Each service must find the data under the same paths. If the source is sequential, every service reads all of
 it.
 
-A service executes any graph that is sent to it. Restrict access to its ports to users who may run programs on its
-machine.
+A service executes any graph that is sent to it, and TensorFlow's servers listen on every network interface of the
+machine (0.0.0.0), which none of its settings changes. Restrict access to the ports to users who may run
+programs on the machine.
 """
 
 from __future__ import annotations
@@ -146,12 +147,14 @@ class Services:
 
     Args:
         count: number of services.
-        host: name under which the training machines reach this machine.
+        host: name under which the training machines reach this machine. The services listen on every network interface,
+            whatever this is.
         port: first of ``2 * count`` consecutive ports. The dispatchers use the first ``count``, the workers the others.
             0 for any free ports.
 
     Attributes:
         addresses: ``host:port`` of each service, for ``data.service``.
+        ports: all ports on which the services listen.
 
     Raises:
         UsageError: if a port is in use.
@@ -162,6 +165,7 @@ class Services:
         with contextlib.suppress(RuntimeError):  # raised if TensorFlow has already initialized its devices
             tf.config.set_visible_devices([], "GPU")
         self.addresses: list[str] = []
+        self.ports: list[int] = []
         self._servers: list[Any] = []
         try:
             for place in range(count):
@@ -174,7 +178,9 @@ class Services:
                     )
                 )
                 self._servers += [worker, dispatcher]
-                self.addresses.append(f"{host}:{local.rpartition(':')[2]}")
+                own = int(local.rpartition(":")[2])
+                self.ports += [own, int(worker._address.rpartition(":")[2])]  # there is no public attribute
+                self.addresses.append(f"{host}:{own}")
         except (tf.errors.OpError, RuntimeError) as error:
             raise UsageError(
                 f"Cannot start {count} services on the {2 * count} ports from {port} on: {plain_message(error)}. "

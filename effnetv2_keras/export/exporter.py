@@ -122,8 +122,8 @@ class Exporter(abc.ABC):
                 f"This format does not support --quantize={quantize}; it allows {', '.join(self.quantizations)}. Use "
                 "--format=tflite, which allows none, float16, dynamic and int8."
             )
-        self.trained = _rebuilt(trained, "precision.policy", "float32") if self.float32_only else trained
-        self.network = _rebuilt(self.trained, "model.include_preprocessing", True).model
+        self.trained = rebuilt(trained, "precision.policy", "float32") if self.float32_only else trained
+        self.network = rebuilt(self.trained, "model.include_preprocessing", True).model
         self.image_size, self.quantize, self._splits = image_size, quantize, splits
 
     @property
@@ -220,8 +220,14 @@ def shown(items: Iterable[Item], description: str, total: int) -> Iterable[Item]
     )
 
 
-def _rebuilt(trained: Trained, key: str, value: object) -> Trained:
-    """Returns the network with the same weights, built with another value of one setting."""
+def rebuilt(trained: Trained, key: str, value: object) -> Trained:
+    """Returns the network with the same weights, built with another value of one setting.
+
+    Args:
+        trained: the network; it is returned itself if the setting has this value already.
+        key: dotted name of the setting.
+        value: its value.
+    """
     config = trained.config.override({key: value})
     if config == trained.config:
         return trained

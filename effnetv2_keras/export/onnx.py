@@ -19,7 +19,8 @@ OPSET = 15
 class OnnxExporter(exporter.Exporter):
     """Exports an ONNX model for images of a fixed size, in batches of any size.
 
-    The input is ``images``, float32 pixels 0..255 ``[N, S, S, 3]``; the output is ``logits``, float32 ``[N, classes]``.
+    The input is ``images``, float32 pixels 0..255 ``[batch, S, S, 3]``; the output is ``logits``, float32 ``[batch,
+    classes]``. ``batch`` is the name of the only dimension that may vary.
     Mixed-precision networks are exported and compared in float32. Logits may differ by 1e-4 of the largest logit.
 
     Raises:
@@ -51,9 +52,10 @@ class OnnxExporter(exporter.Exporter):
         network = tf.function(
             lambda images: {"logits": self.network(images, training=False)}, input_signature=[pixels], autograph=False
         )
-        tf2onnx.convert.from_function(
-            network, input_signature=[pixels], opset=OPSET, output_path=str(folder / self.marker)
-        )
+        model, _ = tf2onnx.convert.from_function(network, input_signature=[pixels], opset=OPSET)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"  # tf2onnx calls it unk__ and a number
+        (folder / self.marker).write_bytes(model.SerializeToString())
 
     @staticmethod
     def load(folder: pathlib.Path) -> exporter.Runtime:

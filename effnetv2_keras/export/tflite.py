@@ -37,7 +37,8 @@ def make_interpreter(path: str) -> Any:
 class TfliteExporter(exporter.Exporter):
     """Exports a TensorFlow Lite model for one image of a fixed size at a time.
 
-    It maps pixels 0..255 ``[1, S, S, 3]``, float32 (uint8 for ``int8``), to logits, float32 ``[1, classes]``.
+    It maps ``images``, pixels 0..255 ``[1, S, S, 3]``, float32 (uint8 for ``int8``), to ``logits``, float32
+    ``[1, classes]``. These are the names in its signature ``serving_default``.
     ``float16`` and ``dynamic`` (8 bits) make the weights smaller. ``int8`` computes entirely in integers, with
     activation ranges measured on ``NUM_CALIBRATION`` training images.
 
@@ -64,7 +65,7 @@ class TfliteExporter(exporter.Exporter):
             ExportError: if ``int8`` finds no images for calibration.
         """
         pixels = tf.TensorSpec([1, self.image_size, self.image_size, 3], tf.float32, name="images")
-        network = tf.function(lambda images: self.network(images, training=False), autograph=False)
+        network = tf.function(lambda images: {"logits": self.network(images, training=False)}, autograph=False)
         held = tf.Module()  # the converter finds the weights through this module
         held.weights = tf_variables(self.network.weights)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([network.get_concrete_function(pixels)], held)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.text_files import read_text
 
 Labels = Union[str, "os.PathLike[str]", Sequence[str]]
 Named = list[tuple[str, str, float]]
@@ -65,7 +66,7 @@ def _read(labels: Labels) -> list[tuple[str, str]]:
         path = pathlib.Path(labels)
         if not path.is_file():
             raise UsageError(f"labels is {str(path)!r}, but there is no such file. Pass a file or a list of names.")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         content = _parse_json(text, path) if path.suffix == ".json" else text.splitlines()
     names = _in_order(content) if isinstance(content, dict) else [*enumerate(content)]
     if not names or not all(isinstance(name, str) and name.strip() for _, name in names):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.models import blocks, layers
-from effnetv2_keras.models.keras_compat import require_tensorflow
+from effnetv2_keras.models.keras_compat import require_channels_last, require_tensorflow
 
 Pooling = Literal["avg", "max"]
 
@@ -73,9 +73,11 @@ def build_model(
         A functional model. Pooled features, logits and probabilities are float32 with every dtype policy.
 
     Raises:
-        ValueError: if a setting is unknown or out of range, or the backend of Keras is not TensorFlow.
+        ValueError: if a setting is unknown or out of range, the backend of Keras is not TensorFlow, or its image format
+            is not ``channels_last``.
     """
     require_tensorflow()
+    require_channels_last()
     spec = variants.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
     _check_settings(survival_prob, bn_momentum, bn_epsilon, activation, dtype, include_top, num_classes, pooling)
     prefix = f"{name}_" if name else ""

@@ -50,6 +50,23 @@ def require_tensorflow() -> None:
         )
 
 
+def require_channels_last() -> None:
+    """Raises ``UsageError`` unless Keras' default image format is ``channels_last``.
+
+    Layers that Keras builds with ``channels_first`` would take the height of the images for their channels.
+
+    Raises:
+        UsageError: if ``tf.keras.backend.image_data_format()`` is ``"channels_first"``.
+    """
+    if tf.keras.backend.image_data_format() != "channels_last":
+        raise UsageError(
+            f"image_data_format is {tf.keras.backend.image_data_format()!r}, but must be 'channels_last': these "
+            "networks take images [N, height, width, channels], and TensorFlow chooses the layout for the device. Call "
+            "tf.keras.backend.set_image_data_format('channels_last') or change ~/.keras/keras.json, and transpose your "
+            "images."
+        )
+
+
 def sublayers(layer: tf.keras.layers.Layer) -> list[tf.keras.layers.Layer]:
     """Returns all layers inside a layer or model, at any depth, without the layer itself."""
     if not IS_KERAS_3:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.architecture.specs import KerasSpec
 from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import scopes
 from effnetv2_keras.models.factory import preprocessing_layer
-from effnetv2_keras.models.keras_compat import require_keras_2, sublayers
+from effnetv2_keras.models.keras_compat import require_channels_last, require_keras_2, sublayers
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
@@ -57,9 +58,10 @@ def build_keras_model(
     Raises:
         UsageError: if there is no such network, it is not a functional model that returns logits for images of any
             size, it cannot process the smallest images, a normalization is set for a network that normalizes pixels
-            itself, or ``tf.keras`` is Keras 3.
+            itself, ``tf.keras`` is Keras 3, or its image format is not ``channels_last``.
     """
     require_keras_2(spec.name)
+    require_channels_last()
     name = spec.name[len(KERAS) :]
     function = _own_function(spec.name) if ":" in name else _application(name)
     made = function(num_classes)
@@ -113,6 +115,7 @@ def _application(name: str) -> Callable[[int], Any]:
 
 def _own_function(name: str) -> Callable[[int], Any]:
     _, module_name, function_name = name.split(":")
+    logging.info("model.model_name is %s: importing the module %s, which runs its code.", name, module_name)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -8,7 +8,7 @@ from typing import Any, Callable
 import tensorflow as tf
 
 from effnetv2_keras.models import scopes
-from effnetv2_keras.models.keras_compat import IS_KERAS_3
+from effnetv2_keras.models.keras_compat import IS_KERAS_3, require_channels_last
 from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.package import PACKAGE
 
@@ -72,7 +72,14 @@ class Compound(tf.keras.layers.Layer):
     """A layer whose inner layers are called in sequence.
 
     Keras 3 needs explicit ``build`` and ``compute_output_shape`` for nested layers.
+
+    Raises:
+        UsageError: if Keras' image format is not ``channels_last``, also when a saved model is loaded.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        require_channels_last()
+        super().__init__(**kwargs)
 
     def _parts(self) -> list[tf.keras.layers.Layer]:
         """Returns the inner layers with weights, in the order of the calls.
@@ -217,6 +224,10 @@ class _RandomZeros(tf.keras.layers.Layer):
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"The rate of {type(self).__name__} is {rate}, but must be a probability in [0, 1).")
         self.rate = rate
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the input; Keras 3 then also knows that the output has the dtype of the computation."""
+        return input_shape
 
     def _zero(self, inputs: tf.Tensor, rate: float, mask_shape: list[Any]) -> tf.Tensor:
         # The mask is always drawn in float32, because bfloat16 numbers would round the rate to a multiple of 1/128.

@@ -32,6 +32,7 @@ from effnetv2_keras.export import EXPORTERS, export_model
 from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of, shown
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.settings import BENCHMARK, reads_of_export
 from effnetv2_keras.runs.trained import Trained, load_trained
 
 _WARM_UP = 3
@@ -243,10 +244,11 @@ def run(invocation: Invocation) -> None:
             f"--batch_sizes={','.join(options.batch_sizes)} must be whole numbers, such as --batch_sizes=1,8"
         )
     if options.model_dir:
+        changes = {**invocation.changes(reads_of_export(options.quantize)), **invocation.data_changes()}
         trained = load_trained(options.model_dir, which=options.weights, use_ema=options.use_ema)
-        trained = dataclasses.replace(trained, config=trained.config.override(invocation.data_changes()))
+        trained = dataclasses.replace(trained, config=trained.config.override(changes))
     else:
-        trained = fresh(invocation.config())
+        trained = fresh(invocation.config(BENCHMARK))
     result = benchmark(
         trained,
         formats=(options.format or "savedmodel").split(","),

@@ -15,16 +15,23 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import Config
-from effnetv2_keras.config.overrides import parse_overrides
+from effnetv2_keras.config.overrides import parse_all_overrides
 from effnetv2_keras.data.pipeline import InputPlan, eval_input
 from effnetv2_keras.data.sources.base import Source
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.export.exporter import rebuilt
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.per_class import report_classes
+from effnetv2_keras.modes.settings import (
+    EVALUATION_OF_A_RUN,
+    EVALUATION_OF_AN_EXPORT,
+    EVALUATION_OF_WEIGHTS,
+    check_read,
+)
 from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.tables import describe_evaluation
@@ -33,8 +40,6 @@ from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.weights import load_weights
 
 SIZES_PLOT = "eval_sizes.png"
-
-_CHANGEABLE = ("data.", "eval.", "precision.")
 
 Network = Callable[..., tf.Tensor]
 """A Keras model or a callable like it: ``network(images, training=False)`` returns logits ``[N, classes]``."""
@@ -76,25 +81,30 @@ def load_run(
         model_dir: folder of the run.
         strategy: distribution strategy of the networks.
         which: ``"best"`` or ``"latest"`` checkpoint.
-        changes: settings to change for this evaluation by dotted name, in ``data``, ``eval`` and ``precision``:
+        changes: settings to change for this evaluation by dotted name, in ``data`` and ``eval``, and
+            ``precision.policy``:
             ``{"data.eval_split": "test", "eval.isize": 256}``.
 
     Raises:
         ConfigError: if ``changes`` contains other settings.
         RunFolderError: if the run cannot be used.
     """
-    fixed = [key for key in changes or {} if not key.startswith(_CHANGEABLE)]
+    changes = changes or {}
+    fixed = [key for key in changes if not key.startswith(("data.", "eval.", "precision."))]
     if fixed:
         raise ConfigError(
             f"An evaluation can only change settings in data, eval and precision, but not {', '.join(fixed)}, because "
             "the trained network depends on them. Leave them out."
         )
+    check_read(changes, EVALUATION_OF_A_RUN, "An evaluation of a run")
     with strategy.scope():
         trained = load_trained(model_dir, which=which, use_ema=False)
-        models = {"": trained.model}
-        if trained.config.train.ema_decay:
-            models["_ema"] = load_trained(model_dir, which=which, use_ema=True).model
-    config = trained.config.override(changes or {})
+        config = trained.config.override(changes)
+        policy = config.precision.policy
+        models = {"": rebuilt(trained, "precision.policy", policy).model}
+        if config.train.ema_decay:
+            averaged = load_trained(model_dir, which=which, use_ema=True)
+            models["_ema"] = rebuilt(averaged, "precision.policy", policy).model
     return Subject(
         model_dir, models, config, config.input_normalization, config.eval_size, trained.class_names, trained.step
     )
@@ -118,7 +128,7 @@ def load_export(path: str, strategy: tf.distribute.Strategy, config: Config) -> 
     """
     with strategy.scope():
         loaded = tf.saved_model.load(path)
-    missing = {"uint8", "class_names"} - set(loaded.signatures)
+    missing = {"serving_default", "class_names"} - set(loaded.signatures)
     if missing or not hasattr(loaded, "image_size"):
         raise UsageError(
             f"The SavedModel {path} was not written by --mode=export of this version; it has the signatures "
@@ -127,7 +137,8 @@ def load_export(path: str, strategy: tf.distribute.Strategy, config: Config) -> 
 
     def network(images: tf.Tensor, *, training: bool) -> tf.Tensor:
         del training  # an export always runs in inference mode
-        return loaded.signatures["uint8"](images=images)["logits"]
+        # Some pipelines make pixels with fractions, which the signature uint8 cannot take.
+        return loaded.signatures["serving_default"](images=tf.cast(images, tf.float32))["logits"]
 
     names = tuple(name.decode() for name in loaded.signatures["class_names"]()["class_names"].numpy())
     return Subject(path, {"": network}, config, None, config.eval.isize or int(loaded.image_size), names)
@@ -246,13 +257,13 @@ def run(invocation: Invocation) -> None:
     options, strategy, splits = invocation.options, invocation.strategy(), None
     model_dir = options.model_dir
     if model_dir is None:
-        config = invocation.config()
+        config = invocation.config(EVALUATION_OF_WEIGHTS)
         splits = open_splits(config.data)
         subject = load_file(config, strategy, num_classes=len(splits.evaluation.class_names))
     elif is_export(model_dir):
-        subject = load_export(model_dir, strategy, invocation.config())
+        subject = load_export(model_dir, strategy, invocation.config(EVALUATION_OF_AN_EXPORT))
     else:
-        changes = {**parse_overrides(options.hparam_str), **invocation.data_changes()}
+        changes = {**parse_all_overrides(options.hparam_str), **invocation.data_changes()}
         subject = load_run(model_dir, strategy, which=options.weights, changes=changes)
     folder = options.output_dir or (model_dir if subject.step is not None else ".")
     evaluate(subject, strategy, splits=splits, folder=folder or ".", console=invocation.console)

@@ -9,9 +9,10 @@ from typing import Any, Callable
 import rich.console
 
 from effnetv2_keras.config import Config
-from effnetv2_keras.config.overrides import parse_overrides
+from effnetv2_keras.config.overrides import parse_all_overrides
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.modes.options import Options
+from effnetv2_keras.modes.settings import Reads, check_read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +32,30 @@ class Invocation:
     paths: tuple[str, ...]
     load_recipe: Callable[[str, str, str], Config]
 
-    def config(self) -> Config:
-        """Returns the configuration: the recipe, then ``--data_dir``, then ``--hparam_str``.
+    def changes(self, reads: Reads) -> dict[str, Any]:
+        """Returns the values of ``--hparam_str`` by dotted name.
+
+        Args:
+            reads: the settings that the mode reads.
 
         Raises:
-            ConfigError: for an unknown recipe or setting, or a value that is not allowed.
+            ConfigError: if the text cannot be read, or the mode does not read a setting.
         """
-        changes = parse_overrides(self.options.hparam_str)
+        changes = parse_all_overrides(self.options.hparam_str)
+        check_read(changes, reads, f"--mode={self.options.mode}")
+        return changes
+
+    def config(self, reads: Reads | None = None) -> Config:
+        """Returns the configuration: the recipe, then ``--data_dir``, then ``--hparam_str``.
+
+        Args:
+            reads: the settings that the mode reads; None for all.
+
+        Raises:
+            ConfigError: for an unknown recipe or setting, a value that is not allowed, or a setting that the mode does
+                not read.
+        """
+        changes = parse_all_overrides(self.options.hparam_str) if reads is None else self.changes(reads)
         recipe = str(changes.pop("recipe", "paper"))
         config = self.load_recipe(self.options.dataset_cfg, self.options.model_name, recipe)
         return config.override(self.data_changes()).override(changes)

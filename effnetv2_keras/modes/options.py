@@ -46,7 +46,14 @@ class Options:
         ),
     ] = "efficientnetv2-b0"
     dataset_cfg: Annotated[str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.")] = "folder"
-    hparam_str: Annotated[str, Flag("Settings to override: 'a.b=1,c.d=x|y', or the path of a YAML file.")] = ""
+    hparam_str: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Settings to override: 'a.b=1,c.d=x|y', or the path of a YAML file. Repeat the flag to join several; a "
+            "later value replaces an earlier one.",
+            repeated=True,
+        ),
+    ] = ()
     data_dir: Annotated[_Text, Flag("Folder of the images, or of TensorFlow Datasets.")] = None
     model_dir: Annotated[_Text, Flag("Folder of the run.")] = None
 
@@ -125,9 +132,14 @@ class Options:
         ),
     ] = 5050
     service_workers: Annotated[int, Flag("Number of services to start.", (DATA_SERVICE,), low=1)] = 1
-    service_host: Annotated[str, Flag("Name under which training processes reach this machine.", (DATA_SERVICE,))] = (
-        "localhost"
-    )
+    service_host: Annotated[
+        str,
+        Flag(
+            "Name under which training processes reach this machine. The services listen on every network interface, "
+            "whatever this is.",
+            (DATA_SERVICE,),
+        ),
+    ] = "localhost"
 
 
 def flag_table() -> dict[str, tuple[Any, Flag]]:

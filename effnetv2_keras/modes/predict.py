@@ -17,11 +17,12 @@ import rich.text
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.config import CONFIG_FILE
+from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.formats import IMAGE_SUFFIXES, NOT_AN_IMAGE, reason_in
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter
 from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.settings import PREDICTION
 from effnetv2_keras.runs.trained import Which, load_trained
 
 Unreadable = Literal["error", "skip"]
@@ -222,8 +223,10 @@ def run(invocation: Invocation) -> None:
     """Classifies the images of the command line and prints a table or JSON."""
     options = invocation.options
     output = invocation.format(["table", "json"])
+    changes = invocation.changes(PREDICTION)
+    unreadable = Config().override(changes).data.unreadable
     predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
-    predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k)
+    predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k, unreadable=unreadable)
     if output == "json":
         print(to_json(predictions))
     else:

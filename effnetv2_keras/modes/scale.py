@@ -12,6 +12,7 @@ from effnetv2_keras.architecture.specs import ModelSpec, expand
 from effnetv2_keras.architecture.variants import MODELS, get_spec
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.settings import NOTHING
 
 _PUBLISHED = {
     "efficientnetv2-s-to-m": "efficientnetv2-m",
@@ -164,4 +165,5 @@ def write_family(
 def run(invocation: Invocation) -> None:
     """Scales ``--model_name``, writes the larger networks to ``--output_dir`` and prints the table."""
     options = invocation.options
+    invocation.changes(NOTHING)
     print(write_family(options.model_name, options.phi, options.output_dir or ".", overwrite=options.overwrite))

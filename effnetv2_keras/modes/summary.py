@@ -14,6 +14,7 @@ from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.plan import billions, dropout_note, new_table
+from effnetv2_keras.modes.settings import SUMMARY
 
 
 def print_summary(config: Config, console: rich.console.Console) -> None:
@@ -81,4 +82,4 @@ def _print_keras_summary(config: Config, spec: specs.KerasSpec, console: rich.co
 
 def run(invocation: Invocation) -> None:
     """Prints the summary of the configuration's network."""
-    print_summary(invocation.config(), invocation.console)
+    print_summary(invocation.config(SUMMARY), invocation.console)

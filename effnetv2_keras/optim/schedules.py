@@ -8,6 +8,8 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.exact import Number, exact
+
 
 @tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
 class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
@@ -161,7 +163,7 @@ def make_schedule(
     *,
     peak: float,
     total_steps: int,
-    steps_per_epoch: float,
+    steps_per_epoch: Number,
     warmup_epochs: float,
     decay_epochs: float,
     decay_factor: float,
@@ -191,8 +193,8 @@ def make_schedule(
         name,
         peak=peak,
         total_steps=total_steps,
-        warmup_steps=int(warmup_epochs * steps_per_epoch),
-        decay_steps=decay_epochs * steps_per_epoch,
+        warmup_steps=int(exact(warmup_epochs) * exact(steps_per_epoch)),
+        decay_steps=float(exact(decay_epochs) * exact(steps_per_epoch)),
         decay_factor=decay_factor,
         floor=floor,
     )

@@ -59,8 +59,8 @@ class RunInput:
 
     def for_trial(self, stage: Stage, first_step: int) -> Any:
         """Returns batches from the start of the epoch of ``first_step``, where a stream need not skip records."""
-        steps_per_epoch = self._splits.train.num_examples / self._config.train.batch_size
-        epoch = int(first_step / steps_per_epoch)
+        steps_per_epoch = self._config.steps_per_epoch(self._splits.train.num_examples)
+        epoch = first_step // steps_per_epoch
         return self.batches(stage, min(first_step, math.ceil(epoch * steps_per_epoch)))
 
     def next(self, batches: Any, stage: Stage, step: int) -> Any:

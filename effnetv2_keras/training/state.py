@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras.config import Config, TrainConfig
+from effnetv2_keras.exact import Number
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.optim.optimizers import build, make_optimizer
@@ -58,7 +59,7 @@ class TrainState:
         return {"": self.model, **({"_ema": self.ema_model} if self.ema_model else {})}
 
 
-def schedule_for(train: TrainConfig, *, steps_per_epoch: float, total_steps: int) -> WarmupSchedule:
+def schedule_for(train: TrainConfig, *, steps_per_epoch: Number, total_steps: int) -> WarmupSchedule:
     """Returns the learning-rate schedule of a configuration.
 
     Args:
@@ -83,7 +84,7 @@ def create_state(
     strategy: tf.distribute.Strategy,
     *,
     num_classes: int,
-    steps_per_epoch: float,
+    steps_per_epoch: Number,
     total_steps: int,
 ) -> TrainState:
     """Builds the state of a new run. Its initial weights depend only on ``config.train.seed``.

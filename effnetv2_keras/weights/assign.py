@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from effnetv2_keras.models.factory import layers_by_role
 from effnetv2_keras.models.naming import variable_names
-from effnetv2_keras.weights import layout
+from effnetv2_keras.weights import layout, sizes
 from effnetv2_keras.weights.layout import Array, WeightsFile
 from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError, shortened
 
@@ -61,7 +61,9 @@ def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightRepor
         name for name in names if name not in unfit and not (keeps_classifier and name.startswith(layout.CLASSIFIER))
     )
     unused = tuple(name for name in weights if name not in loaded and name not in unfit)
-    report = WeightReport(f"{source} ({file.format})", loaded, unused + file.skipped, missing, mismatched, adapted)
+    report = WeightReport(
+        f"{source} ({file.format})", loaded, unused + file.skipped, missing, mismatched, adapted, file.warnings
+    )
     _check(report, foreign=tuple(name for name in unused if _in_body(name)), file=file)
     chosen = set(loaded)
     model.set_weights([weights[name] if name in chosen else value for name, value in zip(names, values)])
@@ -84,7 +86,7 @@ def _fit_channels(
     if name not in weights or name not in values or weights[name].ndim != 4:
         return dict(weights), ()
     rgb, channels = weights[name], values[name].shape[2]
-    if rgb.shape[2] != 3 or channels == 3:
+    if channels == rgb.shape[2] or not sizes.is_needed(name, rgb.shape, {name: values[name].shape}):
         return dict(weights), ()
     one, several = rgb.sum(axis=2, keepdims=True), rgb[:, :, np.arange(channels) % 3] * (3 / channels)
     return {**weights, name: one if channels == 1 else several}, (name,)

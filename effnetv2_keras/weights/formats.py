@@ -8,13 +8,13 @@ import pickle
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import safetensors
 import tensorflow as tf
 
-from effnetv2_keras.weights import hdf5, registry, tf_checkpoint, timm
-from effnetv2_keras.weights.layout import WeightsFile
+from effnetv2_keras.weights import hdf5, registry, sizes, tf_checkpoint, timm
+from effnetv2_keras.weights.layout import Shape, WeightsFile
 from effnetv2_keras.weights.report import WeightsError
 
 FORMATS = (
@@ -41,19 +41,21 @@ _UNREADABLE = (
 """The errors that the readers' libraries raise for damaged files."""
 
 
-def read(path: pathlib.Path, *, names: Sequence[str], prefer_ema: bool) -> WeightsFile:
+def read(path: pathlib.Path, *, shapes: Mapping[str, Shape], prefer_ema: bool) -> WeightsFile:
     """Returns the weights in a file or folder of any known format.
 
     Args:
         path: the file or folder, or the prefix of a checkpoint.
-        names: canonical names of the weights of the model that they are for.
+        shapes: shapes of the weights of the model that they are for, by canonical name, in the model's order. Weights
+            of other shapes are not read, so that a file cannot take more memory than the model's own weights.
         prefer_ema: whether to read the moving averages of the weights if the file has them.
 
     Raises:
-        WeightsError: if there is no such file, its format is unknown, or it cannot be read.
+        WeightsError: if there is no such file, its format is unknown, it cannot be read, it unpacks to much more than
+            the weights of the model, it refers to other files, or it names a network that computes something else.
     """
     try:
-        file = _read(path, names, prefer_ema)
+        file = _read(path, shapes, prefer_ema)
     except WeightsError:
         raise
     except _UNREADABLE as error:
@@ -63,27 +65,27 @@ def read(path: pathlib.Path, *, names: Sequence[str], prefer_ema: bool) -> Weigh
     return file
 
 
-def _read(path: pathlib.Path, names: Sequence[str], prefer_ema: bool) -> WeightsFile:
+def _read(path: pathlib.Path, shapes: Mapping[str, Shape], prefer_ema: bool) -> WeightsFile:
     if not path.is_file():
-        return _read_checkpoint(path, prefer_ema)
+        return _read_checkpoint(path, shapes, prefer_ema)
     with path.open("rb") as file:
         start = file.read(16)
     if start.startswith(b"PK\x03\x04"):
-        return _read_zip(path, names, prefer_ema)
+        return _read_zip(path, shapes, prefer_ema)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return hdf5.read_hdf5(path, names)
+        return hdf5.read_hdf5(path, shapes)
     if start.startswith(b"\x1f\x8b"):
-        return tf_checkpoint.read_archive(path, prefer_ema=prefer_ema)
+        return tf_checkpoint.read_archive(path, shapes, prefer_ema=prefer_ema)
     if start[8:9] == b"{":  # after the length of the header
-        return timm.read_safetensors(path)
+        return timm.read_safetensors(path, shapes)
     if start.startswith(b"\x80") and path.suffix in (".pth", ".pt", ".bin"):  # PyTorch's format before version 1.6
-        return timm.read_pickle(path, prefer_ema=prefer_ema)
-    raise WeightsError(f"The format of {path} is unknown. Supported formats are {FORMATS}.")
+        return timm.read_pickle(path, shapes, prefer_ema=prefer_ema)
+    raise _unknown(path)
 
 
-def _read_checkpoint(path: pathlib.Path, prefer_ema: bool) -> WeightsFile:
+def _read_checkpoint(path: pathlib.Path, shapes: Mapping[str, Shape], prefer_ema: bool) -> WeightsFile:
     if prefix := tf_checkpoint.checkpoint_prefix(path):
-        return tf_checkpoint.read_checkpoint(prefix, prefer_ema=prefer_ema)
+        return tf_checkpoint.read_checkpoint(prefix, shapes, prefer_ema=prefer_ema)
     if path.is_dir():
         raise WeightsError(
             f"The folder {path} contains no checkpoint, or several without a file 'checkpoint' that names the latest. "
@@ -95,9 +97,16 @@ def _read_checkpoint(path: pathlib.Path, prefer_ema: bool) -> WeightsFile:
     )
 
 
-def _read_zip(path: pathlib.Path, names: Sequence[str], prefer_ema: bool) -> WeightsFile:
+def _read_zip(path: pathlib.Path, shapes: Mapping[str, Shape], prefer_ema: bool) -> WeightsFile:
     with zipfile.ZipFile(path) as archive:
         members = archive.namelist()
     if hdf5.KERAS_MEMBER in members:
-        return hdf5.read_keras_archive(path, names)
-    return timm.read_pickle(path, prefer_ema=prefer_ema)
+        return hdf5.read_keras_archive(path, shapes)
+    if any(member.endswith("data.pkl") for member in members):
+        sizes.check_members(path, shapes)
+        return timm.read_pickle(path, shapes, prefer_ema=prefer_ema)
+    raise _unknown(path)
+
+
+def _unknown(path: pathlib.Path) -> WeightsError:
+    return WeightsError(f"The format of {path} is unknown. Supported formats are {FORMATS}.")

@@ -9,17 +9,21 @@ name of that model comes first. Keras 3 supports only ``model.save("x.h5")``, an
 from __future__ import annotations
 
 import io
+import math
 import pathlib
 import re
-import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import h5py
 import numpy as np
 
+from effnetv2_keras import limits
 from effnetv2_keras.models.keras_compat import as_in_keras_2
-from effnetv2_keras.weights import positions
-from effnetv2_keras.weights.layout import WeightsFile
+from effnetv2_keras.weights import positions, sizes
+from effnetv2_keras.weights.layout import Array, Shape, WeightsFile
+from effnetv2_keras.weights.report import WeightsError
 
 KERAS_MEMBER = "model.weights.h5"
 """Member of a ``.keras`` archive with the weights. The other members, which can describe code to run, are not read."""
@@ -47,36 +51,99 @@ _OURS = re.compile(
     r"(?:.*[/_])?(stem|head|block_\d+|classifier)/"
     r"((?:(?:expand|depthwise|project)/)?(?:conv|norm)/\w+|squeeze_excite/(?:reduce|expand)/\w+|kernel|bias)(?::0)?"
 )
+_KERAS_HUB = re.compile(r"(?:^|/)(?:(?:fused_)?mb_conv_block|cba_block)(?:_\d+)?/")
+"""Layers of KerasHub and KerasCV (keras-team/keras-hub, ``keras_hub/src/models/efficientnet``)."""
 _OPTIMIZER = ("optimizer_weights/", "optimizer/")
 
 
-def read_hdf5(path: pathlib.Path, names: Sequence[str]) -> WeightsFile:
-    """Reads the weights in an HDF5 file; for ``names`` see ``positions.hdf5_table``."""
+def read_hdf5(path: pathlib.Path, shapes: Mapping[str, Shape]) -> WeightsFile:
+    """Reads the weights in an HDF5 file; for ``shapes`` see ``formats.read``."""
     with h5py.File(path, "r") as file:
-        return _read(file, names)
+        return _read(file, path, shapes)
 
 
-def read_keras_archive(path: pathlib.Path, names: Sequence[str]) -> WeightsFile:
-    """Reads the weights in a ``.keras`` archive; for ``names`` see ``positions.hdf5_table``."""
-    with zipfile.ZipFile(path) as archive:
-        member = io.BytesIO(archive.read(KERAS_MEMBER))  # in memory: HDF5 seeks a lot, which is slow in a zip archive
-    with h5py.File(member, "r") as file:
-        return _read(file, names)
+def read_keras_archive(path: pathlib.Path, shapes: Mapping[str, Shape]) -> WeightsFile:
+    """Reads the weights in a ``.keras`` archive; for ``shapes`` see ``formats.read``."""
+    # In memory, because HDF5 seeks a lot, which is slow in a zip archive.
+    with h5py.File(io.BytesIO(sizes.read_member(path, KERAS_MEMBER, shapes)), "r") as file:
+        return _read(file, path, shapes)
 
 
-def _read(file: h5py.File, names: Sequence[str]) -> WeightsFile:
-    paths: list[str] = []
-    file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
-    named = [path for path in paths if not path.startswith(_OPTIMIZER)]
+def _read(file: h5py.File, path: pathlib.Path, shapes: Mapping[str, Shape]) -> WeightsFile:
+    paths = _datasets(file, path)
+    if any(map(_KERAS_HUB.search, paths)):
+        raise WeightsError(
+            f"{path} is a file of KerasHub or KerasCV, whose networks pad images differently from these. Use the "
+            'weights of tf.keras.applications instead, such as "imagenet".'
+        )
+    names, named = list(shapes), [path for path in paths if not path.startswith(_OPTIMIZER)]
     tables = {
         "HDF5 of tf.keras.applications": _applications_table(named),
         "HDF5 of this package": _our_table(named),
         "HDF5 of this package, by position": positions.hdf5_table(named, names),
-        "HDF5 of tf.keras.applications, by position": positions.applications_table(named, names),
+        "HDF5 of layers of Keras, by position": positions.applications_table(named, names),
     }
     kind, table = max(tables.items(), key=lambda item: len(item[1]))
-    weights = {name: np.asarray(file[path]) for path, name in table.items()}
-    return WeightsFile(kind, weights, tuple(path for path in paths if path not in table))
+    weights = {}
+    for place, name in table.items():
+        shape = file[place].shape or ()  # None for an empty dataset
+        needed = sizes.is_needed(name, shape, shapes)
+        weights[name] = _content(file[place], path) if needed else sizes.unread(shape)
+    return WeightsFile(kind, weights, tuple(place for place in paths if place not in table))
+
+
+def _datasets(file: h5py.File, path: pathlib.Path) -> list[str]:
+    """Returns the paths of all datasets.
+
+    Raises:
+        WeightsError: if a link or a dataset refers to another file, whose bytes would become weights.
+    """
+    paths: list[str] = []
+
+    def visit(place: str, item: Any) -> str | None:  # HDF5 stops at the first place that is returned
+        if isinstance(item, h5py.Dataset):
+            paths.append(place)
+            return place if item.external or item.is_virtual else None
+        return None
+
+    def visit_link(place: str, link: Any) -> str | None:
+        return place if isinstance(link, h5py.ExternalLink) else None
+
+    if place := file.visititems_links(visit_link) or file.visititems(visit):
+        raise _not_alone(path, place)
+    return paths
+
+
+def _not_alone(path: pathlib.Path, place: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: {place} is stored in another file or composed from one, which Keras never writes. It was not read, "
+        "because any file of this machine could become weights. Use a file that contains all its weights."
+    )
+
+
+def _content(dataset: h5py.Dataset, path: pathlib.Path) -> Array:
+    """Returns an array whose shape is known to be right.
+
+    Raises:
+        WeightsError: if a chunk of it unpacks to more than its own size, or with something other than gzip.
+    """
+    if dataset.dtype.kind not in "fiuV":
+        raise WeightsError(f"{path}: {dataset.name} has the dtype {dataset.dtype}, but weights are numbers.")
+    if dataset.chunks is None:
+        return np.asarray(dataset)
+    size = dataset.dtype.itemsize * math.prod(dataset.chunks)
+    filters = set(dataset._filters)  # h5py's public properties do not list all filters
+    most = limits.largest_chunk(dataset.nbytes)
+    if size > most or not filters <= {"gzip", "shuffle", "fletcher32"}:
+        raise WeightsError(
+            f"{path}: {dataset.name} has chunks of {size:,} bytes, with the filters {sorted(filters)}. "
+            f"Allowed are chunks of at most {most:,} bytes, packed with gzip. Save the weights again with Keras."
+        )
+    for number in range(dataset.id.get_num_chunks() if "gzip" in filters else 0):
+        _, packed = dataset.id.read_direct_chunk(dataset.id.get_chunk_info(number).chunk_offset)
+        if len(zlib.decompressobj().decompress(packed, size + 5)) > size + 4:  # fletcher32 adds 4 bytes
+            raise WeightsError(f"{path}: a chunk of {dataset.name} unpacks to more than its {size:,} bytes.")
+    return np.asarray(dataset)
 
 
 def _applications_table(paths: Iterable[str]) -> dict[str, str]:

@@ -58,13 +58,16 @@ class WeightsFile:
     Attributes:
         format: description of the file format.
         weights: weights by canonical name, in TensorFlow's layout: kernels ``[height, width, in, out]``, depthwise
-            kernels ``[height, width, channels, 1]``, dense kernels ``[in, out]``.
+            kernels ``[height, width, channels, 1]``, dense kernels ``[in, out]``. A weight that does not fit the model
+            is not read; zeros of its shape stand for it.
         skipped: names, as in the file, of everything else in it, such as optimizer slots.
+        warnings: reasons why the weights may be those of another network, although names and shapes fit.
     """
 
     format: str
     weights: Mapping[str, Array]
     skipped: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def body_shapes(spec: ModelSpec) -> dict[str, Shape]:

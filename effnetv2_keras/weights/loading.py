@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.weights import formats, layout, registry
 from effnetv2_keras.weights.assign import assign, weight_names
@@ -42,10 +43,12 @@ def load_weights(
         prefer_ema: whether to load the moving averages of the weights if the file has them.
 
     Returns:
-        Which weights were loaded, skipped, missing, of another shape, or adapted.
+        Which weights were loaded, skipped, missing, of another shape, or adapted, and warnings.
 
     Raises:
-        WeightsError: if the file cannot be downloaded or read, or does not fit. The model is then unchanged.
+        WeightsError: if the file cannot be downloaded or read, does not fit, unpacks to much more than the model's own
+            weights, refers to other files, or is of a network of timm with another padding. The model is then
+            unchanged.
     """
     names = weight_names(model)
     shapes = dict(zip(names, (tuple(weight.shape) for weight in model.weights)))
@@ -53,4 +56,7 @@ def load_weights(
     if weights in registry.NAMES:
         with_top = shapes.get("classifier/bias") == (1000,)
         path = registry.fetch(str(weights), layout.variant_of(shapes), with_top=with_top, cache_dir=cache_dir)
-    return assign(model, formats.read(path, names=names, prefer_ema=prefer_ema), str(path))
+    report = assign(model, formats.read(path, shapes=shapes, prefer_ema=prefer_ema), str(path))
+    for warning in report.warnings:
+        logging.warning("%s: %s", path, warning)
+    return report

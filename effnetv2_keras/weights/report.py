@@ -31,6 +31,7 @@ class WeightReport:
         missing: names of weights of the model that are not in the file; they keep their values.
         mismatched: weights with another shape in the file; they keep their values in the model.
         adapted: names of loaded kernels that were adapted to another number of image channels.
+        warnings: reasons why the weights may be those of another network, although names and shapes fit.
     """
 
     source: str
@@ -39,6 +40,7 @@ class WeightReport:
     missing: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
     adapted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Returns the report as one paragraph."""
@@ -50,7 +52,7 @@ class WeightReport:
             parts.append(f"Adapted to the number of image channels: {', '.join(self.adapted)}.")
         if self.skipped:
             parts.append(f"Not used from the file: {shortened(self.skipped)}.")
-        return " ".join(parts)
+        return " ".join([*parts, *(f"Warning: {warning}" for warning in self.warnings)])
 
 
 class WeightsError(UsageError):

@@ -10,17 +10,20 @@ its moving average ``<name>/ExponentialMovingAverage`` and the optimizer slots `
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import pathlib
 import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras.weights import positions
-from effnetv2_keras.weights.layout import WeightsFile, conv_parts
+from effnetv2_keras.weights import positions, sizes
+from effnetv2_keras.weights.layout import Shape, WeightsFile, conv_parts
 from effnetv2_keras.weights.report import WeightsError
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -49,24 +52,51 @@ def checkpoint_prefix(path: pathlib.Path) -> str | None:
     return None
 
 
-def read_checkpoint(prefix: str, *, prefer_ema: bool) -> WeightsFile:
-    """Reads a checkpoint; with ``prefer_ema``, reads the moving averages of the weights if it has them."""
+def read_checkpoint(prefix: str, shapes: Mapping[str, Shape], *, prefer_ema: bool) -> WeightsFile:
+    """Reads a checkpoint; with ``prefer_ema``, reads the moving averages of the weights if it has them.
+
+    For ``shapes`` see ``formats.read``.
+    """
     reader = tf.train.load_checkpoint(prefix)
-    names = sorted(reader.get_variable_to_shape_map())
+    stored = reader.get_variable_to_shape_map()
+    names = sorted(stored)
     if _OBJECT_GRAPH in names:
         kind, table = "checkpoint of this package", positions.checkpoint_table(names, prefer_ema=prefer_ema)
     else:
         kind, table = "checkpoint of the reference code", _reference_table(names, prefer_ema=prefer_ema)
-    weights = {canonical: reader.get_tensor(name) for name, canonical in table.items()}
+    weights = {}
+    for name, canonical in table.items():
+        shape = tuple(stored[name])
+        needed = sizes.is_needed(canonical, shape, shapes)
+        weights[canonical] = reader.get_tensor(name) if needed else sizes.unread(shape)
     skipped = tuple(name for name in names if name not in table and name != _OBJECT_GRAPH)
     return WeightsFile(kind, weights, skipped)
 
 
-def read_archive(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
-    """Reads the checkpoint in a ``.tgz``; the paths of its members are ignored, only their file names are used."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(path, "r:gz") as archive:
+def read_archive(path: pathlib.Path, shapes: Mapping[str, Shape], *, prefer_ema: bool) -> WeightsFile:
+    """Reads the checkpoint in a ``.tgz``; the paths of its members are ignored, only their file names are used.
+
+    Raises:
+        WeightsError: if it unpacks to much more than the weights of the model, or contains several checkpoints or none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _unpack(path, pathlib.Path(folder), sizes.allowed(path, shapes))
+        prefix = checkpoint_prefix(pathlib.Path(folder))
+        if prefix is None:
+            raise WeightsError(
+                f"{path} contains no TensorFlow checkpoint, or several. Extract it and pass the path of a checkpoint."
+            )
+        return read_checkpoint(prefix, shapes, prefer_ema=prefer_ema)
+
+
+def _unpack(path: pathlib.Path, folder: pathlib.Path, most: int) -> None:
+    """Writes the files of checkpoints in a ``.tgz`` to a folder; raises ``WeightsError`` above ``most`` bytes."""
+    written = 0
+    with contextlib.ExitStack() as stack:
+        bounded: Any = sizes.Bounded(stack.enter_context(gzip.open(path)), path, most)
+        archive = stack.enter_context(tarfile.open(fileobj=bounded, mode="r|"))
         for member in archive:
-            target = pathlib.Path(folder, pathlib.PurePosixPath(member.name).name)
+            target = folder / pathlib.PurePosixPath(member.name).name
             source = archive.extractfile(member) if member.isfile() else None
             if source is None or not any(target.match(pattern) for pattern in _MEMBERS):
                 continue
@@ -74,14 +104,11 @@ def read_archive(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
                 raise WeightsError(
                     f"{path} contains several files {target.name}. Extract it and pass the path of one checkpoint."
                 )
+            written += member.size  # a sparse file is larger than its part of the archive
+            if written > most:
+                raise sizes.refuse(path, most)
             with target.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
-        prefix = checkpoint_prefix(pathlib.Path(folder))
-        if prefix is None:
-            raise WeightsError(
-                f"{path} contains no TensorFlow checkpoint, or several. Extract it and pass the path of a checkpoint."
-            )
-        return read_checkpoint(prefix, prefer_ema=prefer_ema)
 
 
 def _reference_table(names: Iterable[str], *, prefer_ema: bool) -> dict[str, str]:

@@ -1,20 +1,23 @@
 """Reads PyTorch weights of timm's ``tf_efficientnet_*`` and ``tf_efficientnetv2_*`` models.
 
-These models have TensorFlow's padding and BatchNorm epsilon. The names are those of huggingface/pytorch-image-models,
+These models have TensorFlow's padding and BatchNorm epsilon; timm's other EfficientNets do not (see ``origin``). The
+names are those of huggingface/pytorch-image-models,
 ``timm/models/efficientnet.py`` and ``_efficientnet_blocks.py``. In timm, kernels are ``[out, in, height, width]``,
 depthwise kernels ``[channels, 1, height, width]``, and dense kernels ``[out, in]``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
 from safetensors import safe_open
 
-from effnetv2_keras.weights.layout import Array, WeightsFile, conv_parts
+from effnetv2_keras.weights import origin, sizes
+from effnetv2_keras.weights.layout import Array, Shape, WeightsFile, conv_parts
 from effnetv2_keras.weights.report import WeightsError
 
 _ENDS = {
@@ -34,17 +37,26 @@ _PREFIX = "module."
 """Prefix that PyTorch's data-parallel wrapper adds to every name."""
 
 
-def read_safetensors(path: pathlib.Path) -> WeightsFile:
-    """Reads a ``.safetensors`` file."""
-    with safe_open(path, framework="np") as file:
-        return _translate({name: file.get_tensor(name) for name in file.keys()}, "safetensors of timm")  # noqa: SIM118
-
-
-def read_pickle(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
-    """Reads a ``.pth`` file with PyTorch, without running code that the file may contain.
+def read_safetensors(path: pathlib.Path, shapes: Mapping[str, Shape]) -> WeightsFile:
+    """Reads a ``.safetensors`` file; for ``shapes`` see ``formats.read``.
 
     Raises:
-        WeightsError: if PyTorch is not installed, or the file contains more than plain weights.
+        WeightsError: if the file is of a network of timm with another padding.
+    """
+    with safe_open(path, framework="np") as file:
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        file_of_timm = _translate(stored, file.get_tensor, shapes, "safetensors of timm")
+    return _checked(file_of_timm, path)
+
+
+def read_pickle(path: pathlib.Path, shapes: Mapping[str, Shape], *, prefer_ema: bool) -> WeightsFile:
+    """Reads a ``.pth`` file with PyTorch, without running code that the file may contain.
+
+    For ``shapes`` see ``formats.read``.
+
+    Raises:
+        WeightsError: if PyTorch is not installed, the file contains more than plain weights, or it is of a network of
+            timm with another padding.
     """
     try:
         import torch
@@ -60,11 +72,16 @@ def read_pickle(path: pathlib.Path, *, prefer_ema: bool) -> WeightsFile:
             f"{path} is not a file of plain PyTorch weights. Other contents could run code and are not loaded. Save "
             "the model's state_dict, or use a .safetensors file."
         ) from error
+    arch = content.get("arch") if isinstance(content, Mapping) else None  # timm's training script stores it
     state = _state(content, prefer_ema=prefer_ema)
-    return _translate(
-        {name: value.float().numpy() for name, value in state.items() if isinstance(value, torch.Tensor)},
-        "PyTorch file of timm",
-    )
+    stored = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    file_of_timm = _translate(stored, lambda name: state[name].float().numpy(), shapes, "PyTorch file of timm")
+    return _checked(file_of_timm, path, arch if isinstance(arch, str) else None)
+
+
+def _checked(file: WeightsFile, path: pathlib.Path, arch: str | None = None) -> WeightsFile:
+    """Returns the file with the warnings of ``origin``; a file without weights of timm is not checked."""
+    return dataclasses.replace(file, warnings=origin.warnings_of(path, arch)) if file.weights else file
 
 
 def _state(content: Any, *, prefer_ema: bool) -> Mapping[str, Any]:
@@ -75,23 +92,50 @@ def _state(content: Any, *, prefer_ema: bool) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _translate(state: Mapping[str, Array], kind: str) -> WeightsFile:
-    layers = {name.removeprefix(_PREFIX).rpartition(".")[0] for name in state}
+def _translate(
+    stored: Mapping[str, Shape],
+    read: Callable[[str], Array],
+    shapes: Mapping[str, Shape],
+    kind: str,
+) -> WeightsFile:
+    """Returns the weights with canonical names and in TensorFlow's layout.
+
+    Args:
+        stored: shapes of the weights in the file, by their names there.
+        read: returns a weight of the file from its name there.
+        shapes: see ``formats.read``.
+        kind: description of the file format.
+    """
+    layers = {name.removeprefix(_PREFIX).rpartition(".")[0] for name in stored}
     names = {**_ENDS, **_block_names(layers)}
     weights, skipped = {}, []
-    for name, value in state.items():
+    for name, shape in stored.items():
         layer, _, variable = name.removeprefix(_PREFIX).rpartition(".")
         if layer not in names or variable not in _KINDS:
             skipped.append(name)
-        elif names[layer].endswith("/norm"):
-            weights[f"{names[layer]}/{_KINDS[variable]}"] = value
-        elif variable == "bias":
-            weights[f"{names[layer]}/bias"] = value
-        elif names[layer].endswith("depthwise/conv"):
-            weights[f"{names[layer]}/depthwise_kernel"] = value.transpose(2, 3, 0, 1)
-        else:
-            weights[f"{names[layer]}/kernel"] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+            continue
+        canonical = _canonical(names[layer], variable)
+        stand_in = _in_tensorflow(canonical, sizes.unread(shape))
+        needed = sizes.is_needed(canonical, stand_in.shape, shapes)
+        weights[canonical] = _in_tensorflow(canonical, read(name)) if needed else stand_in
     return WeightsFile(kind, weights, tuple(skipped))
+
+
+def _canonical(layer: str, variable: str) -> str:
+    if layer.endswith("/norm"):
+        return f"{layer}/{_KINDS[variable]}"
+    if variable == "bias":
+        return f"{layer}/bias"
+    return f"{layer}/depthwise_kernel" if layer.endswith("depthwise/conv") else f"{layer}/kernel"
+
+
+def _in_tensorflow(name: str, value: Array) -> Array:
+    """Returns a weight of PyTorch in TensorFlow's layout."""
+    if name.endswith("/depthwise_kernel") and value.ndim == 4:
+        return value.transpose(2, 3, 0, 1)
+    if name.endswith("kernel"):
+        return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+    return value
 
 
 def _block_names(layers: set[str]) -> dict[str, str]:

@@ -102,6 +102,11 @@ def _with(field, value):
     return json.dumps({**json.loads(variants.MODELS["efficientnetv2-b0"].to_json()), field: value})
 
 
+def _with_block(field, value):
+    first, *others = json.loads(variants.MODELS["efficientnetv2-b0"].to_json())["blocks"]
+    return _with("blocks", [{**first, field: value}, *others])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -113,6 +118,13 @@ def _with(field, value):
         (_with("dropout_rate", 7), r"dropout_rate is 7; it must lie in \[0, 1\)"),
         (_with("normalization", "centred"), "normalization is 'centred'; use one of centered"),
         (_with("width", float("nan")), "must be positive"),
+        (_with("head_filters", 10**400), "the number of channels is 10,000,.*; it must be at most 65,536"),
+        (_with("depth", 1e9), "the scaled number of blocks is 21,000,000,000.0; it must be at most 1,000"),
+        (_with("width", 1e9), "the scaled number of channels is .*; it must be at most 65,536"),
+        (_with_block("repeats", 10**7), "the number of blocks is 10,000,020; it must be at most 1,000"),
+        (_with_block("expand_ratio", 10**7), "the number of channels is 320,000,000; it must be at most 65,536"),
+        (_with_block("kernel_size", 10**7), "BlockSpec.kernel_size is 10,000,000; it must be at most 31"),
+        ("[" * 10**5, "not the JSON of a ModelSpec"),
         ('{"name": "n", "blocks": [], "deep": 1}', "the network has the unknown field 'deep'; known are name, blocks"),
         ('{"name": "n", "blocks": [{"kernel": 3}]}', "blocks has the unknown field 'kernel'; known are kind, repeats"),
     ],

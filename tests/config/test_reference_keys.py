@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 import hparams
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten, parse_overrides
-from effnetv2_keras.config.reference_keys import CONVERTED, DROPPED, RENAMED
+from effnetv2_keras.config.reference_keys import CONVERTED, DROPPED, FLAGS, RENAMED, check_flags
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.modes.options import flag_table
 
 # Every setting of the reference code's hparams.py.
 KEYS = {
@@ -92,3 +95,21 @@ def test_values_that_make_no_sense_are_refused(text):
 def test_a_key_below_a_dropped_one_says_why_too():
     with pytest.raises(ConfigError, match="data.splits.train.num_images is not a setting here: sizes come from"):
         Config().override({"data.splits.train.num_images": 5})
+
+
+# Every flag of the reference code's main.py and infer.py.
+REFERENCE_FLAGS = (
+    "model_name dataset_cfg hparam_str sweeps use_tpu tpu_job_name tpu gcp_project tpu_zone data_dir eval_name "
+    "archive_ckpt model_dir mode export_to_tpu image_path image_size debug export_dir trace_file batch_size "
+    "mixed_precision"
+)
+
+
+@pytest.mark.parametrize("name", REFERENCE_FLAGS.split())
+def test_every_flag_of_the_reference_code_works_or_says_why_not(name):
+    assert (name in flag_table()) + (name in FLAGS) == 1
+    for argument in (f"--{name}=1", f"--{name}", f"-{name}=a\nb", f"--no{name}"):
+        refused = pytest.raises(ConfigError, match=f"The reference code's --{name} is not a flag here: ")
+        with refused if name in FLAGS else contextlib.nullcontext():
+            check_flags(["photos", argument])
+    check_flags(["photos", "--", f"--{name}"])

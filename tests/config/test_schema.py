@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten, parse_overrides
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.training.state import schedule_for
 from tests.tiny import TINY
 
 
@@ -92,6 +93,22 @@ def test_yaml_file_overrides(tmp_path):
     path.write_text("- 1")
     with pytest.raises(ConfigError, match="must be a YAML mapping"):
         overridden(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, y: *a{n}}}\n" for n in range(40)),
+            r"has the alias \*a0 in line 2\. Aliases are not supported; write the value there",
+        ),
+        ("train: &train\n  lr_base: *train", r"has the alias \*train in line 2"),
+        ("train: " + "[" * 10**4, "nested too deeply"),
+    ],
+)
+def test_small_yaml_does_not_become_large(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_yaml(text)
 
 
 @given(
@@ -184,3 +201,43 @@ def test_a_configuration_keeps_the_network_of_a_file(tmp_path):
     assert config.override({"model.model_name": str(path)}).spec.name == "another"
     with pytest.raises(ConfigError, match="gone.json cannot be read"):
         config.override({"model.model_name": str(tmp_path / "gone.json")})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "num_train", "batch_size", "steps"),
+    [(2.3, 100, 10, 23), (1.1, 100, 10, 11), (0.29, 100, 1, 29), (4.35, 100, 1, 435), (2.35, 100, 10, 23)],
+)
+def test_a_part_of_an_epoch_is_as_many_steps_as_it_is_written(epochs, num_train, batch_size, steps):
+    config = Config().override(
+        {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr_warmup_epoch": epochs}
+    )
+    assert config.total_steps(num_train) == steps
+    schedule = schedule_for(config.train, steps_per_epoch=config.steps_per_epoch(num_train), total_steps=steps)
+    assert schedule.warmup_steps == steps
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eval.isize=480,train.isize=0.8",
+        "train.isize=0.8,eval.isize=480",
+        "train.isize=0.8,eval.isize=480,train.stages=2",
+    ],
+)
+def test_a_training_size_is_a_share_of_the_evaluation_size_in_any_order(text):
+    assert overridden(text).progressive.image_size.end == 384
+
+
+def test_what_a_setting_of_the_reference_code_depends_on_may_come_after_it():
+    texts = (
+        "data.augname=randaug,data.augment_arithmetic=original",
+        "data.augment_arithmetic=original,data.augname=randaug",
+    )
+    first, second = map(overridden, texts)
+    assert first == second
+    assert first.data.pipeline == "original_v2"
+    sized = overridden("train.isize=0.8,model.model_name=efficientnetv2-s")
+    assert sized == overridden("model.model_name=efficientnetv2-s,train.isize=0.8")
+    assert sized.progressive.image_size.end == 304
+    stages = overridden("train.stages=2,train.accumulation_steps=1|2,train.isize=0.5")
+    assert stages.progressive.stages == 2

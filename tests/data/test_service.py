@@ -21,7 +21,11 @@ from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.modes import data_service as mode
+from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.options import Options
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training.interruption import StopRequest
 from tests.images import write_classes
 from tests.records import example, pictures, write_imagenet, write_shards
 from tests.short_runs import ONE_STAGE, tiny_config, train_tiny
@@ -269,3 +273,23 @@ def free_port():
         with contextlib.suppress(OSError), socket.create_server(("", port)), socket.create_server(("", port + 1)):
             return port
     raise AssertionError
+
+
+def test_the_ports_on_which_a_service_listens_are_named(monkeypatch, caplog, capsys):
+    """The system lists them as open to every interface."""
+    made = []
+    monkeypatch.setattr(mode, "Services", lambda *args, **kwargs: made.append(Services(*args, **kwargs)) or made[0])
+    monkeypatch.setattr(StopRequest, "wait", lambda _: None)
+    options = Options(mode="data_service", port=0)
+    mode.run(Invocation(options, None, (), None))
+    (services,) = made
+    assert f"localhost:{services.ports[0]}" in capsys.readouterr().out
+    assert "listen on every network interface of this machine, also with --service_host=localhost" in caplog.text
+    assert all(str(port) in caplog.text for port in services.ports)
+    listening = [
+        line.split()[1].rpartition(":")
+        for file in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in pathlib.Path(file).read_text().splitlines()[1:]
+    ]
+    open_to_all = {int(port, 16) for address, _, port in listening if not address.strip("0")}
+    assert set(services.ports) <= open_to_all

@@ -24,6 +24,7 @@ def test_runs_in_onnx_runtime(trained: Trained, changes: dict[str, object], tmp_
     session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
     assert (source.name, source.type, source.shape[1:]) == ("images", "tensor(float)", [40, 40, 3])
+    assert [source.shape[0], *session.get_outputs()[0].shape] == ["batch", "batch", len(trained.class_names)]
     for count in (1, 3):
         images = block_images(count)
         expected = trained.model(images, training=False).numpy()

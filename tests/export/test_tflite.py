@@ -57,6 +57,7 @@ def test_computes_what_the_network_does(
     assert np.ptp(expected, axis=0).max() > 0.3 * np.abs(expected).max(), "the images must matter"
     interpreter, logits = interpret(reports[quantize].path, images)
     assert least <= np.abs(logits - expected).max() / np.abs(expected).max() <= most
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["images"], "outputs": ["logits"]}}
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert source["shape"].tolist() == [1, EVAL_SIZE, EVAL_SIZE, 3]
     assert (source["dtype"], target["dtype"]) == (np.uint8 if quantize == "int8" else np.float32, np.float32)

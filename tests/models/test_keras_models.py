@@ -233,3 +233,16 @@ def test_one_network_of_each_family(name):
 def test_vgg_needs_one_size():
     with pytest.raises(UsageError, match="keras:VGG16 accepts only images of 224 x 224 px"):
         built("keras:VGG16")
+
+
+def test_the_module_of_a_function_is_named_before_it_is_imported(caplog, monkeypatch):
+    """The configuration may come from the folder of a run that somebody else made."""
+
+    def refuse(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("importlib.import_module", refuse)
+    caplog.set_level("INFO")
+    with pytest.raises(UsageError, match=r"cannot import the module 'their\.code'"):
+        built("keras:their.code:net")
+    assert "keras:their.code:net: importing the module their.code, which runs its code" in caplog.text

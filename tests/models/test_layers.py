@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.models import layers
+from effnetv2_keras.models import BatchNorm, layers
+from effnetv2_keras.models.blocks import FusedMBConv, MBConv
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.scopes import stochastic_scope
 
 
@@ -170,3 +172,24 @@ def test_only_a_training_graph_on_a_cpu_differs_from_plain_keras():
     assert "MatMul" not in operations(False)
     assert "Conv2D" not in operations(True)
     assert "MatMul" in operations(True)
+
+
+@pytest.mark.skipif(not IS_KERAS_3, reason="only Keras 3 has compute_output_spec")
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [
+        (layers.DropPath, {"rate": 0.1}),
+        (layers.Dropout, {"rate": 0.1}),
+        (layers.HeadDropout, {"rate": 0.1}),
+        (layers.Conv, {"filters": 4, "kernel_size": 1}),
+        (layers.ConvNorm, {"filters": 4}),
+        (layers.SqueezeExcite, {"filters": 4, "squeezed_filters": 2}),
+        (BatchNorm, {}),
+        (MBConv, {"input_filters": 4, "output_filters": 4}),
+        (FusedMBConv, {"input_filters": 4, "output_filters": 4}),
+    ],
+)
+def test_keras_3_knows_the_dtype_of_the_output(layer, arguments, policy):
+    spec = layer(**arguments, dtype=policy).compute_output_spec(tf.keras.KerasTensor((None, 8, 8, 4), "float32"))
+    assert (spec.dtype, spec.shape) == (policy.removeprefix("mixed_"), (None, 8, 8, 4))

@@ -195,3 +195,11 @@ def test_unknown_name():
 def test_no_steps(change):
     with pytest.raises(ValueError, match="must be positive"):
         schedules.make_schedule("cosine", **{**PLAIN, **change})
+
+
+def test_a_scaled_schedule_follows_its_variable():
+    schedule, scale = schedules.WarmupSchedule("linear", 0.4, 10, 0, 1.0, 1.0, 0.0), tf.Variable(0.25)
+    scaled = schedules.ScaledSchedule(schedule, scale)
+    assert float(scaled(5)) == pytest.approx(0.25 * 0.2)
+    scale.assign(2.0)
+    assert float(scaled(5)) == pytest.approx(2 * 0.2)

@@ -111,6 +111,7 @@ def test_the_confusion_of_classes_counts_each_readable_image_once(tmp_path, stra
     strategy = make_strategy(strategy_name)
     with strategy.scope():
         model = linear_model(0)
+    steps = []
     result = evaluation.Evaluator(
         {"": model},
         strategy,
@@ -118,7 +119,8 @@ def test_the_confusion_of_classes_counts_each_readable_image_once(tmp_path, stra
         num_examples=COUNT,
         batch_size=8,
         per_class=True,
-    ).run()
+    ).run(lambda *step: steps.append(step))
+    assert steps == [(number, 6) for number in range(1, 7)]
     readable = np.arange(COUNT) != BROKEN
     taken_for = model(colours[:, None, None].astype(np.float32) * np.ones((1, 8, 8, 1))).numpy().argmax(1)
     expected = confusion_matrix(np.array(labels)[readable], taken_for[readable], labels=range(CLASSES))

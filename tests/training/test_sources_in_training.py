@@ -14,7 +14,7 @@ from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.modes.evaluate import evaluate, load_run
 from effnetv2_keras.runs.run_folder import RunFolder
-from tests.data.sources.test_files import write_digits, write_list
+from tests.data.sources.test_lists import write_digits, write_list
 from tests.records import (
     digits,
     example,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -77,6 +78,47 @@ def test_safetensors_in_timms_names_and_layouts(spec, tmp_path):
     assert all(name.endswith("num_batches_tracked") for name in report.skipped)
 
 
+@pytest.fixture(scope="module")
+def state():
+    return timm_state(tiny(seed=1), TINY)
+
+
+@pytest.mark.parametrize(
+    ("place", "config", "message"),
+    [
+        ("efficientnet_b0_ra-3dd342df.safetensors", None, "is of timm's efficientnet_b0_ra, as its file name says"),
+        ("gc_efficientnetv2_rw_t_agc-1.safetensors", None, "is of timm's gc_efficientnetv2_rw_t_agc, as its file name"),
+        ("efficientnet_b0.ra_in1k/model.safetensors", None, r"as the folder efficientnet_b0\.ra_in1k says"),
+        ("models--timm--efficientnetv2_rw_s.ra2_in1k/snapshots/0a1/model.safetensors", None, "as the folder models--"),
+        ("model.safetensors", {"architecture": "efficientnet_b0"}, r"as config\.json beside it says"),
+        ("tf_efficientnet_b0.safetensors", {"architecture": "efficientnet_b0"}, r"as config\.json beside it says"),
+        ("tf_efficientnet_b0_aa-827b6e33.safetensors", None, None),
+        ("models--timm--tf_efficientnetv2_b0.in1k/snapshots/0a1/model.safetensors", None, None),
+        ("efficientnet_b0.safetensors", {"architecture": "tf_efficientnet_b0"}, None),
+        ("model.safetensors", {"architecture": "tf_efficientnetv2_s"}, None),
+        ("model.safetensors", {"architectures": ["?"]}, "unknown"),
+        ("efficientnet_b0/model.safetensors", None, "unknown"),  # any folder may be called so
+        ("model.safetensors", None, "unknown"),
+    ],
+)
+def test_files_of_networks_of_timm_that_compute_something_else(place, config, message, state, tmp_path, caplog):
+    path, model = tmp_path / place, tiny()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+    if config:
+        (path.parent / "config.json").write_text(json.dumps(config))
+    if message not in (None, "unknown"):
+        before = model.get_weights()
+        with pytest.raises(WeightsError, match=f"{message}.*pads images differently.*Use a file of one of timm's tf_"):
+            load_weights(model, path)
+        assert all(map(np.array_equal, before, model.get_weights()))
+        return
+    report = load_weights(model, path)
+    assert len(report.loaded) == len(model.weights)
+    unknown = "Nothing says which of timm's networks the file is from"
+    assert (unknown in report.describe(), unknown in caplog.text) == ((message == "unknown"),) * 2
+
+
 @pytest.mark.parametrize("content", ["cut", "nonsense"])
 def test_damaged_safetensors_are_refused(content, tmp_path):
     path = tmp_path / "model.safetensors"
@@ -101,7 +143,7 @@ def test_pth_files_are_opened_for_weights_alone_and_unwrapped(wrapper, prefer_em
 
     class Tensor:
         def __init__(self, value):
-            self.value = value
+            self.value, self.shape = value, value.shape
 
         def float(self):
             return self
@@ -119,6 +161,17 @@ def test_pth_files_are_opened_for_weights_alone_and_unwrapped(wrapper, prefer_em
     (tmp_path / "model.pth").write_bytes(b"\x80\x02}q\x00.")
     load_weights(model, tmp_path / "model.pth", prefer_ema=prefer_ema)
     assert_same_weights(model, saved)
+
+
+def test_a_checkpoint_of_timms_training_script_names_its_network(state, tmp_path, monkeypatch):
+    class Tensor(np.ndarray):
+        float = numpy = lambda self: self
+
+    content = {"arch": "efficientnet_b0", "state_dict": {name: value.view(Tensor) for name, value in state.items()}}
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=lambda *_, **__: content, Tensor=Tensor))
+    (tmp_path / "last.pth").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(WeightsError, match="is of timm's efficientnet_b0, as the entry 'arch' in it says"):
+        load_weights(tiny(), tmp_path / "last.pth")
 
 
 def test_a_pickle_that_pytorch_refuses_is_refused(tmp_path, monkeypatch):

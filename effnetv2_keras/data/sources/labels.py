@@ -7,6 +7,7 @@ import pathlib
 import tensorflow as tf
 
 from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.text_files import read_text
 
 LABELS_FILE = "labels.txt"
 """File in the data folder with one class name per line, in label order."""
@@ -17,11 +18,12 @@ def read_labels(root: pathlib.Path) -> tuple[str, ...] | None:
 
     Raises:
         DataError: if a class name appears twice.
+        UsageError: if the file is not text.
     """
     path = root / LABELS_FILE
     if not path.is_file():
         return None
-    names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise DataError(

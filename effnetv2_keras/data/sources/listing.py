@@ -11,6 +11,7 @@ from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataError, FileSource
 from effnetv2_keras.data.sources.slices import Slice, parse_slice
 from effnetv2_keras.data.sources.tfds import EVAL_SPLITS
+from effnetv2_keras.exact import exact
 
 Listing = dict[str, list[str]]
 """Paths of image files by label; for multi-label data, by the labels as written in the list."""
@@ -63,7 +64,7 @@ def _ranked(paths: Sequence[str]) -> list[str]:
 def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Listing]:
     """Splits each label's files: holds out the fraction ``data.holdout``, at least one file, for evaluation."""
     held_out = {
-        label: set(_ranked(paths)[: max(1, round(data.holdout * len(paths)))]) for label, paths in files.items()
+        label: set(_ranked(paths)[: max(1, round(exact(data.holdout) * len(paths)))]) for label, paths in files.items()
     }
     train = {label: [path for path in paths if path not in held_out[label]] for label, paths in files.items()}
     single = [] if data.multi_label else [label for label, paths in train.items() if not paths]

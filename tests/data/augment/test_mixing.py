@@ -55,6 +55,7 @@ def test_mixup_blends_images_and_labels_with_one_weight(count, dtype):
     weight = weights_of_own(mixed_labels)
     weight[own == own[::-1]] = 1.0
     assert (weight >= 0.5).all()
+    assert (weight <= 1.0).all()
     assert len(set(weight)) >= count // 2
     expected = 20 * (weight * own + (1 - weight) * own[::-1])
     np.testing.assert_allclose(mixed, np.broadcast_to(expected[:, None, None, None], mixed.shape), atol=1e-3)

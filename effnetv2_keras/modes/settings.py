@@ -1,0 +1,90 @@
+"""The settings that each mode reads, so that ``--hparam_str`` is never ignored (no TensorFlow).
+
+``train``, ``plan``, ``preview`` and ``search`` take a whole configuration. The others read only a few settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from effnetv2_keras.config.reference_keys import RENAMED
+from effnetv2_keras.errors import ConfigError
+
+
+class Reads(NamedTuple):
+    """Settings that a mode reads.
+
+    Attributes:
+        names: settings, and sections with a dot at the end.
+        never: settings in these sections that the mode does not read.
+    """
+
+    names: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+    def unread(self, changes: Iterable[str]) -> list[str]:
+        """Returns those of the given settings that the mode does not read."""
+        names = {key: RENAMED.get(key, key) for key in changes}
+        return [
+            key
+            for key, name in names.items()
+            if name in self.never or not any(name == read or name.startswith(_section(read)) for read in self.names)
+        ]
+
+
+def _section(name: str) -> str:
+    """Returns the beginning of the settings in a section; for a single setting, what no setting begins with."""
+    return name if name.endswith(".") else f"{name}."
+
+
+_TRAINING = (
+    "data.crop_area", "data.crop_aspect", "data.hflip", "data.augment", "data.augment_arithmetic", "data.ra_num_layers",
+    "data.cutout", "data.shuffle_buffer", "data.service", "eval.every_epochs", "eval.min_steps",
+    "model.survival_prob", "model.bn_momentum",
+)  # fmt: skip
+
+NOTHING = Reads()
+EVALUATION_OF_A_RUN = Reads(("data.", "eval.", "precision.policy"), _TRAINING)
+EVALUATION_OF_AN_EXPORT = Reads(("recipe", "data.", "eval.", "train.loss_type"), _TRAINING)
+EVALUATION_OF_WEIGHTS = Reads(
+    ("recipe", "model.", "data.", "eval.", "precision.policy", "train.ft_init_ckpt", "train.ft_init_ema",
+     "train.loss_type"),
+    _TRAINING,
+)  # fmt: skip
+PREDICTION = Reads(("data.unreadable",))
+_CALIBRATION = Reads(("data.",), _TRAINING)
+SUMMARY = Reads(("model.model_name", "model.network", "eval.isize"))
+BENCHMARK = Reads(
+    ("model.model_name", "model.network", "model.act_fn", "model.normalization", "model.include_preprocessing",
+     "eval.isize", "precision.policy")
+)  # fmt: skip
+
+
+def reads_of_export(quantize: str) -> Reads:
+    """Returns the settings that an export of a run reads; only ``"int8"`` needs images."""
+    return _CALIBRATION if quantize == "int8" else NOTHING
+
+
+def check_read(changes: Mapping[str, Any], reads: Reads, what: str) -> None:
+    """Checks that every setting to change is one that is read.
+
+    Args:
+        changes: new values by dotted name.
+        reads: the settings that are read.
+        what: subject of the error message, such as ``"--mode=predict"``.
+
+    Raises:
+        ConfigError: if a setting would change nothing; the message names those that are read.
+    """
+    unread = reads.unread(changes)
+    if not unread:
+        return
+    known = [f"{name}*" if name.endswith(".") else name for name in reads.names]
+    never = [name for name in reads.never if name.startswith(reads.names)]
+    allowed = f"reads only {', '.join(known)}" if known else "reads no settings"
+    excluded = f" (without {', '.join(never)})" if set(never) & set(unread) else ""
+    raise ConfigError(
+        f"{what} {allowed}{excluded}, so "
+        f"{', '.join(unread)} would change nothing. Leave {'it' if len(unread) == 1 else 'them'} out of --hparam_str."
+    )
