@@ -133,6 +133,17 @@ def test_an_unreadable_image_is_named_or_left_out(
         np.testing.assert_allclose(table_of(predictions), table_of(predict(predictor, paths[::2], top_k=6)), atol=1e-6)
 
 
+def test_other_formats_are_read_with_a_run_and_refused_in_words_by_an_export(
+    run: pathlib.Path, exported: pathlib.Path, tmp_path: pathlib.Path
+):
+    PIL.Image.fromarray(random_pixels(40, 60)).save(tmp_path / "a.webp", lossless=True)
+    PIL.Image.fromarray(random_pixels(40, 60)).save(tmp_path / "b.png")
+    same = table_of(predict(load_predictor(run), [tmp_path], top_k=6))
+    np.testing.assert_allclose(same[0], same[1], atol=1e-6)
+    with pytest.raises(PredictError, match=r"a\.webp: it is a WebP image, but an export reads only JPEG, PNG, GIF and"):
+        predict(load_predictor(exported), [tmp_path])
+
+
 def test_finds_images_in_order(photos: pathlib.Path, tmp_path: pathlib.Path):
     names = [str(path.relative_to(photos)) for path in find_images([photos])]
     assert names == ["[bold]e.png", "a.JPG", "b.png", "more.jpg/c.jpeg", "more.jpg/d.bmp"]
