@@ -110,11 +110,11 @@ def test_classes_with_names_of_splits_are_classes(tmp_path, tree):
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        (of_splits("train") + ["more"], r"'train' beside 'more'.*data.train_split=train\[10%:\],data.eval_split=train"),
-        (of_splits("train") + ["more", "extra"], "'train' beside 'extra', 'more'"),
-        (of_splits("train", "val") + ["bus", "car"], "'train', 'val' beside .*data.eval_split=val"),
-        (of_splits("train") + ["cat", "dog"], "'train' beside 'cat', 'dog'"),
-        (of_splits("test") + ["cat", "dog"], "'test' beside 'cat', 'dog'"),
+        ([*of_splits("train"), "more"], r"'train' beside 'more'.*data.train_split=train\[10%:\],data.eval_split=train"),
+        ([*of_splits("train"), "more", "extra"], "'train' beside 'extra', 'more'"),
+        ([*of_splits("train", "val"), "bus", "car"], "'train', 'val' beside .*data.eval_split=val"),
+        ([*of_splits("train"), "cat", "dog"], "'train' beside 'cat', 'dog'"),
+        ([*of_splits("test"), "cat", "dog"], "'test' beside 'cat', 'dog'"),
         (of_splits("val", "test"), "'test', 'val'.*none of them is called train"),
         (of_splits("train", "Training"), "'Training' and 'train', and each may be the train split.*split=Training"),
         (of_splits("train", "val", "validation"), "each may be the validation split.*data.eval_split=val"),

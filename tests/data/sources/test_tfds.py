@@ -47,6 +47,19 @@ def test_features_have_any_names(root):
     assert sorted(found) == sorted((images[index].tobytes(), labels[index]) for index in chosen)
 
 
+def test_other_spellings_of_splits(tmp_path):
+    images, labels = digits()
+    examples = [
+        {"picture": images[i][..., None], "kind": labels[i], "tags": [], "size": 28}
+        for i in np.flatnonzero(labels < 3)[:10]
+    ]
+    write_tfds(tmp_path, "digit_kinds", FEATURES, {"Training": examples[:6], "dev": examples[6:]})
+    assert [
+        (splits.train.num_examples, splits.evaluation.num_examples)
+        for splits in (kinds(tmp_path), kinds(tmp_path, train_split="train[:50%]"))
+    ] == [(6, 4), (3, 4)]
+
+
 def test_a_sequence_of_labels_makes_a_multi_label_source(root):
     splits = kinds(root, label_key="tags")
     assert splits.evaluation.multi_label

@@ -44,7 +44,11 @@ def test_leftovers_are_neither_classes_nor_images(photos):
     before = images_of(photos)
     for name in LEFTOVERS:
         assert is_leftover(name)
-        touch(photos / name / "cat" / "0.jpg", photos / "cat" / name / "0-copy.jpg", photos / "dog" / "deep" / name / "1.jpg")
+        touch(
+            photos / name / "cat" / "0.jpg",
+            photos / "cat" / name / "0-copy.jpg",
+            photos / "dog" / "deep" / name / "1.jpg",
+        )
     touch(photos / "cat" / "._0.jpg", photos / "cat" / ".hidden.png", photos / "dog" / "~$1.jpg")
     assert images_of(photos) == before
     assert [str(path.relative_to(photos)) for path in find_images([photos])] == before
