@@ -98,6 +98,7 @@ def test_a_test_split_without_classes_is_not_evaluated(tmp_path, caplog):
         ("bus", "car", "train", "train/steam"),
         ("bus", "car", "train", "test"),
         ("tram", "train"),
+        ("bullet_train/old", "bullet_train/new", "test_tube/glass"),
         ("invalid/2023", "valid/2023"),
         ("invalid", "valid"),
     ],
@@ -126,6 +127,13 @@ def test_what_is_not_certain_is_asked(tmp_path, tree, message):
     write_tree(tmp_path, *tree)
     with pytest.raises(DataError, match=message):
         opened(tmp_path)
+
+
+def test_classes_that_look_like_splits_are_pointed_out(tmp_path, caplog):
+    write_tree(tmp_path, *of_splits("learn", "check"))
+    assert opened(tmp_path)[0] == ("check", "learn")
+    assert "'check', 'learn' are taken for classes, but each contains 'cat', 'dog'. If they are splits" in caplog.text
+    assert opened(tmp_path, train_split="learn", eval_split="check") == (("cat", "dog"), {"learn"}, {"check"})
 
 
 def test_the_settings_answer(tmp_path):
