@@ -13,7 +13,15 @@ from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.formats import IMAGE_SUFFIXES
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.sources.slices import parse_slice
-from effnetv2_keras.data.sources.split_names import TEST, TRAIN, is_unlabeled, possible_roles, role_of, roles_of
+from effnetv2_keras.data.sources.split_names import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    is_unlabeled,
+    possible_roles,
+    role_of,
+    roles_of,
+)
 from effnetv2_keras.data.sources.walking import (
     OTHER_IMAGE_SUFFIXES,
     Found,
@@ -186,8 +194,9 @@ def _check_doubtful_names(root: pathlib.Path, others: list[str]) -> None:
 def _ask(root: pathlib.Path, splits: list[str], others: list[str], reason: str) -> DataError:
     """Returns the error that asks the user which folders are splits."""
     beside = f" beside {', '.join(map(repr, others[:5]))}" if others else ""
-    train = next((name for name in splits if possible_roles([name]).get(name) == TRAIN), splits[0])
-    evaluation = next((name for name in splits if name != train), f"{train}[:10%]")
+    roles = {**possible_roles(splits), **roles_of(splits)}
+    ranked = sorted(splits, key=lambda name: (TRAIN, VALIDATION, TEST).index(roles.get(name, TEST)))
+    train, evaluation = ranked[0], ranked[1] if len(ranked) > 1 else f"{ranked[0]}[:10%]"
     shared = f"{train}[10%:]" if evaluation.endswith("]") else train
     return DataError(
         f"{root} has {', '.join(map(repr, splits))}{beside}. These may be splits or classes, because {reason}. If they "

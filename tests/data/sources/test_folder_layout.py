@@ -146,6 +146,13 @@ def test_the_settings_answer(tmp_path):
         opened(tmp_path, train_split="learn", eval_split="valid")
 
 
+def test_an_evaluation_split_chooses_train_itself(tmp_path):
+    write_tree(tmp_path, *of_splits("train", "trainval", "val"))
+    with pytest.raises(DataError, match=r"split=trainval \(for 'train' itself, set data.eval_split instead\)"):
+        opened(tmp_path)
+    assert opened(tmp_path, eval_split="val")[1:] == ({"train"}, {"val"})
+
+
 def test_an_evaluation_split_says_that_train_is_a_split(tmp_path):
     write_tree(tmp_path, *of_splits("train"), "more")
     assert opened(tmp_path, train_split="train[50%:]", eval_split="train[:50%]")[0] == ("cat", "dog")
