@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -183,7 +184,10 @@ def _is_of_a_search(name: str) -> bool:
 
 def _lasting(config: Config) -> dict[str, Any]:
     """Returns the settings that must not change when a search is resumed."""
-    return {key: value for key, value in flatten(config.model_dump()) if not key.startswith(_CHANGEABLE)}
+    lasting = {key: value for key, value in flatten(config.model_dump()) if not key.startswith(_CHANGEABLE)}
+    if config.data.data_dir and "://" not in config.data.data_dir:
+        lasting["data.data_dir"] = os.path.realpath(config.data.data_dir)  # the same folder in any spelling
+    return lasting
 
 
 def _digest(config: Config) -> str:

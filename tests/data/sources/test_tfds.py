@@ -58,6 +58,19 @@ def test_float_images_are_refused(tmp_path):
         open_splits(DataConfig(source="tfds", tfds_name="float_images", data_dir=str(tmp_path)))
 
 
+def test_other_spellings_of_splits(tmp_path):
+    images, labels = digits()
+    examples = [
+        {"picture": images[i][..., None], "kind": labels[i], "tags": [], "size": 28}
+        for i in np.flatnonzero(labels < 3)[:10]
+    ]
+    write_tfds(tmp_path, "digit_kinds", FEATURES, {"Training": examples[:6], "dev": examples[6:]})
+    assert [
+        (splits.train.num_examples, splits.evaluation.num_examples)
+        for splits in (kinds(tmp_path), kinds(tmp_path, train_split="train[:50%]"))
+    ] == [(6, 4), (3, 4)]
+
+
 def test_a_sequence_of_labels_makes_a_multi_label_source(root):
     splits = kinds(root, label_key="tags")
     assert splits.evaluation.multi_label
