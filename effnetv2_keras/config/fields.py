@@ -33,6 +33,7 @@ Sizes = Annotated[tuple[Annotated[int, pydantic.Field(ge=1)], ...], pydantic.Bef
 OptionalPair = Annotated[
     Optional[tuple[float, float]], pydantic.BeforeValidator(lambda value: split_bars(_none_word(value)))
 ]
+OptionalBool = Annotated[Optional[bool], pydantic.BeforeValidator(_none_word)]
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
 OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]

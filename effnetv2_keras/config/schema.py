@@ -33,7 +33,9 @@ from effnetv2_keras.progressive import Stage
 
 CONFIG_FILE = "config.yaml"
 
-_CHANGEABLE = ("runtime.", "data.service", "eval.batch_size", "search.")
+_CHANGEABLE = (
+    "runtime.", "data.service", "data.unreadable", "data.max_unreadable", "data.verify", "eval.batch_size", "search.",
+)  # fmt: skip
 """Settings, or prefixes of settings, that may change when a run is resumed.
 
 They do not change its results, with two exceptions: ``runtime.rematerialize`` changes the rounding, and a rollback

@@ -38,7 +38,7 @@ class RunInput:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
-        self._unreadable = UnreadableImages(config.data.unreadable)
+        self._unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
         self._plan = InputPlan(config.data, config.train.batch_size, config.input_normalization, self._unreadable)
         self._eval_plan = InputPlan(config.data, config.eval.batch_size, config.input_normalization, self._unreadable)
         self._watchdog = Watchdog(config.runtime.stall_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -178,6 +178,9 @@ class FileSource(RandomAccessSource):
         labels: integers in [0, classes): one per image, or a sequence per image for a multi-label source.
         class_names: names of the classes, in label order.
 
+    Attributes:
+        labels_of: the labels of every file, by its path.
+
     Raises:
         DataError: if there are no images, or a label is out of range.
     """
@@ -193,12 +196,23 @@ class FileSource(RandomAccessSource):
         check_labels(flat, class_names)
         self.class_names = tuple(class_names)
         self.num_examples = len(paths)
+        self.labels_of = dict(zip(paths, map(tuple, rows)))
         self._files, self._paths, self._labels = tuple(paths), tf.constant(list(paths)), tf.constant(flat)
         self._ends = tf.constant(np.cumsum([len(row) for row in rows]), tf.int64)
 
     def extents(self) -> Sequence[Extent]:
         """See ``Source.extents``."""
         return [(path, range(1)) for path in self._files]
+
+    def without(self, left_out: Container[str]) -> FileSource:
+        """Returns the same files without some of them, in the same order.
+
+        Args:
+            left_out: paths of the files to leave out.
+        """
+        kept = {path: labels for path, labels in self.labels_of.items() if path not in left_out}
+        rows = list(kept.values()) if self.multi_label else [labels[0] for labels in kept.values()]
+        return FileSource(list(kept), rows, self.class_names)
 
     def check_integrity(self) -> str | None:
         """See ``Source.check_integrity``; finds the first file that can no longer be opened."""
