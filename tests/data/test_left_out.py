@@ -55,10 +55,11 @@ def reading(splits, max_share, workers=1):
 def test_more_than_the_accepted_share_ends_training_and_evaluation(tmp_path):
     splits = records(tmp_path, (0, 3, 4, 5))
     assert reading(splits, 0.4) == ["", ""]
-    for message in reading(splits, 0.25):
+    messages = reading(splits, 0.25)
+    for message in messages:
         assert "of 12 images cannot be decoded" in message
         assert "data.max_unreadable=0.25 accepts at most 3" in message
-    assert "('0': 2, '1': 1, '2': 1)" in reading(splits, 0.25)[1]
+    assert "('0': 2, '1': 1, '2': 1)" in messages[1]
 
 
 def test_a_class_without_readable_images_ends_training_and_evaluation(tmp_path):
@@ -69,7 +70,7 @@ def test_a_class_without_readable_images_ends_training_and_evaluation(tmp_path):
 def test_a_worker_that_reads_a_part_counts_that_part(tmp_path):
     splits = records(tmp_path, (0, 4, 8))  # of worker 0 of 4
     for message in reading(splits, 0.3, workers=4):
-        assert "At least 1 of 3 images" in message
+        assert "of 3 images cannot be decoded" in message
 
 
 @pytest.mark.parametrize(("readable", "message"), [(0, "None of the 8"), (3, "Only 3 of the 8")])
