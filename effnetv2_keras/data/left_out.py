@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from effnetv2_keras.data.sources.base import DataError, Source
+from effnetv2_keras.data.sources.base import DataError, FileSource, Source
 
 NOT_AN_IMAGE = "not a complete JPEG, PNG, GIF or BMP image"
 
@@ -20,6 +20,13 @@ def first_names(names: Collection[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - _NAMED:,} more" if len(listed) > _NAMED else ""
     return ", ".join(listed[:_NAMED]) + more
+
+
+def without(source: FileSource, left_out: Container[str]) -> FileSource:
+    """Returns a source of the same files in the same order, except those whose paths are in ``left_out``."""
+    kept = {path: labels for path, labels in source.labels_of.items() if path not in left_out}
+    rows = list(kept.values()) if source.multi_label else [labels[0] for labels in kept.values()]
+    return FileSource(list(kept), rows, source.class_names)
 
 
 class LeftOut:

@@ -13,6 +13,7 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.config import CONFIG_FILE, Config
+from effnetv2_keras.data.left_out import without
 from effnetv2_keras.data.sources.base import DataError, FileSource, Source
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.verification import shown, verify
@@ -77,7 +78,7 @@ def verified_evaluation(
             f"This worker cannot decode {len(left_out)} images, but the first worker another number. All workers must "
             "read the same files."
         )
-    return source.without(left_out) if isinstance(source, FileSource) and left_out else source
+    return without(source, left_out) if isinstance(source, FileSource) and left_out else source
 
 
 def _verify(sources: dict[str, Source], config: Config, on_checked: _OnChecked) -> list[str]:
@@ -133,6 +134,6 @@ def _without(splits: Splits, names: list[str], root: str) -> Splits:
     def rest(source: Source) -> Source:
         if not isinstance(source, FileSource):
             return source
-        return source.without({path for path in source.labels_of if os.path.relpath(path, root) in left_out})
+        return without(source, {path for path in source.labels_of if os.path.relpath(path, root) in left_out})
 
     return Splits(rest(splits.train), rest(splits.evaluation))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -203,16 +203,6 @@ class FileSource(RandomAccessSource):
     def extents(self) -> Sequence[Extent]:
         """See ``Source.extents``."""
         return [(path, range(1)) for path in self._files]
-
-    def without(self, left_out: Container[str]) -> FileSource:
-        """Returns the same files without some of them, in the same order.
-
-        Args:
-            left_out: paths of the files to leave out.
-        """
-        kept = {path: labels for path, labels in self.labels_of.items() if path not in left_out}
-        rows = list(kept.values()) if self.multi_label else [labels[0] for labels in kept.values()]
-        return FileSource(list(kept), rows, self.class_names)
 
     def check_integrity(self) -> str | None:
         """See ``Source.check_integrity``; finds the first file that can no longer be opened."""
