@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -15,17 +17,24 @@ from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.evaluation import Evaluator
-from tests.records import example, pictures, write_shards
+from tests.images import picture
+from tests.records import example, write_shards
 
 STAGE = Stage(0, 0, 9, 16, 0, 0, 0, 0)
 """Three epochs of 12 images in batches of 4."""
+
+
+def jpeg(seed):
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture((200, 100, 50), seed)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def records(root, unreadable):
     """Writes 12 records of each split, with 4 of each class in turn; those at the positions ``unreadable`` are cut."""
     written = [
         example(image__encoded=image[: 100 if place in unreadable else None], image__class__label=1 + place % 3)
-        for place, (image, _) in enumerate(pictures(12))
+        for place, image in enumerate(map(jpeg, range(12)))
     ]
     for split in ("train", "validation"):
         write_shards(root, split, written, 1)
