@@ -39,6 +39,7 @@ from effnetv2_keras.reporting.tables import describe_evaluation
 from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.input import eval_batch_size
+from effnetv2_keras.training.verified import verified_evaluation
 from effnetv2_keras.weights import load_weights
 
 SIZES_PLOT = "eval_sizes.png"
@@ -211,6 +212,7 @@ def evaluate(
             f"{subject.name} was trained on the classes {subject.class_names}, but the data has {source.class_names}. "
             "Use data with the same classes in the same order."
         )
+    source = verified_evaluation(subject.config, strategy, source, console)
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
@@ -241,7 +243,7 @@ def _evaluate_at(
     size: int, subject: Subject, strategy: tf.distribute.Strategy, source: Source, console: rich.console.Console
 ) -> dict[str, Any]:
     config = subject.config
-    unreadable = UnreadableImages(config.data.unreadable)
+    unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
     batch_size = eval_batch_size(config, strategy)
     plan = InputPlan(config.data, batch_size, subject.normalization, unreadable)
     evaluator = Evaluator(
@@ -252,6 +254,7 @@ def _evaluate_at(
         batch_size=batch_size,
         loss_type=config.train.loss_type,
         per_class=config.eval.per_class,
+        max_unreadable=config.data.max_unreadable,
     )
     with unreadable.explained(source), console.status("evaluating") as status:
         return evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))

@@ -43,7 +43,7 @@ class RunInput:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
-        self._unreadable = UnreadableImages(config.data.unreadable)
+        self._unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
         self._plan = InputPlan(
             config.data,
             config.train.batch_size,
