@@ -9,6 +9,14 @@ class ConfigError(UsageError):
     """The configuration cannot be used."""
 
 
+class DataError(UsageError):
+    """Data that cannot be used."""
+
+
+class DataAbsentError(DataError):
+    """Data that is not there yet; the message says which files to put where."""
+
+
 class TrainingDiverged(RuntimeError):  # noqa: N818 - says what happened
     """The loss, a gradient or a weight is no longer finite; nothing was saved after the last finite step."""
 

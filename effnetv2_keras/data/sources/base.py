@@ -12,21 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from effnetv2_keras.errors import UsageError
+from effnetv2_keras.errors import DataAbsentError as DataAbsentError  # noqa: PLC0414  sources import it from here
+from effnetv2_keras.errors import DataError as DataError  # noqa: PLC0414
 
 Record = dict[str, tf.Tensor]
 """One image with its label. ``image``: encoded bytes (scalar string) or uint8 ``[H, W, C]``. ``label``: int64 scalar in
 [0, classes); for a multi-label source int64 ``[n]``, the classes that apply, possibly none. The pipeline rejects labels
 out of range. ``name``: scalar string by which the user can find the image. Training adds ``index`` and ``epoch``, int64
 scalars."""
-
-
-class DataError(UsageError):
-    """Data that cannot be used."""
-
-
-class DataAbsentError(DataError):
-    """Data that is not there yet; the message says which files to put where."""
 
 
 @dataclasses.dataclass(frozen=True)

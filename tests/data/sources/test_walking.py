@@ -106,23 +106,23 @@ def test_a_broken_link_to_a_split_is_named(photos, tmp_path):
 
 
 def test_what_is_left_out_is_counted(photos, caplog):
-    touch(*(photos / "cat" / f"{number}.webp" for number in range(3)), *(photos / "dog" / f"{n}.txt" for n in range(6)))
+    touch(*(photos / "cat" / f"{number}.psd" for number in range(3)), *(photos / "dog" / f"{n}.txt" for n in range(6)))
     touch(photos / "dog" / "README", photos / "labels.json", photos / "cover.jpg")
     with caplog.at_level(logging.INFO, "absl"):
         assert len(images_of(photos)) == 8
-    assert caplog.text.count("left out 11 files: 6 .txt, 3 .webp, 1 without a suffix, 1 .json.") == 1
+    assert caplog.text.count("left out 11 files: 6 .txt, 3 .psd, 1 without a suffix, 1 .json.") == 1
     assert "left out 1 images that are in no class folder: " in caplog.text
 
 
 def test_losing_most_images_is_refused(photos, caplog):
-    touch(*(photos / "cat" / f"{number}.WEBP" for number in range(5)), photos / "cat" / "notes.txt")
-    message = "Most images of 'cat' in .*: 5 .webp, 1 .txt, beside 4 files that can be read"
+    touch(*(photos / "cat" / f"{number}.PSD" for number in range(5)), photos / "cat" / "notes.txt")
+    message = "Most images of 'cat' in .*: 5 .psd, 1 .txt, beside 4 files that can be read"
     with pytest.raises(DataError, match=message):
         images_of(photos)
     with pytest.raises(DataError, match="Most images of .*photos/cat"):
         find_images([photos / "cat"])
     assert len(images_of(photos, unreadable="skip")) == 8
-    assert "left out 6 files: 5 .webp, 1 .txt" in caplog.text
+    assert "left out 6 files: 5 .psd, 1 .txt" in caplog.text
 
 
 def test_an_empty_class_says_what_is_there(photos):
