@@ -22,6 +22,7 @@ import effnetv2_keras.environment  # noqa: F401  before anything that imports Te
 import hparams
 from effnetv2_keras.config.overrides import nearest
 from effnetv2_keras.config.reference_keys import check_flags
+from effnetv2_keras.ending import end_process
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, WorkerLost
 from effnetv2_keras.modes import options as options_lib
 from effnetv2_keras.modes.invocation import Invocation
@@ -183,4 +184,8 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Parses the flags of the command line and runs ``main``."""
-    app.run(main, flags_parser=_parse)
+    try:
+        app.run(main, flags_parser=_parse)
+    except SystemExit as end:
+        end_process(end.code)
+        raise

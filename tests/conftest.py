@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import logging
+import os
 import pathlib
 
 import hypothesis
@@ -42,6 +43,12 @@ def note_deprecated_calls(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("tensorflow").addFilter(note_deprecated_calls)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Keeps verified images out of the user's cache folder."""
+    os.environ["EFFNETV2_KERAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from effnetv2_keras import cli
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.modes import options
 from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.settings import EVALUATION_OF_WEIGHTS
 from tests.images import write_classes
 from tests.records import fake_metadata
 from tests.tiny import SMALL
@@ -185,7 +186,7 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path, monkeyp
         (["--mode=predict", "--hparam_str=train.epochs=3"], "--mode=predict reads only data.unreadable, so train"),
         (["--mode=benchmark", "--hparam_str=train.epochs=3"], "so train.epochs would change nothing"),
         (["--mode=benchmark", "--model_dir=/nowhere", "--hparam_str=eval.isize=64"], "so eval.isize would change"),
-        (["--mode=eval", "--hparam_str=data.hflip=0,train.gclip=1"], "so data.hflip, train.gclip would change nothing"),
+        (["--mode=eval", "--hparam_str=data.hflip=0,train.gclip=1"], "so data.hflip would change nothing"),
         (["--mode=eval", "--model_dir=/nowhere", "--hparam_str=precision.jit_compile=1"], "so precision.jit_compile"),
         (["--mode=benchmark", "--batch_sizes=1,x"], "--batch_sizes=1,x must be whole numbers"),
     ],
@@ -284,3 +285,10 @@ def test_several_texts_of_settings_are_joined_and_the_last_value_counts():
     call = Invocation(options.Options(mode="plan", dataset_cfg="demo", hparam_str=given), None, (), hparams.load)
     config = call.config()
     assert (config.train.epochs, config.train.seed, config.data.num_classes) == (4, 2, 6)
+
+
+def test_an_evaluation_of_weights_tells_which_settings_of_training_it_ignores(caplog):
+    given = ("train.gclip=2,data.eval_crop=1,train.loss_type=sigmoid",)
+    call = Invocation(options.Options(mode="eval", dataset_cfg="demo", hparam_str=given), None, (), hparams.load)
+    assert call.config(EVALUATION_OF_WEIGHTS).data.eval_crop == 1
+    assert "does not read the settings of training: train.gclip change nothing" in caplog.text

@@ -121,6 +121,20 @@ class DataConfig(Section):
         le=65535,
         unit="level",
     )
+    max_unreadable: float = setting(
+        0.25,
+        "unreadable=skip: largest share of the images of a split that may be left out; more end the run, because then "
+        "the data as a whole is wrong rather than single files. A class without any readable image always ends the run",
+        ge=0,
+        lt=1,
+        unit="share",
+    )
+    verify: OptionalBool = setting(
+        None,
+        "whether every image file is decoded as a whole before the first step, which also finds truncated files and "
+        "identical images; results are remembered in the cache folder until a file changes. None is true for folder "
+        "and csv and false for the other sources, which cannot be verified",
+    )
     pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = setting(
         "clean",
         "how images become squares: clean is a random crop in training and a central crop in evaluation; original_v2 "
@@ -208,6 +222,15 @@ class DataConfig(Section):
         if share is not None and not 0 < share <= 1:
             raise ValueError("must lie in (0, 1]")
         return share
+
+    @pydantic.model_validator(mode="after")
+    def _can_be_verified(self) -> DataConfig:
+        if self.verify and self.source not in ("folder", "csv"):
+            raise ValueError(
+                f"data.verify is true, but the source {self.source} has no image files to verify; set data.verify to "
+                "None or false, or use the source folder or csv"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _crop_is_drawn(self) -> DataConfig:

@@ -36,7 +36,10 @@ from effnetv2_keras.progressive import Stage
 
 CONFIG_FILE = "config.yaml"
 
-_CHANGEABLE = ("runtime.", "data.service", "eval.batch_size", "eval.every_epochs", "eval.min_steps", "search.")
+_CHANGEABLE = (
+    "runtime.", "data.service", "data.unreadable", "data.max_unreadable", "data.verify", "eval.batch_size",
+    "eval.every_epochs", "eval.min_steps", "search.",
+)  # fmt: skip
 """Settings, or prefixes of settings, that may change when a run is resumed.
 
 They do not change its weights, with two exceptions: ``runtime.rematerialize`` changes the rounding, and a rollback

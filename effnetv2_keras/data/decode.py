@@ -179,16 +179,21 @@ def cut(
         return decoded[top : top + height, left : left + width]
 
     def cut_jpeg() -> tf.Tensor:
-        shape = tf.image.extract_jpeg_shape(image)
-        if not reading.exif_orientation:
-            return tf.image.decode_and_crop_jpeg(image, choose(shape), channels=3)
-        turn = orientation.orientation_of(image)
+        return tf.image.decode_and_crop_jpeg(image, choose(tf.image.extract_jpeg_shape(image)), channels=3)
+
+    def cut_turned_jpeg() -> tf.Tensor:
+        shape, turn = tf.image.extract_jpeg_shape(image), orientation.orientation_of(image)
         rectangle = orientation.stored_rectangle(choose(orientation.exchanged(shape, turn)), shape, turn)
         return orientation.upright(tf.image.decode_and_crop_jpeg(image, rectangle, channels=3), turn)
 
+    def cut_any_jpeg() -> tf.Tensor:
+        if not reading.exif_orientation:
+            return cut_jpeg()
+        return tf.cond(orientation.may_be_turned(image), cut_turned_jpeg, cut_jpeg)
+
     if image.dtype == tf.uint8 or decode_whole:
         return cut_decoded()
-    return tf.cond(tf.io.is_jpeg(image), cut_jpeg, cut_decoded)
+    return tf.cond(tf.io.is_jpeg(image), cut_any_jpeg, cut_decoded)
 
 
 def _checked(image: tf.Tensor) -> tf.Tensor:

@@ -90,8 +90,11 @@ def to_rgb(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         if not reading.exif_orientation:
             return image
-        turn = tf.cond(tf.io.is_jpeg(encoded), lambda: orientation.orientation_of(encoded), lambda: tf.constant(1))
-        return orientation.upright(image, turn)
+        return tf.cond(
+            tf.io.is_jpeg(encoded) & orientation.may_be_turned(encoded),
+            lambda: orientation.upright(image, orientation.orientation_of(encoded)),
+            lambda: tf.ensure_shape(image, [None, None, 3]),
+        )
 
     def sixteen_bits() -> tf.Tensor:
         values = tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.int32)
@@ -108,7 +111,10 @@ def to_rgb(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
         _refuse(reason)
         return image
 
-    return tf.switch_case(_kind(encoded), [usual, sixteen_bits, lambda: _bmp(encoded), other])
+    def rare() -> tf.Tensor:
+        return tf.switch_case(_kind(encoded), [usual, sixteen_bits, lambda: _bmp(encoded), other])
+
+    return tf.cond(_is_usual(encoded), usual, rare)
 
 
 def why(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
@@ -154,6 +160,14 @@ def _with_pillow(encoded: tf.Tensor, reading: Reading) -> tuple[tf.Tensor, tf.Te
 
     image, reason = tf.numpy_function(read, [encoded], [tf.uint8, tf.string])
     return tf.ensure_shape(image, [None, None, 3]), tf.ensure_shape(reason, [])
+
+
+def _is_usual(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns whether this is a JPEG, a GIF or a PNG with at most 8 bits per channel: a quick check."""
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 25), b"\0" * 25])
+    start = tf.strings.substr(head, 0, 3)
+    png = (start == b"\x89PN") & (tf.strings.substr(head, 24, 1) != b"\x10")
+    return png | (start == b"\xff\xd8\xff") | (start == b"GIF")
 
 
 def _kind(encoded: tf.Tensor) -> tf.Tensor:

@@ -21,7 +21,7 @@ from effnetv2_keras.data.augment import augmentation, mixing
 from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.data.service import from_services
-from effnetv2_keras.data.sources.base import Record, Shard, Source
+from effnetv2_keras.data.sources.base import Record, Shard, Source, StreamSource
 from effnetv2_keras.data.sources.labels import label_vector
 from effnetv2_keras.data.unreadable import UnreadableImages, guard, guard_label, is_sound
 from effnetv2_keras.errors import UsageError
@@ -137,13 +137,20 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 
         steps = range(first_step, stage.end_step)
         batches = from_services(make, steps, plan.data.service) if plan.data.service else make(steps)
-        batches = plan.unreadable.report_problems(batches, source)
+        # Of several workers, each reads a part, and a class may be in the parts of others.
+        whole = 2 * source.num_examples if shard.count == 1 else None  # which contain an epoch from start to end
+        batches = plan.unreadable.report_problems(batches, source, images=_images_read(source, shard), whole=whole)
         # Images are mixed over the whole local batch before it is split, so they do not depend on the local replicas.
         if local_replicas > 1:
             batches = batches.map(plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
         return batches.prefetch(tf.data.AUTOTUNE)
 
     return dataset
+
+
+def _images_read(source: Source, shard: Shard) -> int:
+    """Returns the number of different images that a worker reads in training: of a stream always the same part."""
+    return -(-source.num_examples // (shard.count if isinstance(source, StreamSource) else 1))
 
 
 def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int) -> Callable[[Record], Batch]:
@@ -239,10 +246,17 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         per_replica = plan.per_replica(context)
         steps = num_eval_steps(source.num_examples, plan.batch_size)
         local_examples = steps * plan.batch_size // context.num_input_pipelines
-        images = source.ordered(Shard(context.num_input_pipelines, context.input_pipeline_id))
+        shard = Shard(context.num_input_pipelines, context.input_pipeline_id)
+        images = source.ordered(shard)
         images = images.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         images = images.concatenate(tf.data.Dataset.from_tensors(padding).repeat()).take(local_examples)
-        batches = plan.unreadable.report_problems(images.batch(per_replica, drop_remainder=True), source)
+        part = -(-source.num_examples // shard.count)
+        batches = plan.unreadable.report_problems(
+            images.batch(per_replica, drop_remainder=True),
+            source,
+            images=part,
+            whole=part if shard.count == 1 else None,
+        )
         return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     return dataset

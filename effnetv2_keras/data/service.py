@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
@@ -25,6 +24,7 @@ from absl import logging
 
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.sources.integrity import plain_message
+from effnetv2_keras.ending import start_thread
 from effnetv2_keras.errors import UsageError
 
 _CONNECT_SECONDS = 5.0
@@ -105,7 +105,7 @@ def next_batch(batches: Iterator[Any], services: Sequence[str]) -> Any:
         except BaseException as error:
             result.put((None, error))
 
-    threading.Thread(target=fetch, daemon=True).start()  # TensorFlow itself waits for an hour and cannot be interrupted
+    start_thread(fetch, daemon=True)  # TensorFlow itself waits for an hour and cannot be interrupted
     begin = answered = time.monotonic()
     while True:
         try:

@@ -30,8 +30,8 @@ class Splits:
         evaluation: the images to evaluate on.
 
     Raises:
-        DataError: if the classes differ, there are fewer than two, only one source is multi-label, or the sources
-            share images.
+        DataError: if the classes differ, there are fewer than two, a class name contains a line break, only one source
+            is multi-label, or the sources share images.
     """
 
     train: Source
@@ -50,6 +50,12 @@ class Splits:
             raise DataError(
                 f"The data has fewer than two classes: {names}. A classifier needs at least two. "
                 "A data folder needs one sub-folder per class."
+            )
+        broken = next((name for name in names if "\n" in name or "\r" in name), None)
+        if broken is not None:
+            raise DataError(
+                f"The class name {broken!r} contains a line break, but files such as labels.txt have one class per "
+                "line. Rename the class."
             )
         if self.train.multi_label != self.evaluation.multi_label:
             raise DataError(

@@ -16,12 +16,14 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.data import formats
+from effnetv2_keras.data.left_out import LeftOut
 from effnetv2_keras.data.sources.base import DataError, Record, Source
 from effnetv2_keras.data.sources.integrity import plain_message
 
 _plain_graph = tf.autograph.experimental.do_not_convert
 
-_IMAGE, _LABEL = "image", "label"  # first word of a problem: "image NAME", "image NAME\0REASON", "label NUMBER NAME"
+# First word of a problem: "image LABELS NAME", "image LABELS NAME\0REASON" or "label NUMBER NAME".
+_IMAGE, _LABEL = "image", "label"
 _OF_INPUT = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
@@ -54,16 +56,16 @@ def guard(
     loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
     spec = loaded.element_spec[0]
 
-    def black(*problem: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.zeros(spec.shape, spec.dtype), tf.strings.join([_IMAGE, " ", *problem])
+    def black(item: Record, *reason: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        labels = tf.strings.reduce_join(tf.strings.as_string(tf.reshape(item["label"], [-1])), separator=",")
+        problem = tf.strings.join([_IMAGE, " ", labels, " ", item["name"], *reason])
+        return tf.zeros(spec.shape, spec.dtype), problem
 
     failed = tf.data.Dataset.from_tensors(record)
     if reading is not None:
-        explained = failed.map(
-            _plain_graph(lambda item: black(item["name"], "\0", formats.why(item["image"], reading)))
-        )
+        explained = failed.map(_plain_graph(lambda item: black(item, "\0", formats.why(item["image"], reading))))
         loaded = loaded.concatenate(explained.ignore_errors())
-    loaded = loaded.concatenate(failed.map(_plain_graph(lambda item: black(item["name"]))))
+    loaded = loaded.concatenate(failed.map(_plain_graph(lambda item: black(item))))
     return loaded.take(1).get_single_element()
 
 
@@ -97,14 +99,16 @@ class UnreadableImages:
 
     Args:
         policy: ``"error"`` to stop at the first unreadable image; ``"skip"`` to warn once per image and leave it out.
+        max_share: with ``"skip"``, the largest share of unreadable images in a split, in [0, 1]; more stop the run.
 
     Attributes:
         names: the unreadable images found so far, in order.
         error: the error that the run must stop with, or None.
     """
 
-    def __init__(self, policy: str) -> None:
-        self._policy = policy
+    def __init__(self, policy: str, max_share: float = 1.0) -> None:
+        self._policy, self._max_share = policy, max_share
+        self._left_out: dict[int, LeftOut] = {}
         self.names: list[str] = []
         self.error: DataError | None = None
 
@@ -130,35 +134,56 @@ class UnreadableImages:
             count = len(self.names)
             logging.warning("Leaving out an image that cannot be decoded (%d so far): %s: %s", count, text, reason)
 
-    def report_problems(self, batches: tf.data.Dataset, source: Source) -> tf.data.Dataset:
+    def report_problems(
+        self, batches: tf.data.Dataset, source: Source, *, images: int | None = None, whole: int | None = None
+    ) -> tf.data.Dataset:
         """Returns the batches without ``problem``; reports the problems of each batch when it arrives.
 
         Args:
-            batches: dicts with ``problem``, string ``[b]``.
+            batches: dicts with ``problem``, string ``[b]``, and ``label`` and ``weight`` as the input functions of
+                ``pipeline`` return them.
             source: the source of the batches.
+            images: number of different images that the batches are drawn from; None for all of the source.
+            whole: number of images after which each of them has been in a batch; None if that is not known. From then
+                on, a class without readable images is an error.
         """
+        left_out = self._left_out.setdefault(id(source), LeftOut(source, self._max_share))
+        images = source.num_examples if images is None else images
 
-        def report_all(problems: npt.NDArray[np.object_]) -> np.bool_:
+        def report_all(problems: npt.NDArray[np.object_], readable: npt.NDArray[np.bool_], seen: np.int64) -> np.bool_:
+            left_out.readable |= readable
             for problem in problems[problems != b""]:
                 kind, _, text = problem.partition(b" ")
-                if kind == _IMAGE.encode():
-                    self.report(text)
-                else:
+                if kind != _IMAGE.encode():
                     self._refuse_label(text, source)
+                labels, _, name = text.partition(b" ")
+                self.report(name)
+                left_out.labels[name.decode(errors="replace").partition("\0")[0]] = tuple(
+                    map(int, filter(None, labels.split(b",")))
+                )
+            try:
+                left_out.check_share(images)
+                if whole is not None and seen >= whole:
+                    left_out.check_classes()
+            except DataError as error:
+                self.error = error
+                raise
             return np.bool_(True)
 
         @_plain_graph
-        def reported(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        def reported(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             problems = batch["problem"]
+            seen = (number + 1) * tf.size(problems, tf.int64)
+            readable = _readable_classes(batch, len(source.class_names))
             done = tf.cond(
-                tf.reduce_all(is_sound(problems)),
+                tf.reduce_all(is_sound(problems)) & (self._policy == "error"),
                 lambda: tf.constant(True),
-                lambda: tf.ensure_shape(tf.numpy_function(report_all, [problems], tf.bool), []),
+                lambda: tf.ensure_shape(tf.numpy_function(report_all, [problems, readable, seen], tf.bool), []),
             )
             with tf.control_dependencies([done]):
                 return {name: tf.identity(value) for name, value in batch.items() if name != "problem"}
 
-        return batches.map(reported)
+        return batches.enumerate().map(reported)
 
     def _refuse_label(self, text: bytes, source: Source) -> None:
         """Raises ``DataError``: a label out of range stops the run with either policy."""
@@ -190,3 +215,10 @@ class UnreadableImages:
                     "is running, then run the same command again to resume from the last checkpoint."
                 ) from error
             raise
+
+
+def _readable_classes(batch: dict[str, tf.Tensor], num_classes: int) -> tf.Tensor:
+    """Returns the classes of which a batch has an image that was loaded, bool ``[num_classes]``."""
+    label, weight = batch["label"], batch["weight"]
+    rows = tf.one_hot(label, num_classes) if label.dtype.is_integer else label
+    return tf.reduce_max(rows * weight[:, tf.newaxis], axis=0) > 0

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import os
 import pathlib
+import re
 import statistics
 import tempfile
 import time
@@ -84,8 +85,8 @@ class ExportReport:
         return (
             f"Exported {self.path}: {self.megabytes:.1f} MB; reloaded and checked, logits differ by at most "
             f"{same.largest_difference:.1e} of the largest; {agreement}"
-            f"{1000 * self.seconds_per_image:.1f} ms per image of {self.image_size} px (batch 1, CPU). Probabilities "
-            f"are the {self.probabilities} of the logits."
+            f"{1000 * self.seconds_per_image:.1f} ms per image of {self.image_size} px (batch 1, CPU). "
+            f"Probabilities are the {self.probabilities} of the logits."
         )
 
 
@@ -168,7 +169,7 @@ class Exporter(abc.ABC):
             written = pathlib.Path(staging) / "new"
             written.mkdir()
             self.write(written)
-            (written / LABELS_FILE).write_text("".join(f"{name}\n" for name in self.trained.class_names), "utf-8")
+            (written / LABELS_FILE).write_text(_one_a_line(self.trained.class_names), "utf-8")
             with tf.device("/cpu:0"):  # on GPUs, the kernels of export and network may round differently
                 comparison = self.compare(written)
                 self._check(comparison)
@@ -192,6 +193,11 @@ class Exporter(abc.ABC):
                 f"{comparison.largest_difference:.1e} of the largest logit; {self.tolerance:.0e} is allowed. Check "
                 "that the network's weights are finite."
             )
+
+
+def _one_a_line(class_names: Iterable[str]) -> str:
+    """Returns class names one per line; in a name of an earlier version's run, a space replaces a line break."""
+    return "".join(re.sub(r"[\r\n]+", " ", name) + "\n" for name in class_names)
 
 
 def network_runtime(trained: Trained) -> Runtime:

@@ -67,11 +67,16 @@ def _read(labels: Labels) -> list[tuple[str, str]]:
         if not path.is_file():
             raise UsageError(f"labels is {str(path)!r}, but there is no such file. Pass a file or a list of names.")
         text = read_text(path)
-        content = _parse_json(text, path) if path.suffix == ".json" else text.splitlines()
+        content = _parse_json(text, path) if path.suffix == ".json" else _lines(text)
     names = _in_order(content) if isinstance(content, dict) else [*enumerate(content)]
     if not names or not all(isinstance(name, str) and name.strip() for _, name in names):
         raise UsageError("labels must contain at least one class name, and every name must be a non-blank string.")
     return [(str(identifier), name.strip()) for identifier, name in names]
+
+
+def _lines(text: str) -> list[str]:
+    """Returns the lines of a text; unlike ``splitlines``, only line feeds end a line, as in the files of an export."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _parse_json(text: str, path: pathlib.Path) -> Any:

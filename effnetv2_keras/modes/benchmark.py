@@ -33,6 +33,7 @@ from effnetv2_keras.export.exporter import Runtime, random_images, seconds_of, s
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import BENCHMARK, reads_of_export
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.runs.trained import Trained, load_trained
 
 _WARM_UP = 3
@@ -159,15 +160,14 @@ def print_benchmark(result: Benchmark, console: rich.console.Console) -> None:
             f"{row.peak_megabytes:.0f}",
             f"{result.megabytes[row.format]:.1f}",
         )
-    console.print(table)
-    console.print(
+    show(console, table)
+    show(
+        console,
         f"{result.repeats} alternating calls of each row after {_WARM_UP} untimed calls. Peak memory is the resident "
         "memory of the process for batch sizes up to this one; TensorFlow alone takes "
         f"{result.bare_megabytes:.0f} MB of it.",
-        highlight=False,
-        soft_wrap=True,
     )
-    console.print(json.dumps(dataclasses.asdict(result)), highlight=False, soft_wrap=True, markup=False)
+    show(console, json.dumps(dataclasses.asdict(result)))
 
 
 def peak_megabytes() -> float:

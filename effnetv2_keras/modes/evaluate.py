@@ -33,11 +33,13 @@ from effnetv2_keras.modes.settings import (
     check_read,
 )
 from effnetv2_keras.reporting import plots
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.reporting.primary_metric import primary_metric_key
 from effnetv2_keras.reporting.tables import describe_evaluation
 from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.input import eval_batch_size
+from effnetv2_keras.training.verified import verified_evaluation
 from effnetv2_keras.weights import load_weights
 
 SIZES_PLOT = "eval_sizes.png"
@@ -210,6 +212,7 @@ def evaluate(
             f"{subject.name} was trained on the classes {subject.class_names}, but the data has {source.class_names}. "
             "Use data with the same classes in the same order."
         )
+    source = verified_evaluation(subject.config, strategy, source, console)
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
@@ -219,18 +222,20 @@ def evaluate(
         row = {"step": subject.step, "image_size": size, "num_examples": source.num_examples, **figures}
         row = {name: value for name, value in row.items() if value is not None and name not in tables}
         where = f"{size} px: " if len(subject.config.eval.sizes) > 1 else ""
-        console.print(where + describe_evaluation(row, source.num_examples), highlight=False, markup=False)
+        show(console, where + describe_evaluation(row, source.num_examples))
         rows.append(row)
         if not best or row[primary_metric_key(row)] > best["row"][primary_metric_key(row)]:
             best = {"row": row, "tables": tables}
     result = {**best["row"], **({"sizes": rows} if len(rows) > 1 else {})}
-    if len(rows) > 1:
-        path = pathlib.Path(folder, SIZES_PLOT)
-        plots.plot_sizes(rows, path)
-        console.print(f"Wrote {path}.", highlight=False, markup=False)
-    if best["tables"]:
-        report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
-    console.print(json.dumps(result), highlight=False, soft_wrap=True, markup=False)
+    try:
+        if len(rows) > 1:
+            path = pathlib.Path(folder, SIZES_PLOT)
+            if plots.try_to_draw(plots.plot_sizes, rows, path):
+                show(console, f"Wrote {path}.")
+        if best["tables"]:
+            report_classes(best["tables"], source.class_names, pathlib.Path(folder), console)
+    finally:  # a file that cannot be written must not cost the metrics
+        show(console, json.dumps(result))
     return result
 
 
@@ -238,7 +243,7 @@ def _evaluate_at(
     size: int, subject: Subject, strategy: tf.distribute.Strategy, source: Source, console: rich.console.Console
 ) -> dict[str, Any]:
     config = subject.config
-    unreadable = UnreadableImages(config.data.unreadable)
+    unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
     batch_size = eval_batch_size(config, strategy)
     plan = InputPlan(config.data, batch_size, subject.normalization, unreadable)
     evaluator = Evaluator(
@@ -249,6 +254,7 @@ def _evaluate_at(
         batch_size=batch_size,
         loss_type=config.train.loss_type,
         per_class=config.eval.per_class,
+        max_unreadable=config.data.max_unreadable,
     )
     with unreadable.explained(source), console.status("evaluating") as status:
         return evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))

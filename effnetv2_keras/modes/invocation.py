@@ -13,6 +13,7 @@ from effnetv2_keras.config.overrides import parse_all_overrides
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.modes.options import Options
 from effnetv2_keras.modes.settings import Reads, check_read
+from effnetv2_keras.reporting.console import show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +57,17 @@ class Invocation:
                 not read.
         """
         changes = parse_all_overrides(self.options.hparam_str) if reads is None else self.changes(reads)
-        recipe = str(changes.pop("recipe", "paper"))
-        config = self.load_recipe(self.options.dataset_cfg, self.options.model_name, recipe)
-        return config.override(self.data_changes()).override(changes)
+        changes.pop("recipe", None)
+        return self.recipe().override(self.data_changes()).override(changes)
+
+    def recipe(self) -> Config:
+        """Returns the configuration of the recipe alone, without the settings that the command line changes.
+
+        Raises:
+            ConfigError: for an unknown recipe.
+        """
+        kind = parse_all_overrides(self.options.hparam_str).get("recipe", "paper")
+        return self.load_recipe(self.options.dataset_cfg, self.options.model_name, str(kind))
 
     def data_changes(self) -> dict[str, Any]:
         """Returns the settings that ``--data_dir`` changes."""
@@ -102,4 +111,4 @@ class Invocation:
 
     def say(self, text: str) -> None:
         """Prints a line as it is, without console markup or line breaks."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        show(self.console, text)

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import rich.console
 
 from effnetv2_keras.reporting import plots
+from effnetv2_keras.reporting.console import show
+from effnetv2_keras.reporting.tables import spreadsheet_cell
 
 CONFUSION_PLOT = "confusion.png"
 PER_CLASS_FILE = "per_class.csv"
@@ -22,6 +24,8 @@ def report_classes(
     tables: Mapping[str, npt.NDArray[Any]], names: Sequence[str], folder: pathlib.Path, console: rich.console.Console
 ) -> None:
     """Writes ``per_class.csv`` and, unless multi-label, ``confusion.png``; prints the worst classes.
+
+    In the CSV, a class name that a spreadsheet would compute as a formula has an apostrophe before it.
 
     Args:
         tables: array metrics of ``Evaluator.run`` with ``per_class``. Metrics of the moving average of the weights have
@@ -36,21 +40,19 @@ def report_classes(
     if f"confusion{suffix}" in tables:
         confusion = tables[f"confusion{suffix}"]
         headings, rows = ("top1", "most often taken for", "so many times"), _mistakes(confusion, names)
-        plots.plot_confusion(confusion, names, folder / CONFUSION_PLOT)
-        written.append(folder / CONFUSION_PLOT)
+        if plots.try_to_draw(plots.plot_confusion, confusion, names, folder / CONFUSION_PLOT):
+            written.append(folder / CONFUSION_PLOT)
     else:
         headings = ("average precision",)
         rows = list(zip(names, tables[f"num_positive{suffix}"].tolist(), tables[f"average_precision{suffix}"].tolist()))
     with written[0].open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("class", "images", *headings))
-        writer.writerows(rows)
+        writer.writerows([spreadsheet_cell(cell) for cell in row] for row in rows)
     worst = sorted((row for row in rows if row[1]), key=lambda row: row[2])[:_NUM_WORST]
     listed = ", ".join(f"{name} {share:.3f} of {count}" for name, count, share, *_ in worst)
-    console.print(
-        f"Lowest {headings[0].replace('top1', 'top-1')}: {listed}.", highlight=False, markup=False, soft_wrap=True
-    )
-    console.print(f"Wrote {' and '.join(map(str, written))}.", highlight=False, markup=False)
+    show(console, f"Lowest {headings[0].replace('top1', 'top-1')}: {listed}.")
+    show(console, f"Wrote {' and '.join(map(str, written))}.")
 
 
 def _mistakes(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> list[tuple[Any, ...]]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import profile, specs
 from effnetv2_keras.config import Config
+from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.data.pipeline import num_eval_steps
 from effnetv2_keras.data.sources.known_sizes import Sizes
 from effnetv2_keras.data.splits import find_sizes
@@ -20,6 +21,7 @@ from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_models import has_head_dropout
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.training.state import schedule_for
 
@@ -54,17 +56,16 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
     total_steps = config.total_steps(num_train)
     stages = config.plan(total_steps)
     parameters, macs, note = _figures(config, num_classes)
-    console.print(
+    show(
+        console,
         f"{num_train:,} images to train on, {sizes.num_eval:,} to evaluate on, {num_classes} classes\n"
         f"{config.model.model_name}: {parameters.total:,} parameters, {parameters.trainable:,} trainable; "
         f"{billions(macs(config.eval_size))} multiply-adds an image at {config.eval_size} px{note}\n"
         f"{total_steps:,} steps of {config.train.batch_size} images: {_epochs(config, total_steps, num_train)}\n"
         f"{_evaluations(config, sizes, total_steps)}\n{_replicas(config)}",
-        highlight=False,
-        soft_wrap=True,
     )
-    console.print(_stage_table(config, stages, num_train, macs))
-    console.print(_learning_rate_table(config, stages, num_train))
+    show(console, _stage_table(config, stages, num_train, macs))
+    show(console, _learning_rate_table(config, stages, num_train))
 
 
 def _figures(config: Config, num_classes: int) -> tuple[profile.ParameterCount, Macs, str]:
@@ -157,6 +158,17 @@ def _learning_rate_table(config: Config, stages: tuple[Stage, ...], num_train: i
     return table
 
 
+def describe_changes(before: Config, after: Config) -> str:
+    """Returns the settings that differ between two configurations, with the new and the old value of each."""
+    old = dict(flatten(before.model_dump()))
+    new = dict(flatten(after.model_dump()))
+    return ", ".join(f"{key}={value} ({old[key]})" for key, value in new.items() if value != old[key])
+
+
 def run(invocation: Invocation) -> None:
-    """Prints the plan of the configuration."""
-    print_plan(invocation.config(), invocation.console)
+    """Prints the plan of the configuration, and the settings that differ from the recipe."""
+    config = invocation.config()
+    print_plan(config, invocation.console)
+    changed = describe_changes(invocation.recipe(), config)
+    if changed:
+        invocation.say(f"Settings that differ from the recipe: {changed}")

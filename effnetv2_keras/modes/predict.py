@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Callable, Literal
 
@@ -19,16 +20,18 @@ from absl import logging
 
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.formats import IMAGE_SUFFIXES, NOT_AN_IMAGE, reason_in
+from effnetv2_keras.data.left_out import first_names
 from effnetv2_keras.data.sources.walking import describe, find_image_files, report_left_out
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, SavedModelExporter, load_saved_model
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import PREDICTION
 from effnetv2_keras.optim import losses
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.text_files import printable
 
-Unreadable = Literal["error", "skip"]
+Unreadable = Literal["error", "skip", "include"]
 
 
 class PredictError(UsageError):
@@ -57,11 +60,13 @@ class Prediction:
 
     Attributes:
         path: path of the image.
-        classes: the most likely classes with their probabilities, the most likely first.
+        classes: the most likely classes with their probabilities, the most likely first; empty after an error.
+        error: why the image cannot be read; None if it was classified.
     """
 
     path: pathlib.Path
     classes: tuple[tuple[str, float], ...]
+    error: str | None = None
 
 
 def load_predictor(
@@ -169,7 +174,7 @@ def predict(
         top_k: largest number of classes per image, at least 1.
         batch_size: images per batch, at least 1.
         unreadable: what to do with an image that cannot be decoded: ``"error"`` raises an error, ``"skip"`` warns and
-            leaves it out.
+            leaves it out, ``"include"`` warns and returns an entry with its ``error``.
 
     Returns:
         One prediction per image, in the order of ``find_images``.
@@ -184,6 +189,9 @@ def predict(
     predictions = []
     for start in range(0, len(images), batch_size):
         for path, probabilities in _classify(predictor, images[start : start + batch_size], unreadable):
+            if isinstance(probabilities, str):
+                predictions.append(Prediction(path, (), probabilities))
+                continue
             best = np.argsort(-probabilities, kind="stable")[:top_k]
             classes = tuple((predictor.class_names[label], float(probabilities[label])) for label in best)
             predictions.append(Prediction(path, classes))
@@ -192,8 +200,11 @@ def predict(
 
 def _classify(
     predictor: Predictor, paths: Sequence[pathlib.Path], unreadable: Unreadable
-) -> Iterator[tuple[pathlib.Path, npt.NDArray[np.float32]]]:
-    """Yields each image with its probabilities; a batch that fails is halved until the unreadable image is found."""
+) -> Iterator[tuple[pathlib.Path, npt.NDArray[np.float32] | str]]:
+    """Yields each image with its probabilities, or with the reason why it cannot be read, if that is to be included.
+
+    A batch that fails is halved until the unreadable image is found.
+    """
     try:
         files = tf.constant([path.read_bytes() for path in paths])
         probabilities = predictor.classify(files).numpy()
@@ -202,11 +213,14 @@ def _classify(
         if middle:
             yield from _classify(predictor, paths[:middle], unreadable)
             yield from _classify(predictor, paths[middle:], unreadable)
-        elif unreadable == "skip":
-            logging.warning("Skipping an image that cannot be read: %s", paths[0])
         else:
-            reason = error if isinstance(error, OSError) else reason_in(error) or f"it is {NOT_AN_IMAGE}"
-            raise PredictError(f"Cannot read the image {paths[0]}: {reason}. Repair it or leave it out.") from error
+            reason = str(error) if isinstance(error, OSError) else reason_in(error) or f"it is {NOT_AN_IMAGE}"
+            if unreadable == "error":
+                message = f"Cannot read the image {paths[0]}: {reason}. Repair it or leave it out."
+                raise PredictError(message) from error
+            logging.warning("Skipping an image that cannot be read: %s: %s", paths[0], reason)
+            if unreadable == "include":
+                yield paths[0], reason
     else:
         yield from zip(paths, probabilities)
 
@@ -214,7 +228,7 @@ def _classify(
 def format_table(
     predictions: Sequence[Prediction], console: rich.console.Console, *, independent: bool = False
 ) -> None:
-    """Prints predictions as a table with one row per image and class.
+    """Prints predictions as a table with one row per image and class; images that cannot be read are left out.
 
     Args:
         predictions: result of ``predict``.
@@ -231,16 +245,20 @@ def format_table(
             table.add_row(rich.text.Text(image), rich.text.Text(name), f"{probability:.1%}")
             image = ""
         table.add_section()
-    console.print(table)
+    show(console, table)
 
 
 def to_json(predictions: Sequence[Prediction]) -> str:
-    """Returns predictions as JSON: a list of ``{"path", "classes": [{"name", "probability"}, ...]}``."""
+    """Returns predictions as JSON: a list of ``{"path", "classes": [{"name", "probability"}, ...]}``.
+
+    An image that cannot be read has no classes, and a text ``"error"``.
+    """
     return json.dumps(
         [
             {
                 "path": str(prediction.path),
                 "classes": [{"name": name, "probability": probability} for name, probability in prediction.classes],
+                **({"error": prediction.error} if prediction.error else {}),
             }
             for prediction in predictions
         ],
@@ -249,14 +267,27 @@ def to_json(predictions: Sequence[Prediction]) -> str:
 
 
 def run(invocation: Invocation) -> None:
-    """Classifies the images of the command line and prints a table or JSON."""
+    """Classifies the images of the command line and prints a table or JSON.
+
+    Raises:
+        PredictError: after the output, if an image cannot be read, unless ``data.unreadable`` is ``"skip"`` and another
+            image can be read.
+    """
     options = invocation.options
     output = invocation.format(["table", "json"])
-    changes = invocation.changes(PREDICTION)
-    unreadable = Config().override(changes).data.unreadable
+    policy = Config().override(invocation.changes(PREDICTION)).data.unreadable
     predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
-    predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k, unreadable=unreadable)
+    paths = [*options.images, *invocation.paths]
+    predictions = predict(predictor, paths, top_k=options.top_k, unreadable="include")
     if output == "json":
         print(to_json(predictions))
     else:
         format_table(predictions, invocation.console, independent=predictor.independent)
+    failed = [str(prediction.path) for prediction in predictions if prediction.error]
+    if failed and (policy == "error" or len(failed) == len(predictions)):
+        sys.stdout.flush()
+        advice = " To accept this, set --hparam_str=data.unreadable=skip." if len(failed) < len(predictions) else ""
+        raise PredictError(
+            f"{len(failed):,} of {len(predictions):,} images cannot be read: {first_names(failed)}. Repair them or "
+            f"leave them out.{advice}"
+        )

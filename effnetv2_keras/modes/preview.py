@@ -10,6 +10,7 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.reporting import plots
 
@@ -24,6 +25,7 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
 
     Raises:
         ConfigError, DataError: if the settings or data cannot be used.
+        UsageError: if the PNG cannot be written.
     """
     source = open_splits(config.data).train
     plan = InputPlan(config.data, columns, None, UnreadableImages(config.data.unreadable))
@@ -33,7 +35,10 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
         with plan.unreadable.explained(source, config.data.service):
             rows.append(np.asarray(next(iter(single_replica(input_fn)))["image"]))
         titles.append(plots.stage_title(stage, config.data.augment))
-    plots.plot_image_sheet(rows, titles, path)
+    try:
+        plots.plot_image_sheet(rows, titles, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another --preview_file.") from error
 
 
 def run(invocation: Invocation) -> None:

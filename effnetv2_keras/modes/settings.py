@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from effnetv2_keras.config.reference_keys import RENAMED
 from effnetv2_keras.errors import ConfigError
 
@@ -18,10 +20,13 @@ class Reads(NamedTuple):
     Attributes:
         names: settings, and sections with a dot at the end.
         never: settings in these sections that the mode does not read.
+        told: sections that the mode does not read either, but that only get a warning, because the configuration of a
+            training run may be given as a whole.
     """
 
     names: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     def unread(self, changes: Iterable[str]) -> list[str]:
         """Returns those of the given settings that the mode does not read."""
@@ -44,13 +49,16 @@ _TRAINING = (
     "model.survival_prob", "model.bn_momentum",
 )  # fmt: skip
 
+_RUN = ("train.", "progressive.", "runtime.", "search.")
+
 NOTHING = Reads()
 EVALUATION_OF_A_RUN = Reads(("data.", "eval.", "precision.policy"), _TRAINING)
-EVALUATION_OF_AN_EXPORT = Reads(("recipe", "data.", "eval.", "train.loss_type"), _TRAINING)
+EVALUATION_OF_AN_EXPORT = Reads(("recipe", "data.", "eval.", "train.loss_type"), _TRAINING, _RUN)
 EVALUATION_OF_WEIGHTS = Reads(
     ("recipe", "model.", "data.", "eval.", "precision.policy", "train.ft_init_ckpt", "train.ft_init_ema",
      "train.loss_type"),
     _TRAINING,
+    _RUN,
 )  # fmt: skip
 PREDICTION = Reads(("data.unreadable",))
 _CALIBRATION = Reads(("data.",), _TRAINING)
@@ -78,6 +86,10 @@ def check_read(changes: Mapping[str, Any], reads: Reads, what: str) -> None:
         ConfigError: if a setting would change nothing; the message names those that are read.
     """
     unread = reads.unread(changes)
+    told = [key for key in unread if key.startswith(reads.told)] if reads.told else []
+    if told:
+        logging.warning("%s does not read the settings of training: %s change nothing.", what, ", ".join(told))
+        unread = [key for key in unread if key not in told]
     if not unread:
         return
     known = [f"{name}*" if name.endswith(".") else name for name in reads.names]

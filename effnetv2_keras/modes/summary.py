@@ -15,6 +15,7 @@ from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.plan import billions, dropout_note, new_table
 from effnetv2_keras.modes.settings import SUMMARY
+from effnetv2_keras.reporting.console import show
 
 
 def print_summary(config: Config, console: rich.console.Console) -> None:
@@ -48,16 +49,15 @@ def print_summary(config: Config, console: rich.console.Console) -> None:
             f"{row.parameters.total:,}",
             f"{row.macs / 1e6:,.1f}",
         )
-    console.print(table)
+    show(console, table)
     parameters = profile.count_parameters(spec)
     macs = profile.count_macs(spec, image_size=config.eval_size)
     flops = profile.count_profiler_flops(spec, image_size=config.eval_size)
-    console.print(
+    show(
+        console,
         f"{parameters.total:,} parameters ({parameters.trainable:,} trainable), {macs / 1e9:.4g} G multiply-adds with "
         f"1000 classes (convolutions and dense layers); {flops / 1e9:.4g} G by the reference code's count (half of "
         "what TensorFlow's profiler finds)",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -70,13 +70,12 @@ def _print_keras_summary(config: Config, spec: specs.KerasSpec, console: rich.co
     table = new_table(spec.name, "kind of layer", "layers", "parameters")
     for kind, count in numbers.most_common():
         table.add_row(kind, f"{layers[kind]}", f"{count:,}")
-    console.print(table)
+    show(console, table)
     parameters, macs = figures.count_parameters(model), figures.count_macs(model, image_size=config.eval_size)
-    console.print(
+    show(
+        console,
         f"{parameters.total:,} parameters ({parameters.trainable:,} trainable), {billions(macs)} multiply-adds with "
         f"1000 classes at {config.eval_size} px (convolutions and dense layers){dropout_note(model)}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

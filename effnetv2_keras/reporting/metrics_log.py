@@ -127,7 +127,8 @@ class MetricsLog:
             return
         sheet = io.BytesIO()
         rows = [images[start : start + _SHEET_COLUMNS] for start in (0, _SHEET_COLUMNS) if start < len(images)]
-        plots.plot_image_sheet(rows, [title, ""], sheet)
+        if not plots.try_to_draw(plots.plot_image_sheet, rows, [title, ""], sheet):
+            return
         with self._writer.as_default():
             tf.summary.image("train/images", tf.image.decode_png(sheet.getvalue(), channels=3)[tf.newaxis], step=step)
         self._writer.flush()

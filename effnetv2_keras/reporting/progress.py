@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import rich.progress
 import rich.table
 
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.reporting.console import show
 
 
 def estimate_seconds_left(stages: Sequence[Stage], *, step: int, seconds_per_step: float) -> float:
@@ -52,7 +54,7 @@ class Progress:
     def __init__(self, stages: Sequence[Stage], console: rich.console.Console) -> None:
         self._stages, self._console = stages, console
         self._live = console.is_terminal
-        columns = rich.progress.TextColumn
+        columns = functools.partial(rich.progress.TextColumn, markup=False)
         self._bar = rich.progress.Progress(
             columns("{task.description}"),
             rich.progress.BarColumn(bar_width=20),
@@ -104,11 +106,11 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._live)
+        show(self._console, text)
 
     def print_table(self, table: rich.table.Table) -> None:
         """Prints a table above the bar."""
-        self._console.print(table)
+        show(self._console, table)
 
 
 class Stopwatch:

@@ -26,7 +26,7 @@ from effnetv2_keras.reporting.tables import describe_evaluation, stage_report
 from effnetv2_keras.reporting.timing import StepClock
 from effnetv2_keras.reporting.trackers import Trackers
 from effnetv2_keras.runs.provenance import note_provenance
-from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.runs.run_folder import RunFolder
 
 Metrics = Mapping[str, tf.Tensor]
 """Metrics of one step (scalars) or several consecutive steps (``[steps]``), by name."""
@@ -245,8 +245,8 @@ class Recorder:
     def finish(self, samples: Samples) -> None:
         """Writes ``training.png`` and ``report.html``, and prints the table of stages."""
         try:
-            plots.plot_training(self.log.rows, self._stages, self._folder / "training.png")
+            plots.try_to_draw(plots.plot_training, self.log.rows, self._stages, self._folder / "training.png")
             self.progress.say(f"Wrote {write_report(self._folder, samples)}.")
-        except (OSError, RunFolderError) as error:  # plot and report are optional
+        except Exception as error:  # the report is optional, and it draws too
             self.progress.say(f"Cannot write the report: {error}. Try again with --mode=report.")
         self.progress.print_table(stage_report(self._stages, self.log.rows))

@@ -42,6 +42,14 @@ def _figures(row: dict[str, Any], suffix: str) -> str:
     return " ".join((f"mAP {row[f'map{suffix}']:.4f}{error}", *others))
 
 
+def spreadsheet_cell(value: Any) -> Any:
+    """Returns a value for a CSV file; text that a spreadsheet would compute as a formula gets an apostrophe before it.
+
+    Such text begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, "CSV Injection").
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 STAGE_HEADINGS = ("stage", *(quantity.heading for quantity in QUANTITIES.values()))
 """Column headings of ``stage_cells``."""
 

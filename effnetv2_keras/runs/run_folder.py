@@ -1,9 +1,10 @@
 """The folder of a run: its settings, its data, and checks that prevent two runs from sharing a folder.
 
-The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``checkpoints/``,
-``best/``, ``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's
-event files. During training it also holds ``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be
-read are kept as ``*.damaged``.
+The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``left_out.json``
+(unreadable images, if there are any), ``checkpoints/``, ``best/``, ``metrics.jsonl``, ``metrics.csv``,
+``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's event files. During training it also holds
+``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be read, and a metrics file with damaged
+lines, are kept as ``*.damaged``.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from effnetv2_keras.runs.disk import RunFolderError, full_disk_explained, remove
 from effnetv2_keras.runs.folder_lock import LOCK_FILES, locked
 from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows
 
-__all__ = ["DATA_FILE", "RunFolder", "RunFolderError", "write_atomically"]
+__all__ = ["DATA_FILE", "LEFT_OUT_FILE", "RunFolder", "RunFolderError", "write_atomically"]
 
 DATA_FILE = "data.json"
+LEFT_OUT_FILE = "left_out.json"
+"""Image files that the run leaves out because they could not be decoded, relative to ``data.data_dir``."""
 _DATA_DIR = "data.data_dir"
 _IMAGES = "images"  # in data.json; runs of earlier versions lack it
 _SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
@@ -46,7 +49,7 @@ def _data_of(splits: Splits) -> dict[str, Any]:
     }
 
 
-def _whole_config(text: str) -> Config:
+def whole_config(text: str) -> Config:
     """Returns a configuration; raises ``ConfigError`` if the text has lost sections, which would get their defaults."""
     given = {key.partition(".")[0] for key in read_yaml(text)}
     if missing := [name for name in _SECTIONS if name not in given]:
@@ -56,7 +59,7 @@ def _whole_config(text: str) -> Config:
 
 def _is_no_content(name: str) -> bool:
     """Returns whether a file may be left by a run that ended before it wrote its configuration."""
-    return name == DATA_FILE or name in LOCK_FILES or name.endswith(".partial")
+    return name in (DATA_FILE, LEFT_OUT_FILE, *LOCK_FILES) or name.endswith(".partial")
 
 
 class RunFolder:
@@ -87,7 +90,7 @@ class RunFolder:
             RunFolderError: as ``check``, or if the folder cannot be written.
         """
         self.check(config, splits)
-        with self._writable():
+        with self.writable():
             self.path.mkdir(parents=True, exist_ok=True)
             remove_partial_files(self.path)
             write_atomically(self / DATA_FILE, json.dumps(_data_of(splits), indent=1))
@@ -101,12 +104,12 @@ class RunFolder:
             RunFolderError: if another process holds the lock, or the folder cannot be written.
         """
         with contextlib.ExitStack() as held:
-            with self._writable():
+            with self.writable():
                 held.enter_context(locked(self.path))
             yield self
 
     @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
+    def writable(self) -> Iterator[None]:
         """Turns errors of writing into a ``RunFolderError`` that says what to do, inside a ``with`` block."""
         try:
             with full_disk_explained(self.path):
@@ -120,9 +123,9 @@ class RunFolder:
     def check(self, config: Config, splits: Splits) -> None:
         """Raises RunFolderError unless the folder holds this run or is free; changes no files.
 
-        ``data.service``, ``eval.batch_size`` and the settings under ``runtime`` and ``search`` may differ from those of
-        the stored run; see ``Config.differences``. ``data.data_dir`` may differ if it has the same images: the same
-        names relative to it, and the same labels.
+        ``data.service``, ``data.unreadable``, ``data.max_unreadable``, ``data.verify``, ``eval.batch_size`` and the
+        settings under ``runtime`` and ``search`` may differ from those of the stored run; see ``Config.differences``.
+        ``data.data_dir`` may differ if it has the same images: the same names relative to it, and the same labels.
 
         Raises:
             RunFolderError: if the folder holds a run with other settings or other data, or files of something else.
@@ -175,7 +178,7 @@ class RunFolder:
         if not (self / CONFIG_FILE).is_file():
             raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG_FILE}. Check --model_dir.")
         try:
-            return _whole_config(read_text(self / CONFIG_FILE))
+            return whole_config(read_text(self / CONFIG_FILE))
         except (ValueError, OverflowError, RecursionError, TypeError) as error:  # the last three for absurd numbers
             raise RunFolderError(
                 f"{self / CONFIG_FILE} cannot be read: {error or type(error).__name__}. Restore an intact copy of it."

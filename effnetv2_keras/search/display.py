@@ -12,6 +12,7 @@ import rich.progress
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_keras.config.search_settings import SearchConfig
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.reporting.progress import format_seconds
 from effnetv2_keras.search.ownership import owner_of
 from effnetv2_keras.search.space import SearchSpace
@@ -68,7 +69,7 @@ class Display:
             rich.progress.TextColumn("trials"),
             rich.progress.BarColumn(bar_width=20),
             rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
+            rich.progress.TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -82,7 +83,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        show(self._console, text)
 
     def introduce(self, space: SearchSpace) -> None:
         """Prints a description of the search, and the table of the trials so far."""

@@ -19,8 +19,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_keras.config.search_settings import SearchConfig
+from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.pages import render
 from effnetv2_keras.reporting.pages.drawing import BLUE, GREEN, GREY, ORANGE, Plot, as_svg, page_style
+from effnetv2_keras.reporting.tables import spreadsheet_cell
 from effnetv2_keras.runs.disk import write_atomically
 from effnetv2_keras.search.display import HEADINGS, cells, ending
 from effnetv2_keras.search.samplers import quiet
@@ -68,7 +70,7 @@ def write_results(folder: pathlib.Path, study: Study, space: SearchSpace, settin
             path.unlink(missing_ok=True)
     write_atomically(folder / BEST_FILE, space.spec(best.params).to_json())
     write_atomically(folder / "search.html", _page(folder, trials, complete, front, drawings, space, settings))
-    _write_png(folder / "search.png", drawings)
+    plots.try_to_draw(_write_png, folder / "search.png", drawings)
     return [folder / "search.html", folder / "search.png", *written, folder / BEST_FILE, folder / FRONT_FOLDER]
 
 
@@ -281,5 +283,7 @@ def _csv(trials: Sequence[FrozenTrial]) -> str:
     for trial in trials:
         if trial.state.is_finished():
             choices = [trial.params.get(name, "") for name in decisions]
-            writer.writerow([*cells(trial), trial.user_attrs.get("seconds", ""), ending(trial), *choices])
+            writer.writerow(
+                [*cells(trial), trial.user_attrs.get("seconds", ""), spreadsheet_cell(ending(trial)), *choices]
+            )
     return file.getvalue()

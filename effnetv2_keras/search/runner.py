@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -150,7 +149,7 @@ class TrialRunner:
             self._forget_weights(folder)
             raise
         self._forget_weights(folder)
-        result = json.loads((folder / trial.RESULT).read_text())
+        result = trial.read_result(folder)
         if trial.TOO_SLOW in result:
             raise TooSlow(result["step_time"], result[trial.TOO_SLOW])
         details = {name: result[name] for name in ("metric", "images", "seconds")}
@@ -221,7 +220,7 @@ class TrialRunner:
         rows = [row for row in RunFolder(folder / trial.RUN).metrics() if row["kind"] == "eval"]
         if len(rows) <= known:
             return []
-        step_time = float(json.loads((folder / trial.STEP_TIME).read_text()))
+        step_time = trial.read_step_time(folder)
         return [(row[primary_metric_key(row)], step_time) for row in rows[known:]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -13,11 +14,13 @@ import filelock
 import rich.console
 
 from effnetv2_keras.config import Config
-from effnetv2_keras.config.overrides import flatten, read_yaml
+from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.data.splits import open_splits
-from effnetv2_keras.errors import ConfigError, Interrupted, UsageError
+from effnetv2_keras.errors import Interrupted, UsageError
+from effnetv2_keras.files import read_text
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.runs.disk import RunFolderError, write_atomically
+from effnetv2_keras.runs.run_folder import whole_config
 from effnetv2_keras.search.display import Display
 from effnetv2_keras.search.report import write_results
 from effnetv2_keras.search.reward import Budget
@@ -154,9 +157,17 @@ def check_folder(folder: pathlib.Path, config: Config) -> None:
             )
         return
     try:
-        before = Config().override(read_yaml((folder / CONFIG_FILE).read_text()))
-    except ConfigError as error:
-        raise RunFolderError(f"{folder / CONFIG_FILE} cannot be read: {error}") from error
+        before = whole_config(read_text(folder / CONFIG_FILE))
+    except (ValueError, OverflowError, RecursionError, TypeError) as error:  # the last three for absurd numbers
+        raise RunFolderError(
+            f"{folder / CONFIG_FILE} cannot be read: {error or type(error).__name__}. Restore an intact copy of it."
+        ) from error
+    is_lost = config.search.storage is None and not (folder / JOURNAL_FILE).exists()
+    if is_lost and (folder / TRIALS).is_dir() and any((folder / TRIALS).iterdir()):
+        raise RunFolderError(
+            f"{folder} has trials of a search but no {JOURNAL_FILE}, the list of their results. Restore it, "
+            "set search.storage if the search used a database, or choose another --model_dir for a new search."
+        )
     old, new = _lasting(before), _lasting(config)
     differences = [f"{key} was {old[key]!r} and is now {new[key]!r}" for key in old if old[key] != new[key]]
     if differences:
@@ -173,7 +184,10 @@ def _is_of_a_search(name: str) -> bool:
 
 def _lasting(config: Config) -> dict[str, Any]:
     """Returns the settings that must not change when a search is resumed."""
-    return {key: value for key, value in flatten(config.model_dump()) if not key.startswith(_CHANGEABLE)}
+    lasting = {key: value for key, value in flatten(config.model_dump()) if not key.startswith(_CHANGEABLE)}
+    if config.data.data_dir and "://" not in config.data.data_dir:
+        lasting["data.data_dir"] = os.path.realpath(config.data.data_dir)  # the same folder in any spelling
+    return lasting
 
 
 def _digest(config: Config) -> str:

@@ -21,12 +21,19 @@ def open_storage(url: str | None, folder: pathlib.Path) -> optuna.storages.BaseS
         folder: folder of the search, which must exist.
 
     Raises:
-        UsageError: if the database cannot be reached or its driver is missing.
+        UsageError: if the journal is damaged, or the database cannot be reached or its driver is missing.
     """
     if url is None:
         journal, path = optuna.storages.journal, str(folder / JOURNAL_FILE)
         # Optuna's other lock, a link, is never recognized as stale if the path is relative or differs between machines.
-        return journal.JournalStorage(journal.JournalFileBackend(path, lock_obj=journal.JournalFileOpenLock(path)))
+        lock = journal.JournalFileOpenLock(path)
+        try:
+            return journal.JournalStorage(journal.JournalFileBackend(path, lock_obj=lock))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError) as error:
+            raise UsageError(
+                f"{path} cannot be read: {str(error) or type(error).__name__}. Restore an intact copy "
+                "of it, or choose another --model_dir for a new search."
+            ) from error
     try:
         try:
             return optuna.storages.RDBStorage(url)

@@ -9,6 +9,7 @@ closes, the process saves and ends.
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import queue
@@ -22,6 +23,9 @@ import filelock
 import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.config import Config
+from effnetv2_keras.ending import end_process
+from effnetv2_keras.errors import UsageError
+from effnetv2_keras.files import read_json
 
 CONFIG, REFERENCE, RESULT, STEP_TIME, RUN, LOG, LOCK = (
     "trial.yaml", "reference.json", "result.json", "step_time.json", "run", "log.txt", ".lock",
@@ -73,7 +77,7 @@ class Trials:
         if not (folder / STEP_TIME).exists():
             step_time = self._step_time(config, (folder / REFERENCE).read_text(), len(splits.train.class_names))
             write_atomically(folder / STEP_TIME, json.dumps(step_time))
-        result: dict[str, Any] = {"step_time": json.loads((folder / STEP_TIME).read_text())}
+        result: dict[str, Any] = {"step_time": read_step_time(folder)}
         limit = config.search.max_step_time
         if limit is not None and result["step_time"] > limit:
             result[TOO_SLOW] = result["step_time"] / limit - 1
@@ -96,6 +100,35 @@ class Trials:
                 backbone = ModelSpec.from_json(reference)
                 self._stopwatches = {key: Stopwatch(config, backbone, self._strategy, num_classes=num_classes)}
             return float(self._stopwatches[key].relative_time(config.spec, steps=config.search.timing_steps))
+
+
+def read_step_time(folder: pathlib.Path) -> float:
+    """Returns the measured step time of a trial, relative to the backbone.
+
+    Raises:
+        UsageError: if its file is damaged.
+    """
+    advice = "Remove the file; the same command then measures it again."
+    value: float = read_json(folder / STEP_TIME, (int, float), advice=advice)
+    if not 0 < value < math.inf:
+        raise UsageError(f"{folder / STEP_TIME} cannot be read: {value} is not a time. {advice}")
+    return value
+
+
+def read_result(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the result of a trial, see ``Trials.run``.
+
+    Raises:
+        UsageError: if its file is damaged.
+    """
+    advice = "Remove the file; the same command then resumes the trial."
+    result: dict[str, Any] = read_json(folder / RESULT, advice=advice)
+    numbers = ("step_time", TOO_SLOW) if TOO_SLOW in result else ("step_time", "accuracy", "images", "seconds")
+    lacking = [name for name in numbers if type(result.get(name)) not in (int, float) or not result[name] < math.inf]
+    lacking += [] if TOO_SLOW in result or isinstance(result.get("metric"), str) else ["metric"]
+    if lacking:
+        raise UsageError(f"{folder / RESULT} cannot be read: it lacks {', '.join(lacking)}. {advice}")
+    return result
 
 
 def _listen(folders: queue.Queue[pathlib.Path | None]) -> None:
@@ -123,7 +156,7 @@ def main() -> None:
     """Runs trials until one fails or standard input closes; the exit status says how the last trial ended."""
     from effnetv2_keras.data.sources.base import DataError
     from effnetv2_keras.distribution.strategy import StrategyError
-    from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged, UsageError
+    from effnetv2_keras.errors import ConfigError, Interrupted, TrainingDiverged
     from effnetv2_keras.runs.disk import RunFolderError
 
     folders: queue.Queue[pathlib.Path | None] = queue.Queue()
@@ -152,4 +185,9 @@ def _end(error: Exception, status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        end_process(None)
+    except SystemExit as end:
+        end_process(end.code)
+        raise

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
+from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.optim import losses
 from effnetv2_keras.training.average_precision import AveragePrecision
 from effnetv2_keras.training.input import free_in_background
@@ -29,6 +30,7 @@ class Evaluator:
         batch_size: images per step over all replicas.
         loss_type: loss of the training, a key of ``losses.LOSSES``.
         per_class: whether the result includes the metrics of each class.
+        max_unreadable: largest share of the images that may be unreadable, in [0, 1].
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Evaluator:
         batch_size: int,
         loss_type: str = "softmax",
         per_class: bool = False,
+        max_unreadable: float = 1.0,
     ) -> None:
         self._models, self._strategy, self._loss_type, self._per_class = models, strategy, loss_type, per_class
+        self._num_examples, self._max_unreadable = num_examples, max_unreadable
         self._steps = num_eval_steps(num_examples, batch_size)
         self._dataset = strategy.distribute_datasets_from_function(input_fn)
         self._function = tf.function(self._step, autograph=False)
@@ -74,6 +78,9 @@ class Evaluator:
             - with ``per_class``: ``confusion``, int64 ``[classes, classes]``, number of images by true class (rows) and
               predicted class (columns); for multi-label images, ``average_precision`` and ``num_positive`` instead,
               ``[classes]`` each.
+
+        Raises:
+            DataError: if no image could be read, or more than ``max_unreadable`` of them could not.
         """
         totals: dict[str, Any] = {}
         rankings: dict[str, AveragePrecision] = {}
@@ -89,11 +96,26 @@ class Evaluator:
                 on_step(number + 1, self._steps)
         free_in_background(batches)
         figures = _means(totals)
+        self._check_count(figures["num_images"])
         for suffix, ranking in rankings.items():
             for name, value in ranking.result().items():
                 if self._per_class or not isinstance(value, np.ndarray):
                     figures[f"{name}{suffix}"] = value
         return figures
+
+    def _check_count(self, evaluated: int) -> None:
+        """Raises ``DataError`` unless enough images were evaluated; all workers have the same number."""
+        if evaluated == 0:
+            raise DataError(
+                f"None of the {self._num_examples:,} evaluation images could be read, so there is no result. Repair "
+                "them, or choose others with data.eval_split."
+            )
+        if self._num_examples - evaluated > self._max_unreadable * self._num_examples:
+            raise DataError(
+                f"Only {evaluated:,} of the {self._num_examples:,} evaluation images could be read, but "
+                f"data.max_unreadable={self._max_unreadable:g} is the largest share that may be left out. Repair or "
+                "remove the unreadable ones, or raise data.max_unreadable."
+            )
 
     def _step(self, batch: dict[str, tf.Tensor]) -> Outputs:
         sums, scores = self._strategy.run(self._replica_step, args=(batch,))

@@ -19,6 +19,7 @@ from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.distribution.strategy import worker_of
+from effnetv2_keras.ending import start_thread
 from effnetv2_keras.optim import losses
 from effnetv2_keras.progressive import Stage
 
@@ -42,7 +43,7 @@ class RunInput:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
-        self._unreadable = UnreadableImages(config.data.unreadable)
+        self._unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
         self._plan = InputPlan(
             config.data,
             config.train.batch_size,
@@ -176,6 +177,7 @@ def free_in_background(box: list[Any]) -> None:
 
     Freeing an iterator waits for the autotuning thread of tf.data. That thread sleeps as long as the iterator has been
     in use, at most a minute. TensorFlow wakes the thread before it sets the flag that the thread checks, so the thread
-    often goes back to sleep.
+    often goes back to sleep. TensorFlow waits for it even at the end of the process, unless ``ending.end_process`` ends
+    that.
     """
-    threading.Thread(target=box.clear).start()  # not a daemon: Python cannot stop one in native code
+    start_thread(box.clear)  # not a daemon: Python cannot stop one in native code

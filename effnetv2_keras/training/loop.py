@@ -19,6 +19,7 @@ from effnetv2_keras.progressive import remaining
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 from effnetv2_keras.training.run import Run
+from effnetv2_keras.training.verified import verified_splits
 
 
 def train(
@@ -59,7 +60,8 @@ def train(
             stack.enter_context(folder.lock())
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(_ended_if_asked(stop))
-        run = Run(config, folder, strategy, splits or open_splits(config.data), console)
+        splits = verified_splits(config, folder, strategy, splits or open_splits(config.data), console, stop)
+        run = Run(config, folder, strategy, splits, console)
         stack.enter_context(run.shown())
         run.prepare(stop)
         while True:

@@ -84,6 +84,7 @@ class Run:
             num_examples=splits.evaluation.num_examples,
             batch_size=self.input.eval_batch_size,
             loss_type=config.train.loss_type,
+            max_unreadable=config.data.max_unreadable,
         )
         self._tried: tuple[TrainStep, float] | None = None
         self._stops: Any = None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 
+from effnetv2_keras.environment import CACHE_VARIABLE, cache_folder
 from effnetv2_keras.weights import download
 from effnetv2_keras.weights.published import NAMES, PUBLISHED, Published
 from effnetv2_keras.weights.report import WeightsError
 
 __all__ = ["CACHE_VARIABLE", "NAMES", "PUBLISHED", "Published", "fetch"]
-
-CACHE_VARIABLE = "EFFNETV2_KERAS_CACHE"
-"""Environment variable with the folder of downloaded files."""
 
 _ADVICE = {
     "efficientnet-b3": "All published ones are for 'efficientnet-b3-keras', whose first stage is wider; build that.",
@@ -42,7 +40,7 @@ def fetch(name: str, variant: str | None, *, with_top: bool, cache_dir: str | os
             + (f"Use one of {', '.join(known)}." if known else _ADVICE.get(variant or "", "Pass the path of a file."))
         )
     published = PUBLISHED[variant or "", name][not with_top]
-    folder = pathlib.Path(cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/effnetv2_keras").expanduser()
+    folder = pathlib.Path(cache_dir).expanduser() if cache_dir else cache_folder()
     path = folder / published.file_name
     if not path.exists():
         download.download(published.url, path, md5=published.md5)

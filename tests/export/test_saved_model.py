@@ -99,6 +99,34 @@ def test_keeps_mixed_precision(trained: Trained, tmp_path: pathlib.Path):
     assert np.abs(served - trained.model(pixels, training=False)).max() > 1e-4, "bfloat16 must show"
 
 
+def test_the_export_turns_photographs_and_refuses_other_formats_in_words(report: ExportReport):
+    encoded = tf.saved_model.load(str(report.path)).signatures["encoded"]
+    image = PIL.Image.fromarray(random_pixels(57, 91))
+    files = {}
+    for name, kind, options in (
+        ("turned", "JPEG", {"exif": image_tags(6), "quality": 95}),
+        ("upright", "JPEG", {"quality": 95}),
+        ("webp", "WEBP", {}),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        files[name] = buffer.getvalue()
+    turned, upright = encoded(image_bytes=tf.constant([files["turned"], files["upright"]]))["logits"].numpy()
+    pixels = tf.image.rot90(decode.decode(files["upright"]), k=3)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels.numpy()).save(buffer, "PNG")
+    expected = encoded(image_bytes=tf.constant([buffer.getvalue()]))["logits"].numpy()[0]
+    assert np.abs(turned - upright).max() > 10 * np.abs(turned - expected).max()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="it is a WebP image, but an export reads only JPEG, PNG"):
+        encoded(image_bytes=tf.constant([files["webp"]]))
+
+
+def image_tags(orientation: int) -> PIL.Image.Exif:
+    tags = PIL.Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
 def test_overwrite_replaces_an_export_and_leaves_nothing_beside_it(trained: Trained, occupied: pathlib.Path):
     report = export_model(trained, occupied, image_size=24, overwrite=True)
     assert report.image_size == 24

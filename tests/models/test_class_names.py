@@ -105,3 +105,11 @@ def test_a_broken_file_is_refused(text, message, tmp_path):
     (tmp_path / "names.json").write_text(text)
     with pytest.raises(UsageError, match=message):
         decode_predictions(SCORES, 5, tmp_path / "names.json")
+
+
+def test_only_line_feeds_end_a_name_in_a_file(tmp_path):
+    names = ["a\u2028b", "c\x85d", "e\x0bf"]
+    (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+    (named,) = decode_predictions(np.eye(3)[:1], labels=tmp_path / "labels.txt")
+    assert named[0][:2] == ("0", names[0])
+    assert {name for _, name, _ in named} == set(names)

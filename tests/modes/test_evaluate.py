@@ -100,7 +100,8 @@ def test_an_export_and_a_file_of_weights_do_as_the_run_does(run, splits, tmp_pat
 
 def test_a_run_is_evaluated_in_the_precision_that_is_asked_for(run):
     subject = load_run(run, make_strategy("cpu"), changes={"precision.policy": "mixed_bfloat16"})
-    assert {model.layers[-2].compute_dtype for model in subject.models.values()} == {"bfloat16"}
+    for model in subject.models.values():
+        assert "bfloat16" in {layer.compute_dtype for layer in model.layers}
     assert {model.output.dtype for model in subject.models.values()} == {tf.float32}
 
 

@@ -15,7 +15,7 @@ from effnetv2_keras.data.pipeline import InputPlan
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import SOURCES, digits_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
-from effnetv2_keras.modes.plan import print_plan
+from effnetv2_keras.modes.plan import describe_changes, print_plan
 from tests.images import write_classes
 from tests.records import fake_metadata
 from tests.short_runs import tiny_config
@@ -166,3 +166,9 @@ def test_the_batches_of_a_recipe_can_be_split_over_many_replicas(recipe, replica
     context = tf.distribute.InputContext(1, 0, replicas)
     for batch_size in (config.train.batch_size, config.eval_batch_size(replicas)):
         assert InputPlan(config.data, batch_size, None, UnreadableImages("error")).per_replica(context) >= 1
+
+
+def test_plan_names_the_settings_that_differ_from_the_recipe():
+    recipe = hparams.load("demo", "efficientnetv2-b0")
+    config = recipe.override({"train.gclip": 2, "runtime.log_every": 7, "train.batch_size": recipe.train.batch_size})
+    assert describe_changes(recipe, config) == "train.gclip=2.0 (1.0), runtime.log_every=7 (20)"

@@ -16,8 +16,12 @@ import tensorflow as tf
 
 from effnetv2_keras.data import pipeline
 from effnetv2_keras.data.sources.base import FileSource
+from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import export_model
 from effnetv2_keras.export.saved_model import SavedModelExporter
+from effnetv2_keras.modes import predict as predict_mode
+from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.options import Options
 from effnetv2_keras.modes.predict import (
     PredictError,
     Prediction,
@@ -133,6 +137,17 @@ def test_an_unreadable_image_is_named_or_left_out(
         np.testing.assert_allclose(table_of(predictions), table_of(predict(predictor, paths[::2], top_k=6)), atol=1e-6)
 
 
+def test_other_formats_are_read_with_a_run_and_refused_in_words_by_an_export(
+    run: pathlib.Path, exported: pathlib.Path, tmp_path: pathlib.Path
+):
+    PIL.Image.fromarray(random_pixels(40, 60)).save(tmp_path / "a.webp", lossless=True)
+    PIL.Image.fromarray(random_pixels(40, 60)).save(tmp_path / "b.png")
+    same = table_of(predict(load_predictor(run), [tmp_path], top_k=6))
+    np.testing.assert_allclose(same[0], same[1], atol=1e-6)
+    with pytest.raises(PredictError, match=r"a\.webp: it is a WebP image, but an export reads only JPEG, PNG, GIF and"):
+        predict(load_predictor(exported), [tmp_path])
+
+
 def test_finds_images_in_order(photos: pathlib.Path, tmp_path: pathlib.Path):
     names = [str(path.relative_to(photos)) for path in find_images([photos])]
     assert names == ["[bold]e.png", "a.JPG", "b.png", "more.jpg/c.jpeg", "more.jpg/d.bmp"]
@@ -217,3 +232,37 @@ def test_writes_json():
         },
         {"path": "y.jpg", "classes": [{"name": "bee", "probability": 0.5}]},
     ]
+
+
+def test_the_command_predicts_the_readable_images_and_names_the_others(
+    run: pathlib.Path, photos: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch
+):
+    monkeypatch.setattr(predict_mode, "load_predictor", lambda *_, **__: constant)
+
+    def classify(files: tf.Tensor) -> tf.Tensor:
+        for file in files:
+            tf.io.decode_image(file)
+        return tf.fill([len(files), len(CLASS_NAMES)], 1 / len(CLASS_NAMES))
+
+    constant = Predictor(CLASS_NAMES, classify)
+    (tmp_path / "empty.png").write_bytes(b"")
+    paths = (str(photos / "a.JPG"), str(tmp_path / "empty.png"), str(photos / "b.png"))
+
+    def command(*images: str, settings: str = "") -> None:
+        options = Options(mode="predict", model_dir=str(run), hparam_str=settings, format="json")
+        predict_mode.run(Invocation(options, rich.console.Console(width=200), images, None))
+
+    with pytest.raises(PredictError, match=r"1 of 3 images cannot be read: .*empty.png.*data.unreadable=skip"):
+        command(*paths)
+    first = capsys.readouterr().out
+    entries = json.loads(first)
+    assert [entry["path"] for entry in entries] == list(paths)
+    assert [bool(entry["classes"]) for entry in entries] == [True, False, True]
+    assert "not a complete JPEG" in entries[1]["error"]
+    assert "error" not in entries[0]
+    command(*paths, settings="data.unreadable=skip")
+    assert capsys.readouterr().out == first
+    with pytest.raises(PredictError, match="1 of 1 images cannot be read"):
+        command(paths[1], settings="data.unreadable=skip")
+    with pytest.raises(ConfigError, match="data.unreadable='often'"):
+        command(*paths, settings="data.unreadable=often")

@@ -64,7 +64,7 @@ def splits_of_run():
 @each_damage
 @pytest.mark.parametrize("name", ["data.json", "config.yaml"])
 def test_a_damaged_description_of_a_run_is_a_message(run, name, content):
-    (run / name).write_bytes(content[:5000])
+    (run / name).write_bytes(content[:1500])
     for use in (lambda: load_trained(run), lambda: RunFolder(run).check(run_config(), splits_of_run())):
         with pytest.raises(RunFolderError, match=rf"{name} cannot be read: (?s:.*)Restore an intact copy"):
             use()

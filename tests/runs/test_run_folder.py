@@ -1,6 +1,7 @@
 """The folder of a run with other processes, missing permissions, full disks and crashes."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 
 import pytest
 
+from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.runs import disk
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError, write_atomically
 from tests.filesystems import environment, python, run_in_tmpfs
@@ -107,6 +109,58 @@ def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="file cannot be written: File exists"):
         RunFolder(tmp_path / "file").claim(tiny_config(), array_splits())
+
+
+def test_a_run_recognizes_its_images_wherever_they_are(tmp_path, caplog):
+    photos, run = tmp_path / "photos", RunFolder(tmp_path / "run")
+    for name in ("cat", "dog"):
+        (photos / name).mkdir(parents=True)
+        for number in range(5):
+            (photos / name / f"{number}.jpg").touch()
+
+    def at(place, act=run.check, **settings):
+        config = tiny_config().override({"data.source": "folder", "data.data_dir": str(place), **settings})
+        act(config, open_splits(config.data))
+
+    at(photos, run.claim)
+    os.symlink(photos, tmp_path / "link")
+    for place in (f"{photos}/", f"{tmp_path}/./photos", tmp_path / "link"):
+        at(place)
+    photos.rename(tmp_path / "moved")
+    at(tmp_path / "moved", run.claim)
+    assert run.config().data.data_dir == str(tmp_path / "moved")
+    with pytest.raises(RunFolderError, match="train.epochs was .* and is now 9"):
+        at(tmp_path / "moved", **{"train.epochs": 9})
+    stored = json.loads((run / "data.json").read_text())
+    moved = tmp_path / "moved" / "cat"
+    (moved / "0.jpg").rename(moved / "new.jpg")
+    with pytest.raises(
+        RunFolderError, match=r"the checksum of the names and labels of the images was '\w+ \(in .*/moved"
+    ):
+        at(tmp_path / "moved")
+    del stored["images"]  # as an earlier version writes it
+    (run / "data.json").write_text(json.dumps(stored))
+    (tmp_path / "moved").rename(tmp_path / "again")
+    at(tmp_path / "again", run.claim)
+    assert "written by an earlier version and has no checksum of the images" in caplog.text
+    assert len(json.loads((run / "data.json").read_text())["images"]) == 2
+
+
+def test_other_labels_of_the_same_list_are_other_data(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").touch()
+
+    def claim(labels):
+        rows = [f"{number}.jpg,{label}" for number, label in enumerate(labels)]
+        (tmp_path / "all.csv").write_text("\n".join(["path,label", *rows]))
+        config = tiny_config().override({"data.source": "csv", "data.data_dir": str(tmp_path / "all.csv")})
+        run.claim(config, open_splits(config.data))
+
+    claim("aaabbb")
+    claim("aaabbb")
+    with pytest.raises(RunFolderError, match="names and labels of the images"):
+        claim("aabbba")
 
 
 def test_write_atomically_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -179,6 +179,7 @@ class FileSource(RandomAccessSource):
         class_names: names of the classes, in label order.
 
     Attributes:
+        labels_of: the labels of every file, by its path.
         root: folder of the data, empty if there is none, and label_bytes: all labels; for ``fingerprint``.
 
     Raises:
@@ -196,11 +197,9 @@ class FileSource(RandomAccessSource):
         check_labels(flat, class_names)
         self.class_names = tuple(class_names)
         self.num_examples = len(paths)
-        self._files, self._paths, self._labels = (
-            tuple(paths),
-            tf.constant([*map(os.fsencode, paths)]),
-            tf.constant(flat),
-        )
+        self.labels_of = dict(zip(paths, map(tuple, rows)))
+        self._files, self._paths = tuple(paths), tf.constant([*map(os.fsencode, paths)])
+        self._labels = tf.constant(flat)
         self._ends = tf.constant(np.cumsum([len(row) for row in rows]), tf.int64)
         self.root, self.label_bytes = "", flat.tobytes() + self._ends.numpy().tobytes()
 

@@ -13,7 +13,15 @@ from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.formats import IMAGE_SUFFIXES
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.sources.slices import parse_slice
-from effnetv2_keras.data.sources.split_names import TEST, TRAIN, is_unlabeled, possible_roles, role_of, roles_of
+from effnetv2_keras.data.sources.split_names import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    is_unlabeled,
+    possible_roles,
+    role_of,
+    roles_of,
+)
 from effnetv2_keras.data.sources.walking import (
     OTHER_IMAGE_SUFFIXES,
     Found,
@@ -103,7 +111,9 @@ def find_split_folders(root: pathlib.Path, data: config_lib.DataConfig) -> Split
     if wanted != TRAIN and wanted in names:
         report_left_out(root, {}, here, skip=data.unreadable == "skip")
         return splits
-    others = [name for name in names if name not in roles and not is_unlabeled(name) and _holds_images(root / name)]
+    others = []
+    if roles or possible_roles(names):  # otherwise there is no need to look into them
+        others = [name for name in names if name not in roles and not is_unlabeled(name) and _holds_images(root / name)]
     if _are_splits(root, data, roles, shapes, others):
         report_left_out(root, {}, here, skip=data.unreadable == "skip")
         for name in splits.unlabeled:
@@ -112,7 +122,24 @@ def find_split_folders(root: pathlib.Path, data: config_lib.DataConfig) -> Split
         if unused:
             logging.warning("%s: %s are no splits and are left out.", root, ", ".join(map(repr, unused)))
         return splits
+    _warn_of_same_folders(root, names)
     return None
+
+
+def _warn_of_same_folders(root: pathlib.Path, names: list[str]) -> None:
+    """Warns if all folders contain the same folders, like splits whose names are not known."""
+    common: set[str] | None = None
+    for name in names:
+        shape = _shape(root / name)
+        common = set(shape.folders) if common is None else common & set(shape.folders)
+        if shape.has_images or len(common) < 2:
+            return
+    if common and len(names) > 1:
+        logging.warning(
+            "%s: %s are taken for classes, but each contains %s. If they are splits, name them: "
+            "--hparam_str=data.train_split=%s,data.eval_split=%s",
+            root, ", ".join(map(repr, names[:5])), ", ".join(map(repr, sorted(common)[:5])), names[0], names[1],
+        )  # fmt: skip
 
 
 def _are_splits(
@@ -155,8 +182,11 @@ def _are_splits(
 
 def _check_doubtful_names(root: pathlib.Path, others: list[str]) -> None:
     """Raises ``DataError`` if folders of classes have names such as ``train_from_2019`` and ``old_test``."""
-    possible = {name: role for name, role in possible_roles(others).items() if _shape(root / name).is_split}
-    if TRAIN in possible.values() and len(set(possible.values())) > 1:
+    shapes = {name: _shape(root / name) for name in possible_roles(others)}
+    possible = {name: role for name, role in possible_roles(others).items() if shapes[name].is_split}
+    if TRAIN not in possible.values() or len(set(possible.values())) < 2:
+        return
+    if set.intersection(*(set(shapes[name].folders) for name in possible)):
         rest = [name for name in others if name not in possible]
         raise _ask(root, sorted(possible), rest, "the names are not quite those of splits")
 
@@ -164,8 +194,9 @@ def _check_doubtful_names(root: pathlib.Path, others: list[str]) -> None:
 def _ask(root: pathlib.Path, splits: list[str], others: list[str], reason: str) -> DataError:
     """Returns the error that asks the user which folders are splits."""
     beside = f" beside {', '.join(map(repr, others[:5]))}" if others else ""
-    train = next((name for name in splits if possible_roles([name]).get(name) == TRAIN), splits[0])
-    evaluation = next((name for name in splits if name != train), f"{train}[:10%]")
+    roles = {**possible_roles(splits), **roles_of(splits)}
+    ranked = sorted(splits, key=lambda name: (TRAIN, VALIDATION, TEST).index(roles.get(name, TEST)))
+    train, evaluation = ranked[0], ranked[1] if len(ranked) > 1 else f"{ranked[0]}[:10%]"
     shared = f"{train}[10%:]" if evaluation.endswith("]") else train
     return DataError(
         f"{root} has {', '.join(map(repr, splits))}{beside}. These may be splits or classes, because {reason}. If they "

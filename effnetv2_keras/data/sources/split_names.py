@@ -77,14 +77,15 @@ def _only(
     """Returns the only name with a role, or None; several are an error."""
     found = sorted(name for name, its_role in roles_of(names).items() if its_role == role and name not in exclude)
     plain = [name for name in found if _PLAIN[role].fullmatch(name)]
-    if prefer_plain and len(plain) == 1:
-        return plain[0]
+    if prefer_plain and (role in found or len(plain) == 1):
+        return role if role in found else plain[0]
     if len(found) > 1:
         setting = "data.train_split" if role == TRAIN else "data.eval_split"
-        other = next((name for name in found if name != TRAIN), found[0])
+        other = next(name for name in found if name != TRAIN)
+        keep = f" (for {TRAIN!r} itself, set data.eval_split instead)" if TRAIN in found else ""
         raise DataError(
             f"{place} has {' and '.join(map(repr, found))}, and each may be the {role} split. Choose one, such as "
-            f"--hparam_str={setting}={other}, or rename or move the other."
+            f"--hparam_str={setting}={other}{keep}, or rename or move the other."
         )
     return found[0] if found else None
 
@@ -94,14 +95,14 @@ def find_train(
 ) -> str | None:
     """Returns the name of the training split.
 
-    ``train``, the default of ``data.train_split``, means the training split in any usual spelling; another name is
-    taken as it is.
+    ``train``, the default of ``data.train_split``, means the training split in any usual spelling. Another name is
+    taken as it is, and so is ``train`` if ``data.eval_split`` is set.
 
     Args:
         names: the splits that exist.
         data: the data settings.
         place: the data, for messages.
-        prefer_plain: whether ``train`` is preferred to ``train_labels`` if both exist.
+        prefer_plain: whether ``train`` is preferred to ``Training`` and ``train_labels`` if they exist too.
 
     Returns:
         The name, or None if there is no such split.
@@ -110,7 +111,7 @@ def find_train(
         DataError: if several splits may be meant.
     """
     name = parse_slice(data.train_split).name
-    if name == TRAIN:
+    if name == TRAIN and not (data.eval_split and name in names):
         return _only(TRAIN, names, place, prefer_plain=prefer_plain)
     return name if name in names else None
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras import config as config_lib
@@ -78,7 +79,7 @@ class TfdsSource(StreamSource):
                     else f"None of them is {wanted}, so it cannot be used. Choose another data set."
                 )
             )
-        if features[image_key].np_dtype.kind == "f":
+        if np.issubdtype(features[image_key].np_dtype, np.floating):
             raise DataError(
                 f"The images {image_key!r} of {builder.name} are floats, whose range is not known. Write them as "
                 "uint8 with values 0..255, or as uint16 with data.max_value set to the value of white."

@@ -49,6 +49,28 @@ def test_features_have_any_names(root):
     assert sorted(found) == sorted((images[index].tobytes(), labels[index]) for index in chosen)
 
 
+def test_float_images_are_refused(tmp_path):
+    features = {"image": tfds.features.Image(shape=(4, 4, 1), dtype=tf.float32),
+                "label": tfds.features.ClassLabel(num_classes=2)}  # fmt: skip
+    examples = [{"image": np.full((4, 4, 1), 0.5, np.float32), "label": label} for label in (0, 1)]
+    write_tfds(tmp_path, "float_images", features, {"train": examples, "test": examples})
+    with pytest.raises(DataError, match="The images 'image' of float_images are floats, whose range is not known"):
+        open_splits(DataConfig(source="tfds", tfds_name="float_images", data_dir=str(tmp_path)))
+
+
+def test_other_spellings_of_splits(tmp_path):
+    images, labels = digits()
+    examples = [
+        {"picture": images[i][..., None], "kind": labels[i], "tags": [], "size": 28}
+        for i in np.flatnonzero(labels < 3)[:10]
+    ]
+    write_tfds(tmp_path, "digit_kinds", FEATURES, {"Training": examples[:6], "dev": examples[6:]})
+    assert [
+        (splits.train.num_examples, splits.evaluation.num_examples)
+        for splits in (kinds(tmp_path), kinds(tmp_path, train_split="train[:50%]"))
+    ] == [(6, 4), (3, 4)]
+
+
 def test_a_sequence_of_labels_makes_a_multi_label_source(root):
     splits = kinds(root, label_key="tags")
     assert splits.evaluation.multi_label

@@ -49,6 +49,18 @@ def test_records_are_the_images_and_labels_that_were_written(root):
         assert sorted(found) == sorted(written)
 
 
+@pytest.mark.parametrize(("train", "evaluation"), [("Train", "val"), ("training", "valid"), ("my_train", "my_test")])
+def test_other_spellings_of_the_shards(root, tmp_path, train, evaluation):
+    for path in root.iterdir():
+        name = path.name.replace("train-", f"{train}-").replace("validation-", f"{evaluation}-")
+        (tmp_path / name).symlink_to(path)
+    splits = imagenet(tmp_path)
+    assert (splits.train.num_examples, splits.evaluation.num_examples) == (24, 13)
+    assert imagenet(tmp_path, train_split="train[25%:]").train.num_examples == 18
+    with pytest.raises(DataError, match="has no files validation-"):
+        imagenet(tmp_path, eval_split="validation")
+
+
 def test_names_of_classes_come_from_a_file(root, tmp_path):
     write_imagenet(tmp_path)
     (tmp_path / "labels.txt").write_text("tench\ngoldfish\nshark\n")

@@ -1,0 +1,95 @@
+"""Counts the images of a split that cannot be decoded, and decides whether the rest is still the data set."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Collection, Container, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from effnetv2_keras.data.formats import NOT_AN_IMAGE
+from effnetv2_keras.data.sources.base import DataError, FileSource, Source
+from effnetv2_keras.text_files import printable
+
+_NAMED = 10
+
+
+def first_names(names: Collection[str]) -> str:
+    """Returns the first ten names, and how many more there are."""
+    listed = [*map(printable, names)]
+    more = f" and {len(listed) - _NAMED:,} more" if len(listed) > _NAMED else ""
+    return ", ".join(listed[:_NAMED]) + more
+
+
+def without(source: FileSource, left_out: Container[str]) -> FileSource:
+    """Returns a source of the same files in the same order, except those whose paths are in ``left_out``."""
+    kept = {path: labels for path, labels in source.labels_of.items() if path not in left_out}
+    rows = list(kept.values()) if source.multi_label else [labels[0] for labels in kept.values()]
+    rest = FileSource(list(kept), rows, source.class_names)
+    rest.root = source.root
+    return rest
+
+
+class LeftOut:
+    """The images of one split that are left out because they cannot be decoded.
+
+    Args:
+        source: the split.
+        max_share: the largest share of them to accept, in [0, 1].
+
+    Attributes:
+        source: the split.
+        labels: the labels of each image that is left out, by its name, in the order in which they were found.
+        readable: bool ``[classes]``: whether an image of the class was read.
+    """
+
+    def __init__(self, source: Source, max_share: float) -> None:
+        self.source = source
+        self._max_share = max_share
+        self.labels: dict[str, tuple[int, ...]] = {}
+        self.readable: npt.NDArray[np.bool_] = np.zeros(len(source.class_names), np.bool_)
+
+    def by_class(self, totals: Sequence[int] = ()) -> str:
+        """Returns the number of images left out of each class, most first.
+
+        Args:
+            totals: number of images of each class; empty if they are not known.
+        """
+        counts = collections.Counter(label for labels in self.labels.values() for label in labels)
+        texts = [
+            f"{self._class(label)}: {count}" + (f" of {totals[label]}" if totals else "")
+            for label, count in counts.most_common()
+        ]
+        return first_names(texts) or "no class"
+
+    def check_share(self, images: int, totals: Sequence[int] = ()) -> None:
+        """Raises ``DataError`` if more than ``max_share`` of ``images`` images are left out.
+
+        Args:
+            images: number of different images that this process reads.
+            totals: as for ``by_class``.
+        """
+        if len(self.labels) > self._max_share * images:
+            raise DataError(
+                f"At least {len(self.labels):,} of {images:,} images cannot be decoded ({self.by_class(totals)}), but "
+                f"data.max_unreadable={self._max_share:g} accepts at most {int(self._max_share * images):,}: "
+                f"{first_names(self.labels)}. Each is {NOT_AN_IMAGE}. Repair or remove them, or raise "
+                "data.max_unreadable."
+            )
+
+    def check_classes(self) -> None:
+        """Raises ``DataError`` if no image of a class can be read; call it when all images have been tried."""
+        tried = {label for labels in self.labels.values() for label in labels}
+        lost = sorted(label for label in tried if not self.readable[label])
+        if lost:
+            names = [name for name, labels in self.labels.items() if set(labels) & set(lost)]
+            classes = first_names([self._class(label) for label in lost])
+            raise DataError(
+                f"No image of {'the class' if len(lost) == 1 else 'the classes'} {classes} can be decoded: "
+                f"{first_names(names)}. Each is {NOT_AN_IMAGE}. data.unreadable=skip leaves out single "
+                "images, never a whole class. Repair the images, or remove the class."
+            )
+
+    def _class(self, label: int) -> str:
+        return repr(self.source.class_names[label])
