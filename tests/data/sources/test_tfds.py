@@ -114,7 +114,7 @@ def test_bad_settings_say_what_to_do(root, settings, message):
     [
         (
             "huggingface:mnist",
-            "cannot be opened: it needs the package 'datasets', which is not installed. .*pip install datasets",
+            "cannot be opened: it needs the package '(datasets|huggingface_hub)', which is not installed. .*pip install",
         ),
         ("mnist/nope", "tfds_name=mnist/nope cannot be opened: ValueError: .*nope not found.* Write NAME, NAME/CONFIG"),
         ("mnist:9.9.9", "mnist:9.9.9 cannot be opened: AssertionError: .*cannot be loaded at version 9.9.9"),
@@ -123,8 +123,8 @@ def test_bad_settings_say_what_to_do(root, settings, message):
     ],
 )
 def test_names_that_cannot_be_opened_say_why(tmp_path, name, message):
-    if name.startswith("huggingface") and importlib.util.find_spec("datasets"):
-        pytest.skip("the package datasets is installed")
+    if name.startswith("huggingface") and any(map(importlib.util.find_spec, ("datasets", "huggingface_hub"))):
+        pytest.skip("the packages of Hugging Face are installed")
     with pytest.raises(DataError, match=message):
         find_splits(DataConfig(source="tfds", tfds_name=name, data_dir=str(tmp_path)))
 

@@ -11,6 +11,7 @@ from effnetv2_keras.data.pipeline import InputPlan, eval_input, single_replica, 
 from effnetv2_keras.data.samples import sample_images
 from effnetv2_keras.data.sources.base import DataError, Shard
 from effnetv2_keras.data.sources.shards import compression_of
+from effnetv2_keras.data.sources.tfrecords import _find_splits
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.progressive import Stage
@@ -271,6 +272,15 @@ def test_shares_of_a_pattern_and_files_that_no_pattern_names(tmp_path, caplog):
     (tmp_path / "val" / "00-192x192-798.tfrec").rename(tmp_path / "val" / "a-00000-of-00002")
     splits = imagenet(tmp_path, train_pattern="train/*.tfrec", eval_pattern="val/a*")
     assert "1 of 2 shards a-* are missing: 00001" in caplog.text
+
+
+def test_names_of_splits_are_found_before_suffixes(tmp_path):
+    for name in ("Train-00000-of-00001.tfrecord.gz", "val-00000-of-00001.gz"):
+        (tmp_path / name).touch()
+    data = DataConfig(source="tfrecord", data_dir=str(tmp_path))
+    assert _find_splits(tmp_path, data) == [("Train", None), ("val", None)]
+    shares = data.model_copy(update={"train_split": "train[2%:]", "eval_split": "train[:2%]"})
+    assert _find_splits(tmp_path, shares) == [("Train[2%:]", None), ("Train[:2%]", None)]
 
 
 def test_a_length_that_looks_like_a_compressed_file_is_none(tmp_path):
