@@ -20,9 +20,9 @@ from absl import app, flags, logging
 
 import effnetv2_keras.environment  # noqa: F401  before anything that imports TensorFlow
 import hparams
+from effnetv2_keras.basics.ending import end_process
 from effnetv2_keras.config.overrides import nearest
 from effnetv2_keras.config.reference_keys import check_flags
-from effnetv2_keras.ending import end_process
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, WorkerLost
 from effnetv2_keras.modes import options as options_lib
 from effnetv2_keras.modes.invocation import Invocation

@@ -12,6 +12,7 @@ Result on ImageNet: not measured, for any variant.
 from __future__ import annotations
 
 from effnetv2_keras.architecture import variants
+from effnetv2_keras.basics.exact import exact
 from effnetv2_keras.config import (
     Config,
     DataConfig,
@@ -21,7 +22,6 @@ from effnetv2_keras.config import (
     TrainConfig,
     ramp,
 )
-from effnetv2_keras.exact import exact
 from effnetv2_keras.weights.published import PUBLISHED
 
 # Columns: largest image, px; largest RandAugment magnitude; largest mixup alpha; largest dropout.

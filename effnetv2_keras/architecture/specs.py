@@ -1,7 +1,4 @@
-"""Data classes that describe EfficientNetV2 and V1 networks, their JSON format, and their width and depth rules.
-
-This module does not import TensorFlow. The tables of the named networks are in ``variants``.
-"""
+"""EfficientNetV2 and V1 networks as data classes, their JSON, and the rules of width and depth (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ import json
 import math
 from typing import Any, Literal, Union
 
-from effnetv2_keras import limits
+from effnetv2_keras.basics import limits
+from effnetv2_keras.basics.small_files import parse_json
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.files import parse_json
 
 BlockKind = Literal["mbconv", "fused_mbconv"]
 Normalization = Literal["centered", "imagenet", "symmetric"]

@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 
 from effnetv2_keras.architecture.specs import AnySpec, BlockKind, BlockSpec, KerasSpec, ModelSpec
+from effnetv2_keras.basics.text_files import read_text
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.text_files import read_text
 
 
 def _stages(rows: Sequence[tuple[BlockKind, int, int, int, int, int, int, float]]) -> tuple[BlockSpec, ...]:

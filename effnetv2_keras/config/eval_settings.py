@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pydantic
 
+from effnetv2_keras.basics.exact import exact
 from effnetv2_keras.config.fields import OptionalFloat, OptionalInt, Section, Sizes, setting
-from effnetv2_keras.exact import exact
 
 _LEAST_STEPS = 100
 """Steps between two evaluations if neither the epochs nor the steps are set. Fewer would make a run of many short

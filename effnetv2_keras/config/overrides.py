@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from effnetv2_keras.basics.text_files import read_text
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.text_files import read_text
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NamedTuple
 
+from effnetv2_keras.basics.exact import exact
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.exact import exact
 
 
 class Context(NamedTuple):

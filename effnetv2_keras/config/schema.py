@@ -17,6 +17,7 @@ import pydantic
 import yaml
 
 from effnetv2_keras.architecture import specs
+from effnetv2_keras.basics.exact import exact
 from effnetv2_keras.config import reference_keys
 from effnetv2_keras.config.data_settings import DataConfig
 from effnetv2_keras.config.eval_settings import EvalConfig
@@ -31,7 +32,6 @@ from effnetv2_keras.config.sections import (
 )
 from effnetv2_keras.config.train_settings import TrainConfig
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.exact import exact
 from effnetv2_keras.progressive import Stage
 
 CONFIG_FILE = "config.yaml"

@@ -8,9 +8,9 @@ from collections.abc import Collection, Container, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.data.formats import NOT_AN_IMAGE
 from effnetv2_keras.data.sources.base import DataError, FileSource, Source
-from effnetv2_keras.text_files import printable
 
 _NAMED = 10
 

@@ -22,9 +22,9 @@ from typing import Any, Callable
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.basics.ending import start_thread
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.sources.integrity import plain_message
-from effnetv2_keras.ending import start_thread
 from effnetv2_keras.errors import UsageError
 
 _CONNECT_SECONDS = 5.0

@@ -14,12 +14,12 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export import exporter
-from effnetv2_keras.files import read_literally
 from effnetv2_keras.optim import losses
 
 SAVED_MODEL_FILE = "saved_model.pb"

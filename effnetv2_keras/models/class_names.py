@@ -10,9 +10,9 @@ from typing import Any, Union
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.basics.small_files import parse_json
+from effnetv2_keras.basics.text_files import read_text
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.files import parse_json
-from effnetv2_keras.text_files import read_text
 
 Labels = Union[str, "os.PathLike[str]", Sequence[str]]
 Named = list[tuple[str, str, float]]

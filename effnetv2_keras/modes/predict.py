@@ -18,6 +18,7 @@ import rich.text
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.formats import IMAGE_SUFFIXES, NOT_AN_IMAGE, reason_in
 from effnetv2_keras.data.left_out import first_names
@@ -29,7 +30,6 @@ from effnetv2_keras.modes.settings import PREDICTION
 from effnetv2_keras.optim import losses
 from effnetv2_keras.reporting.console import show
 from effnetv2_keras.runs.trained import Which, load_trained
-from effnetv2_keras.text_files import printable
 
 Unreadable = Literal["error", "skip", "include"]
 

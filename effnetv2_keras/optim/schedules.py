@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
-from effnetv2_keras.exact import Number, exact
+from effnetv2_keras.basics.exact import Number, exact
 
 
 @tf.keras.utils.register_keras_serializable(package="effnetv2_keras")

@@ -12,10 +12,10 @@ from typing import Any
 
 from absl import logging
 
+from effnetv2_keras.basics.small_files import parse_json, read_text
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.files import parse_json, read_text
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 TRACKERS_FILE = "trackers.json"

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras.files import read_literally
+from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.runs.disk import RunFolderError, remove_partial_files, sync_folder, write_atomically
 
 _FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+)")

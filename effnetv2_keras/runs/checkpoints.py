@@ -11,7 +11,7 @@ from typing import Any, Callable, Protocol
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.files import read_literally
+from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, check_integrity, checkpoint_bytes
 from effnetv2_keras.runs.disk import (
     NoRoomError,

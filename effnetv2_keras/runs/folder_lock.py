@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import filelock
 
-from effnetv2_keras.files import parse_json, read_text
+from effnetv2_keras.basics.small_files import parse_json, read_text
 from effnetv2_keras.runs.disk import RunFolderError, write_atomically
 
 _LOCK, _HOLDER = ".lock", ".lock_holder.json"

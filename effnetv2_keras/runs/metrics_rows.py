@@ -9,8 +9,8 @@ from typing import Any
 
 from absl import logging
 
+from effnetv2_keras.basics.small_files import parse_json
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.files import parse_json
 
 METRICS_FILE = "metrics.jsonl"
 KINDS = ("train", "eval", "rollback")

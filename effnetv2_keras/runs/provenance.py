@@ -13,7 +13,7 @@ import subprocess
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.files import parse_json, read_text
+from effnetv2_keras.basics.small_files import parse_json, read_text
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 PROVENANCE_FILE = "provenance.json"

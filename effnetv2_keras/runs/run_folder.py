@@ -18,12 +18,12 @@ from typing import Any
 
 from absl import logging
 
+from effnetv2_keras.basics.small_files import read_json, read_text
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.config.overrides import read_yaml
 from effnetv2_keras.data.sources.fingerprint import fingerprint
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.files import read_json, read_text
 from effnetv2_keras.runs.disk import RunFolderError, full_disk_explained, remove_partial_files, write_atomically
 from effnetv2_keras.runs.folder_lock import LOCK_FILES, locked
 from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows

@@ -9,8 +9,8 @@ from typing import Literal
 import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
+from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.config import Config
-from effnetv2_keras.files import read_literally
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import logging
 
-from effnetv2_keras.files import parse_json, read_text
+from effnetv2_keras.basics.small_files import parse_json, read_text
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles
 from effnetv2_keras.runs.disk import RunFolderError
 from effnetv2_keras.runs.metrics_rows import METRICS_FILE

@@ -13,11 +13,11 @@ from typing import Any, Callable
 import filelock
 import rich.console
 
+from effnetv2_keras.basics.small_files import read_text
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.errors import Interrupted, UsageError
-from effnetv2_keras.files import read_text
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.runs.disk import RunFolderError, write_atomically
 from effnetv2_keras.runs.run_folder import whole_config

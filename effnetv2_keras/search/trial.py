@@ -22,10 +22,10 @@ import filelock
 
 import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from effnetv2_keras.architecture.specs import ModelSpec
+from effnetv2_keras.basics.ending import end_process
+from effnetv2_keras.basics.small_files import read_json
 from effnetv2_keras.config import Config
-from effnetv2_keras.ending import end_process
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.files import read_json
 
 CONFIG, REFERENCE, RESULT, STEP_TIME, RUN, LOG, LOCK = (
     "trial.yaml", "reference.json", "result.json", "step_time.json", "run", "log.txt", ".lock",

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.basics.ending import start_thread
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputFn, InputPlan, eval_input, train_input
 from effnetv2_keras.data.service import next_batch
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.distribution.strategy import worker_of
-from effnetv2_keras.ending import start_thread
 from effnetv2_keras.optim import losses
 from effnetv2_keras.progressive import Stage
 

@@ -42,34 +42,29 @@ class Run:
         console: rich.console.Console,
     ) -> None:
         check_libraries(config.runtime.trackers)
-        num_train = splits.train.num_examples
-        total_steps = config.total_steps(num_train)
+        num_train, num_classes = splits.train.num_examples, len(splits.train.class_names)
+        total_steps, per_epoch = config.total_steps(num_train), config.steps_per_epoch(num_train)
         self.stages = config.plan(total_steps)
         self._worker = worker = worker_of(strategy)
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
-        self._steps_per_epoch = config.steps_per_epoch(num_train)
         self._evaluation_period = config.evaluation_period(num_train)
         self.state = create_state(
-            config,
-            strategy,
-            num_classes=len(splits.train.class_names),
-            steps_per_epoch=self._steps_per_epoch,
-            total_steps=total_steps,
+            config, strategy, num_classes=num_classes, steps_per_epoch=per_epoch, total_steps=total_steps
         )
         self._agree = make_agreement(strategy)
         self._checkpoints = Checkpoints(
             self.state, folder, keep=config.runtime.keep_checkpoint_max, is_chief=worker.is_chief, agree=self._agree
         )
         initialized = initialize(self.state, config.train) if self._checkpoints.is_new() else None
-        if self._worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
+        if worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
         self.recorder = Recorder(
             config,
             folder,
             self.stages,
             strategy,
-            steps_per_epoch=float(self._steps_per_epoch),
+            steps_per_epoch=float(per_epoch),
             lr=self.state.schedule,
             console=console,
         )

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from effnetv2_keras.basics.exact import Number
 from effnetv2_keras.config import Config, TrainConfig
-from effnetv2_keras.exact import Number
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.optim.optimizers import build, make_optimizer

@@ -12,6 +12,7 @@ from typing import Callable
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.small_files import read_json
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.left_out import without
 from effnetv2_keras.data.sources.base import DataError, FileSource, Source
@@ -19,7 +20,6 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.verification import shown, verify
 from effnetv2_keras.distribution.strategy import make_agreement, worker_of
 from effnetv2_keras.errors import Interrupted
-from effnetv2_keras.files import read_json
 from effnetv2_keras.runs.run_folder import LEFT_OUT_FILE, RunFolder, RunFolderError, write_atomically
 from effnetv2_keras.training.interruption import StopRequest
 

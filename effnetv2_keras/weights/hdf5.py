@@ -20,7 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from effnetv2_keras import limits
+from effnetv2_keras.basics import limits
 from effnetv2_keras.models.keras_compat import as_in_keras_2
 from effnetv2_keras.weights import facts, positions, sizes
 from effnetv2_keras.weights.layout import Array, Shape, WeightsFile

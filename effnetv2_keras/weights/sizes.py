@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from effnetv2_keras import limits
+from effnetv2_keras.basics import limits
 from effnetv2_keras.weights.layout import STEM_KERNEL, Array, Shape
 from effnetv2_keras.weights.report import WeightsError
 

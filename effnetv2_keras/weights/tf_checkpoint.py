@@ -22,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from effnetv2_keras.files import read_literally
+from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.weights import positions, sizes
 from effnetv2_keras.weights.layout import Shape, WeightsFile, conv_parts
 from effnetv2_keras.weights.report import WeightsError

@@ -12,8 +12,8 @@ import pytest
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.export.saved_model import load_saved_model
-from effnetv2_keras.files import read_literally
 from effnetv2_keras.models import build_model
 from effnetv2_keras.reporting.progress import Progress
 from effnetv2_keras.runs.checkpoint_files import check_integrity

@@ -6,8 +6,8 @@ import pathlib
 
 import tensorflow as tf
 
+from effnetv2_keras.basics.text_files import read_text
 from effnetv2_keras.data.sources.base import DataError
-from effnetv2_keras.text_files import read_text
 
 LABELS_FILE = "labels.txt"
 """File in the data folder with one class name per line, in label order."""

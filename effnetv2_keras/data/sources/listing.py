@@ -10,11 +10,11 @@ from typing import Callable
 from absl import logging
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.basics.exact import exact
+from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.data.sources.base import DataError, FileSource
 from effnetv2_keras.data.sources.slices import Slice, parse_slice
 from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
-from effnetv2_keras.exact import exact
-from effnetv2_keras.text_files import printable
 
 Listing = dict[str, list[str]]
 """Paths of image files by label; for multi-label data, by the labels as written in the list."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from absl import logging
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
 from effnetv2_keras.data.sources.columns import find_columns, known_names
 from effnetv2_keras.data.sources.label_cells import warn_of_separators, written_labels
@@ -20,7 +21,6 @@ from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.split_names import TRAIN, role_of
 from effnetv2_keras.data.sources.tables import read_table
 from effnetv2_keras.data.sources.walking import is_leftover
-from effnetv2_keras.text_files import printable
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 """Suffixes of the lists in a folder; the training list decides for the others."""

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Callable
 
+from effnetv2_keras.basics.text_files import decode
 from effnetv2_keras.data.sources.base import DataError
-from effnetv2_keras.text_files import decode
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072

@@ -5,11 +5,11 @@ import logging
 import pytest
 
 from effnetv2_keras.architecture.variants import get_spec
+from effnetv2_keras.basics.text_files import printable, read_text
 from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.data.sources.labels import read_labels
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.class_names import decode_predictions
-from effnetv2_keras.text_files import printable, read_text
 
 TEXT = "rosé\nDvořák 中\n"
 ENCODED = [TEXT.encode(name) for name in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")]

@@ -12,7 +12,7 @@ from effnetv2_keras import ending
 
 SCRIPT = """
 import atexit, sys, time
-from effnetv2_keras.ending import end_process, start_thread
+from effnetv2_keras.basics.ending import end_process, start_thread
 atexit.register(print, "at exit")
 start_thread(lambda: time.sleep(60))
 print("before")
