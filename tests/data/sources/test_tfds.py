@@ -114,7 +114,7 @@ def test_bad_settings_say_what_to_do(root, settings, message):
     [
         (
             "huggingface:mnist",
-            "cannot be opened: it needs the package '(datasets|huggingface_hub)', which is not installed. .*pip ",
+            "cannot be opened: it needs the package '(datasets|huggingface_hub)', which is not installed. .*pip",
         ),
         ("mnist/nope", "tfds_name=mnist/nope cannot be opened: ValueError: .*nope not found.* Write NAME, NAME/CONFIG"),
         ("mnist:9.9.9", "mnist:9.9.9 cannot be opened: AssertionError: .*cannot be loaded at version 9.9.9"),
