@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import os
 from typing import Callable
 
 import numpy as np
@@ -64,14 +66,20 @@ class Splits:
         self._check_overlap()
 
     def _check_overlap(self) -> None:
-        """Raises ``DataError`` if a record of a file is in both splits."""
-        trained: dict[str, list[range]] = {}
+        """Raises ``DataError`` if a record of a file is in both splits; a folder may be reached through a link."""
+        real_path = functools.lru_cache(maxsize=None)(os.path.realpath)
+
+        def file_of(path: str) -> tuple[str, str]:
+            folder, name = os.path.split(path)
+            return str(real_path(folder)), name
+
+        trained: dict[tuple[str, str], list[range]] = {}
         for path, numbers in self.train.extents():
-            trained.setdefault(path, []).append(numbers)
+            trained.setdefault(file_of(path), []).append(numbers)
         common = [
             (path, len(both))
             for path, numbers in self.evaluation.extents()
-            for other in trained.get(path, ())
+            for other in trained.get(file_of(path), ())
             if (both := range(max(numbers.start, other.start), min(numbers.stop, other.stop)))
         ]
         if common:

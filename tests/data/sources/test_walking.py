@@ -105,6 +105,16 @@ def test_a_broken_link_to_a_split_is_named(photos, tmp_path):
         images_of(root)
 
 
+def test_a_link_from_evaluation_to_training_images_is_refused(photos, tmp_path):
+    root = tmp_path / "root"
+    (root / "val").mkdir(parents=True)
+    os.symlink(photos, root / "train")
+    for name in ("cat", "dog"):
+        os.symlink(root / "train" / name, root / "val" / name)
+    with pytest.raises(DataError, match="8 of 8 evaluation images are also training images, for example in .*val/cat"):
+        images_of(root)
+
+
 def test_what_is_left_out_is_counted(photos, caplog):
     touch(*(photos / "cat" / f"{number}.psd" for number in range(3)), *(photos / "dog" / f"{n}.txt" for n in range(6)))
     touch(photos / "dog" / "README", photos / "labels.json", photos / "cover.jpg")
