@@ -6,8 +6,8 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Callable, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,7 @@ def load_predictor(
     *,
     which: Which = "best",
     use_ema: bool = True,
+    changes: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Loads a predictor from the folder of a run or of an exported SavedModel.
 
@@ -71,13 +72,20 @@ def load_predictor(
         path: the folder.
         which: for a run, ``"best"`` or ``"latest"`` checkpoint.
         use_ema: for a run, whether to use the moving average of the weights, if there is one.
+        changes: for a run, other values of ``data.exif_orientation`` and ``data.max_value``.
 
     Raises:
-        PredictError: if the folder is neither, or the SavedModel was not written by ``--mode=export``.
+        PredictError: if the folder is neither, the SavedModel was not written by ``--mode=export``, or there are
+            changes for a SavedModel.
         RunFolderError: if the run cannot be loaded.
     """
     path = pathlib.Path(path)
     if (path / SAVED_MODEL_FILE).is_file():
+        if changes:
+            raise PredictError(
+                f"The SavedModel {path} reads images as its run did, so {', '.join(changes)} cannot be changed. "
+                "Predict with the folder of the run, or leave the setting out."
+            )
         return _load_saved_model(path)
     if not (path / CONFIG_FILE).is_file():
         raise PredictError(
@@ -85,6 +93,7 @@ def load_predictor(
             f"{SAVED_MODEL_FILE}. Set --model_dir to the folder of a training run or of an export."
         )
     trained = load_trained(path, which=which, use_ema=use_ema)
+    trained = dataclasses.replace(trained, config=trained.config.override(changes or {}))
     classifier = SavedModelExporter(trained, trained.config.eval_size).classifier(export=False)
     return Predictor(trained.class_names, lambda files: classifier.encoded(files)["probabilities"])
 
@@ -225,7 +234,8 @@ def run(invocation: Invocation) -> None:
     output = invocation.format(["table", "json"])
     changes = invocation.changes(PREDICTION)
     unreadable = Config().override(changes).data.unreadable
-    predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
+    reading = {name: value for name, value in changes.items() if name != "data.unreadable"}
+    predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema, changes=reading)
     predictions = predict(predictor, [*options.images, *invocation.paths], top_k=options.top_k, unreadable=unreadable)
     if output == "json":
         print(to_json(predictions))

@@ -52,7 +52,7 @@ EVALUATION_OF_WEIGHTS = Reads(
      "train.loss_type"),
     _TRAINING,
 )  # fmt: skip
-PREDICTION = Reads(("data.unreadable",))
+PREDICTION = Reads(("data.unreadable", "data.exif_orientation", "data.max_value"))
 _CALIBRATION = Reads(("data.",), _TRAINING)
 SUMMARY = Reads(("model.model_name", "model.network", "eval.isize"))
 BENCHMARK = Reads(
