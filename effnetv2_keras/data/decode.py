@@ -189,11 +189,11 @@ def cut(
     def cut_any_jpeg() -> tf.Tensor:
         if not reading.exif_orientation:
             return cut_jpeg()
-        return tf.cond(orientation.may_be_turned(image), cut_turned_jpeg, cut_jpeg)
+        return tf.cond(orientation.may_be_turned(image), formats.one_op(cut_turned_jpeg), cut_jpeg)
 
     if image.dtype == tf.uint8 or decode_whole:
         return cut_decoded()
-    return tf.cond(tf.io.is_jpeg(image), cut_any_jpeg, cut_decoded)
+    return tf.cond(tf.io.is_jpeg(image), cut_any_jpeg, formats.one_op(cut_decoded))
 
 
 def _checked(image: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, Literal
+from typing import Any, Callable, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,16 @@ class Reading:
         return cls(turn, data.max_value, "export" if export else "process")
 
 
+def one_op(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
+    """Returns a branch of ``tf.cond`` that costs nothing where it is not taken.
+
+    TensorFlow executes the ops of both branches, without their kernels. A function that is not inlined is one op.
+    """
+    if tf.executing_eagerly():
+        return branch
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
+
+
 def to_rgb(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
     """Returns the first image of a file.
 
@@ -92,29 +102,27 @@ def to_rgb(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
             return image
         return tf.cond(
             tf.io.is_jpeg(encoded) & orientation.may_be_turned(encoded),
-            lambda: orientation.upright(image, orientation.orientation_of(encoded)),
+            one_op(lambda: orientation.upright(image, orientation.orientation_of(encoded))),
             lambda: tf.ensure_shape(image, [None, None, 3]),
         )
 
     def sixteen_bits() -> tf.Tensor:
         values = tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.int32)
-        _refuse(_why_range(values, reading))
         white = reading.max_value or 65535
-        return tf.cast(values // 256 if white == 65535 else values * 255 // white, tf.uint8)
+        scaled = tf.cast(values // 256 if white == 65535 else values * 255 // white, tf.uint8)
+        return _unless_refused(_why_range(values, reading), scaled)
 
     def other() -> tf.Tensor:
         if reading.place != "process":
-            _refuse(_why_foreign(encoded, reading))
-            return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            return _unless_refused(_why_foreign(encoded, reading), tf.zeros([1, 1, 3], tf.uint8))
 
         image, reason = _with_pillow(encoded, reading)
-        _refuse(reason)
-        return image
+        return _unless_refused(reason, image)
 
     def rare() -> tf.Tensor:
         return tf.switch_case(_kind(encoded), [usual, sixteen_bits, lambda: _bmp(encoded), other])
 
-    return tf.cond(_is_usual(encoded), usual, rare)
+    return tf.cond(_is_usual(encoded), usual, one_op(rare))
 
 
 def why(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
@@ -231,6 +239,7 @@ def _why_foreign(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
     return tf.strings.join(["it is ", name, limits])
 
 
-def _refuse(reason: tf.Tensor) -> None:
-    """Makes the graph fail unless the reason is empty."""
-    tf.debugging.Assert(reason == "", [tf.strings.join([_REFUSED, reason])])
+def _unless_refused(reason: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """Returns the image; makes the graph fail if the reason is not empty."""
+    with tf.control_dependencies([tf.debugging.Assert(reason == "", [tf.strings.join([_REFUSED, reason])])]):
+        return tf.identity(image)

@@ -7,8 +7,8 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Callable, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,7 @@ def load_predictor(
     *,
     which: Which = "best",
     use_ema: bool = True,
+    changes: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Loads a predictor from the folder of a run or of an exported SavedModel.
 
@@ -81,13 +82,20 @@ def load_predictor(
         path: the folder.
         which: for a run, ``"best"`` or ``"latest"`` checkpoint.
         use_ema: for a run, whether to use the moving average of the weights, if there is one.
+        changes: for a run, other values of ``data.exif_orientation`` and ``data.max_value``.
 
     Raises:
-        PredictError: if the folder is neither, or the SavedModel was not written by ``--mode=export``.
+        PredictError: if the folder is neither, the SavedModel was not written by ``--mode=export``, or there are
+            changes for a SavedModel.
         RunFolderError: if the run cannot be loaded.
     """
     path = pathlib.Path(path)
     if (path / SAVED_MODEL_FILE).is_file():
+        if changes:
+            raise PredictError(
+                f"The SavedModel {path} reads images as its run did, so {', '.join(changes)} cannot be changed. "
+                "Predict with the folder of the run, or leave the setting out."
+            )
         return _load_saved_model(path)
     if not (path / CONFIG_FILE).is_file():
         raise PredictError(
@@ -95,6 +103,7 @@ def load_predictor(
             f"{SAVED_MODEL_FILE}. Set --model_dir to the folder of a training run or of an export."
         )
     trained = load_trained(path, which=which, use_ema=use_ema)
+    trained = dataclasses.replace(trained, config=trained.config.override(changes or {}))
     classifier = SavedModelExporter(trained, trained.config.eval_size).classifier(export=False)
     return Predictor(
         trained.class_names,
@@ -275,8 +284,10 @@ def run(invocation: Invocation) -> None:
     """
     options = invocation.options
     output = invocation.format(["table", "json"])
-    policy = Config().override(invocation.changes(PREDICTION)).data.unreadable
-    predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
+    changes = invocation.changes(PREDICTION)
+    policy = Config().override(changes).data.unreadable
+    reading = {name: value for name, value in changes.items() if name != "data.unreadable"}
+    predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema, changes=reading)
     paths = [*options.images, *invocation.paths]
     predictions = predict(predictor, paths, top_k=options.top_k, unreadable="include")
     if output == "json":

@@ -148,6 +148,19 @@ def test_other_formats_are_read_with_a_run_and_refused_in_words_by_an_export(
         predict(load_predictor(exported), [tmp_path])
 
 
+def test_the_value_of_white_can_be_set_for_a_run_only(
+    run: pathlib.Path, exported: pathlib.Path, tmp_path: pathlib.Path
+):
+    values = np.linspace(0, 4095, 1600).reshape(40, 40).astype(np.uint16)
+    PIL.Image.fromarray(values).save(tmp_path / "dark.png")
+    with pytest.raises(PredictError, match=r"dark\.png: it has 16 bits .* set --hparam_str=data\.max_value=4095"):
+        predict(load_predictor(run), [tmp_path])
+    changes = {"data.max_value": 4095}
+    assert len(predict(load_predictor(run, changes=changes), [tmp_path])) == 1
+    with pytest.raises(PredictError, match="reads images as its run did, so data.max_value cannot be changed"):
+        load_predictor(exported, changes=changes)
+
+
 def test_finds_images_in_order(photos: pathlib.Path, tmp_path: pathlib.Path):
     names = [str(path.relative_to(photos)) for path in find_images([photos])]
     assert names == ["[bold]e.png", "a.JPG", "b.png", "more.jpg/c.jpeg", "more.jpg/d.bmp"]
