@@ -33,7 +33,7 @@ __all__ = ["DATA_FILE", "LEFT_OUT_FILE", "RunFolder", "RunFolderError", "write_a
 DATA_FILE = "data.json"
 LEFT_OUT_FILE = "left_out.json"
 """Image files that the run leaves out because they could not be decoded, relative to ``data.data_dir``."""
-_DATA_DIR = "data.data_dir"
+_DATA_DIR, _TURNED = "data.data_dir", "data.exif_orientation"
 _IMAGES = "images"  # in data.json; runs of earlier versions lack it
 _SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
 """Sections of the configuration that every version has written."""
@@ -147,8 +147,11 @@ class RunFolder:
     def _differences(self, config: Config, data: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Returns how this run differs from the stored one; the data may have moved if its images are the same."""
         stored = self._data()
+        changed = self.config().differences(config)
+        if _TURNED in changed and _TURNED not in read_yaml((self / CONFIG_FILE).read_text("utf-8")):
+            del changed[_TURNED]  # a run of an earlier version may go on as it began
         differences = {
-            **self.config().differences(config),
+            **changed,
             **{
                 key: (old, data[key])
                 for key, old in stored.items()

@@ -16,8 +16,8 @@ import yaml
 
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
-from effnetv2_keras.modes.predict import load_predictor
-from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.modes.predictor import load_predictor
+from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
 from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.loop import train
 from tests.training.test_loop import array_splits
@@ -36,6 +36,15 @@ def test_a_run_is_resumed(tmp_path):
         assert row[name] == pytest.approx(expected[name], abs=1e-3), name
     logits = load_trained(tmp_path / "run", which="latest").model(IMAGES.astype(np.float32)).numpy()
     np.testing.assert_allclose(logits, np.load(BEFORE / "logits.npy"), atol=1e-3)
+
+
+def test_a_run_from_before_photographs_were_turned_may_leave_them(tmp_path):
+    shutil.copytree(BEFORE / "run", tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(folder.config().override({"data.exif_orientation": False}), array_splits())
+    assert folder.config().data.exif_orientation is False
+    with pytest.raises(RunFolderError, match="exif_orientation was False and is now True"):
+        folder.check(folder.config().override({"data.exif_orientation": True}), array_splits())
 
 
 @pytest.mark.parametrize(("which", "step"), [("best", 6), ("latest", 8)])

@@ -15,7 +15,8 @@ from effnetv2_keras.models.naming import layers_by_name
 from effnetv2_keras.modes import benchmark
 from effnetv2_keras.modes.evaluate import evaluate, load_run
 from effnetv2_keras.modes.plan import print_plan
-from effnetv2_keras.modes.predict import load_predictor, predict
+from effnetv2_keras.modes.predict import predict
+from effnetv2_keras.modes.predictor import load_predictor
 from effnetv2_keras.modes.summary import print_summary
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.runs.trained import load_trained
