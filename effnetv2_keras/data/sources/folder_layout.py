@@ -64,12 +64,13 @@ class _Shape:
 
 
 def _shape(folder: pathlib.Path) -> _Shape:
-    """Returns what is in a folder; ``seg_train/seg_train/CLASS`` counts as ``seg_train/CLASS``."""
+    """Returns what is in a folder; ``seg_train/seg_train/CLASS`` and ``a/a/CLASS`` count as ``seg_train/CLASS``."""
     found = Found()
     folders = tuple(sub_folders(folder, found))
     has_images = bool(found.images or found.num_other_images)
     role = role_of(folder.name)
-    if not has_images and len(folders) == 1 and role and role_of(folders[0]) == role:
+    same = len(folders) == 1 and (folders[0].lower() == folder.name.lower() or (role and role_of(folders[0]) == role))
+    if same and not has_images:
         inner = _shape(folder / folders[0])
         if inner.folders or inner.has_images:
             return inner
@@ -134,7 +135,12 @@ def _warn_of_same_folders(root: pathlib.Path, names: list[str]) -> None:
         common = set(shape.folders) if common is None else common & set(shape.folders)
         if shape.has_images or len(common) < 2:
             return
-    if common and len(names) > 1:
+    if common and len(names) > 1 and TRAIN in (inner := roles_of(common)).values():
+        logging.warning(
+            "%s: each class is divided into %s, but all its images are used together. If these are splits, make them "
+            "the outer folders, such as %s/%s.", root, ", ".join(map(repr, sorted(common)[:5])), min(inner), names[0],
+        )  # fmt: skip
+    elif common and len(names) > 1:
         logging.warning(
             "%s: %s are taken for classes, but each contains %s. If they are splits, name them: "
             "--hparam_str=data.train_split=%s,data.eval_split=%s",
@@ -155,8 +161,10 @@ def _are_splits(
     inner = {folder for name in divided for folder in shapes[name].folders}
     if TRAIN not in roles.values():
         _check_doubtful_names(root, others)
-        if divided and (not others or inner & set(others)):
-            raise _ask(root, divided, others, "none of them is called train")
+        alike = [name for name in others if len(inner & set(_shape(root / name).folders)) > 1] if divided else []
+        if divided and (not others or alike or inner & set(others)):
+            rest = [name for name in others if name not in alike]
+            raise _ask(root, [*divided, *alike], rest, "none of them is called train")
         return False
     if not others:
         return True
@@ -175,28 +183,40 @@ def _are_splits(
             "split, set --data_dir=%s", root, *divided, ", ".join(map(repr, others)), root / divided[0],
         )  # fmt: skip
         return False
-    if evaluation:
+    if evaluation or _are_beside_splits(others, [shapes[name] for name in divided if roles[name] == TRAIN],
+                                        [shapes[name] for name in divided if roles[name] != TRAIN]):  # fmt: skip
         return True
     raise _ask(root, divided, others, "the others have images too, but no names of splits")
+
+
+def _are_beside_splits(others: list[str], train: list[_Shape], evaluation: list[_Shape]) -> bool:
+    """Returns whether other folders, such as ``masks`` and ``old_test``, can be no classes: the splits share theirs."""
+    shared = {name for one in train for two in evaluation for name in set(one.folders) & set(two.folders)}
+    roles = possible_roles(others)
+    return len(shared) > 1 and all(name.lower() in _CONTAINERS or roles.get(name, TRAIN) != TRAIN for name in others)
 
 
 def _check_doubtful_names(root: pathlib.Path, others: list[str]) -> None:
     """Raises ``DataError`` if folders of classes have names such as ``train_from_2019`` and ``old_test``."""
     shapes = {name: _shape(root / name) for name in possible_roles(others)}
     possible = {name: role for name, role in possible_roles(others).items() if shapes[name].is_split}
-    if TRAIN not in possible.values() or len(set(possible.values())) < 2:
+    if len(set(possible.values())) < 2:
         return
-    if set.intersection(*(set(shapes[name].folders) for name in possible)):
-        rest = [name for name in others if name not in possible]
-        raise _ask(root, sorted(possible), rest, "the names are not quite those of splits")
+    common = set.intersection(*(set(shapes[name].folders) for name in possible))
+    if len(common) > (TRAIN not in possible.values()):
+        alike = [] if TRAIN in possible.values() else [n for n in others if common <= set(_shape(root / n).folders)]
+        splits = sorted({*possible, *alike})
+        rest = [name for name in others if name not in splits]
+        raise _ask(root, splits, rest, "the names are not quite those of splits")
 
 
 def _ask(root: pathlib.Path, splits: list[str], others: list[str], reason: str) -> DataError:
     """Returns the error that asks the user which folders are splits."""
     beside = f" beside {', '.join(map(repr, others[:5]))}" if others else ""
     roles = {**possible_roles(splits), **roles_of(splits)}
-    ranked = sorted(splits, key=lambda name: (TRAIN, VALIDATION, TEST).index(roles.get(name, TEST)))
-    train, evaluation = ranked[0], ranked[1] if len(ranked) > 1 else f"{ranked[0]}[:10%]"
+    ranked = sorted(splits, key=lambda name: (TRAIN, VALIDATION, TEST).index(roles.get(name, TRAIN)))
+    train, *rest = ranked
+    evaluation = next((name for name in rest if roles.get(name, TRAIN) != TRAIN), f"{train}[:10%]")
     shared = f"{train}[10%:]" if evaluation.endswith("]") else train
     return DataError(
         f"{root} has {', '.join(map(repr, splits))}{beside}. These may be splits or classes, because {reason}. If they "

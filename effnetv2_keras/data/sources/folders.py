@@ -9,6 +9,7 @@ from effnetv2_keras.data.formats import IMAGE_SUFFIXES
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
 from effnetv2_keras.data.sources.folder_layout import find_split_folders
 from effnetv2_keras.data.sources.listing import Listing, choose, file_source
+from effnetv2_keras.data.sources.nesting import check_nesting
 from effnetv2_keras.data.sources.tfds import CARS_LAYOUT
 from effnetv2_keras.data.sources.walking import (
     Found,
@@ -43,7 +44,7 @@ def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     layout_of = find_split_folders(root, data)
     skip = data.unreadable == "skip"
     if layout_of is None:
-        train, evaluation = choose(None, lambda _: _scan(root, skip=skip), data)
+        train, evaluation = choose(None, lambda _: _scan(root, skip=skip, whole=True), data)
     else:
         folders = layout_of.folders
         train, evaluation = choose(
@@ -52,8 +53,8 @@ def folder_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     return file_source(train, tuple(train), root=root), file_source(evaluation, tuple(train), root=root)
 
 
-def _scan(root: pathlib.Path, *, skip: bool) -> Listing:
-    """Returns the image files below each class sub-folder, sorted."""
+def _scan(root: pathlib.Path, *, skip: bool, whole: bool = False) -> Listing:
+    """Returns the image files below each class sub-folder, sorted; ``whole`` if ``root`` is the folder of the data."""
     here = Found()
     found = {name: find_image_files(root / name) for name in sub_folders(root, here)}
     if not found:
@@ -61,12 +62,13 @@ def _scan(root: pathlib.Path, *, skip: bool) -> Listing:
             f"{root} has no sub-folders. Put the images of each class into a sub-folder named after the class."
         )
     report_left_out(root, found, here, skip=skip)
+    check_nesting(root, found, whole=whole)
     empty = [name for name, files in found.items() if not files.images]
     if empty:
         left_out = describe(found[name].left_out for name in empty)
         raise DataError(
             f"There are no images ({', '.join(IMAGE_SUFFIXES)}) of {', '.join(map(repr, empty))} in {root}"
             + (f", only {left_out}. " if left_out else ". ")
-            + "Add images or remove the empty folder."
+            + f"Add images or remove the {'' if left_out else 'empty '}folder."
         )
     return {name: files.images for name, files in found.items()}

@@ -47,11 +47,13 @@ class Found:
     Attributes:
         images: paths of the image files, sorted.
         missing: links whose target does not exist, and folders that cannot be opened.
+        folders: paths of the folders below it, in no order.
         left_out: number of other files by suffix, in lower case; the suffix of a name without one is empty.
     """
 
     images: list[str] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
+    folders: list[str] = dataclasses.field(default_factory=list)
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     @property
@@ -94,6 +96,8 @@ def _read_tree(top: str, found: Found, visited: set[str]) -> list[str]:
         place = os.path.realpath(folder)
         if place in visited:
             continue
+        if visited:
+            found.folders.append(folder)
         visited.add(place)
         for entry in list_folder(folder, found):
             is_folder, exists = _kind(entry)

@@ -121,6 +121,11 @@ def test_classes_with_names_of_splits_are_classes(tmp_path, tree):
         (of_splits("train", "val", "validation"), "each may be the validation split.*data.eval_split=val"),
         (of_splits("train_in_2019", "test_of_bob"), "not quite those of splits.*train_split=train_in_2019"),
         (["train", "test"], "train has no sub-folders"),
+        (of_splits("train_small", "train_big", "val"), "called train.*train_split=train_big,data.eval_split=val"),
+        (of_splits("entrainement", "test"), "called train.*train_split=entrainement,data.eval_split=test"),
+        (of_splits("rps", "rps-test-set", "rps-validation"), "rps'.*train_split=rps,data.eval_split=rps-validation"),
+        ([*of_splits("train", "Train"), "meta"], r"train_split=Train\[10%:\],data.eval_split=Train\[:10%\]"),
+        ([*of_splits("train", "val", "train_more")], "'train', 'val' beside 'train_more'"),
     ],
 )
 def test_what_is_not_certain_is_asked(tmp_path, tree, message):
@@ -187,3 +192,47 @@ def test_a_label_that_is_held_out_everywhere_is_refused(tmp_path):
     (tmp_path / "all.csv").write_text("\n".join(["path,label", *rows[1:], rows[0].replace("a;b", "rare")]))
     with pytest.raises(DataError, match="With data.holdout=0.1, no training image is left of 'rare'"):
         open_splits(DataConfig(source="csv", data_dir=str(tmp_path / "all.csv"), multi_label=True))
+
+
+def test_an_archive_in_an_archive(tmp_path, caplog):
+    write_tree(tmp_path, *of_splits("asl_train/asl_train"), "asl_test/asl_test")
+    assert opened(tmp_path) == (("cat", "dog"), {"asl_train"}, {"asl_train"})
+    assert "asl_test has no class folders" in caplog.text
+
+
+@pytest.mark.parametrize("other", ["masks", "old_test", "images to test", "Test-many"])
+def test_folders_beside_splits_that_share_their_classes_are_left_out(tmp_path, caplog, other):
+    write_tree(tmp_path, *of_splits("Training", "Valid"), other)
+    assert opened(tmp_path) == (("cat", "dog"), {"Training"}, {"Valid"})
+    assert f"{other!r} are no splits and are left out" in caplog.text
+
+
+def test_classes_that_are_each_divided_into_splits_are_pointed_out(tmp_path, caplog):
+    write_tree(tmp_path, *of_splits("cat", "dog", classes=("train", "val")))
+    assert opened(tmp_path)[0] == ("cat", "dog")
+    assert "each class is divided into 'train', 'val', but all its images are used together" in caplog.text
+    assert "such as train/cat" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (
+            of_splits("a/train", "a/test", "b/b/train", "b/b/test"),
+            "a seems to be a data set .*'test', 'train'. Set --data",
+        ),
+        (of_splits("cars/cars/Training", "cars/cars/Testing"), "Set --data_dir=.*/cars/cars, or"),
+        (["cat", "dog", "pets/cat", "pets/dog"], "pets has images of 'cat', 'dog', but .* unpacked twice"),
+        (
+            of_splits("archive/photos"),
+            "in the folder 'archive' only.*If 'cat', 'dog' are .*--data_dir=.*/archive/photos$",
+        ),
+        ([*of_splits("images"), "labels"], "'images' only, and no images of 'labels'.*--data_dir=.*/images$"),
+    ],
+)
+def test_classes_further_down_are_pointed_out(tmp_path, tree, message):
+    write_tree(tmp_path, *tree)
+    for file in (tmp_path / "labels").glob("*"):
+        file.rename(file.with_suffix(".xml"))
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path)
