@@ -5,9 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from absl import logging
 
 from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.data.sources.split_names import role_of
 from effnetv2_keras.data.sources.tables import Table
 
 IMAGE_NAMES = (
@@ -24,7 +27,12 @@ LABEL_NAMES = (
 """Names of the columns in lower case without other characters than letters and digits; the first group with one wins.
 ``path`` and ``label``, written so, win in any case."""
 
-ONE_HOT = {"0": False, "0.0": False, "0.": False, "1": True, "1.0": True, "1.": True}
+_MOST_SPLITS = 4
+
+ONE_HOT = {
+    **dict.fromkeys(("0", "0.0", "0.", "False", "false", "FALSE"), False),
+    **dict.fromkeys(("1", "1.0", "1.", "True", "true", "TRUE"), True),
+}
 """What the cells of a class with a column of its own may hold, and whether it applies."""
 
 
@@ -55,7 +63,7 @@ class Columns:
 def known_names(heading: Sequence[str], *keys: str | None) -> int:
     """Returns how many columns have a name that is known, or that the settings give."""
     known = {_plain(key) for key in keys if key} | set(" ".join(IMAGE_NAMES + LABEL_NAMES).split())
-    return sum(_plain(name) in known for name in heading)
+    return sum(_is_one_of(name, known) for name in heading)
 
 
 def find_columns(table: Table, image_key: str | None, label_key: str | None, *, multi_label: bool) -> Columns:
@@ -69,6 +77,7 @@ def find_columns(table: Table, image_key: str | None, label_key: str | None, *, 
         multi_label: whether an image may have several labels.
 
     Raises:
+        NoLabelError: if there is a column of images, but none of labels.
         DataError: if a column is missing, or several could be meant.
     """
     image = _find(table, "image", image_key, IMAGE_NAMES)
@@ -86,8 +95,13 @@ def find_columns(table: Table, image_key: str | None, label_key: str | None, *, 
         if image is not None and label is not None:
             return Columns(image, label)
         places = [] if image is None or label_key else [*_binary(table, image, multi_label=multi_label)]
+    if image is not None and not label_key and len(places) < 2:
+        raise _unlabeled(table, image)
     if image is None or len(places) < 2 or None in places:
-        raise _missing(table, image, image_key or "path", label_key or "label")
+        unlabeled = image is not None and not any(place is not None for place in places)
+        raise (NoLabelError if unlabeled else DataError)(
+            _missing(table, image, image_key or "path", label_key or "label")
+        )
     classes = tuple((place, table.heading[place]) for place in places if place is not None)
     twice = [name for name, count in collections.Counter(name for _, name in classes).items() if count > 1]
     if twice:
@@ -95,8 +109,37 @@ def find_columns(table: Table, image_key: str | None, label_key: str | None, *, 
     return Columns(image, None, classes)
 
 
+def warn_of_splits(table: Table, columns: Columns) -> None:
+    """Warns about a column that divides the images into splits, because it is not used."""
+    for place, name in enumerate(table.heading):
+        if place in (columns.image, columns.label) or (place, name) in columns.classes:
+            continue
+        values: set[str] = set()
+        for row in table.rows:
+            values.add(row.cells[place])
+            if len(values) > _MOST_SPLITS:
+                break
+        roles = {role_of(value) for value in values}
+        if len(values) <= _MOST_SPLITS and len(roles) > 1 and None not in roles:
+            logging.warning(
+                "%s: the column %r divides the images into %s. It is not used: images of all of them are taken. "
+                "Write one list for each split, such as train.csv and validation.csv.", table.path, name,
+                ", ".join(sorted(map(repr, values))),
+            )  # fmt: skip
+
+
+class NoLabelError(DataError):
+    """A list has images, but no column that can hold their labels."""
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
+
+
+def _is_one_of(name: str, group: Collection[str]) -> bool:
+    """Returns whether a name, or its singular, is in a group of plain names."""
+    plain = _plain(name)
+    return plain in group or (plain[-1:] == "s" and plain[:-1] in group)
 
 
 def _find(table: Table, kind: str, key: str | None, groups: Sequence[str]) -> int | None:
@@ -104,7 +147,7 @@ def _find(table: Table, kind: str, key: str | None, groups: Sequence[str]) -> in
     documented = {"image": "path", "label": "label"}[kind]
     exact = [place for place, name in enumerate(table.heading) if name == (key or documented)]
     choices = [exact] + [
-        [place for place, name in enumerate(table.heading) if name and _plain(name) in group]
+        [place for place, name in enumerate(table.heading) if _is_one_of(name, group)]
         for group in ([{_plain(key)}] if key else [set(names.split()) for names in groups])
     ]
     found = next(filter(None, choices), [])
@@ -131,12 +174,22 @@ def _several(table: Table, kind: str, names: Sequence[str]) -> DataError:
     )
 
 
-def _missing(table: Table, image: int | None, path_key: str, label_key: str) -> DataError:
+def _unlabeled(table: Table, image: int) -> NoLabelError:
+    others = [name for place, name in enumerate(table.heading) if name and place != image]
+    return NoLabelError(
+        f"{table.path} has images in column {table.heading[image]!r}, but no column 'label' or of a similar name. "
+        f"The other columns are: {', '.join(others) or 'none'} ({table.format()}). "
+        + (f"Name the column of the label, such as --hparam_str=data.label_key={others[-1]}. If each class has a "
+           "column of 0 and 1, name them: data.label_key=a|b|c" if others else "Add a column with the labels.")
+    )  # fmt: skip
+
+
+def _missing(table: Table, image: int | None, path_key: str, label_key: str) -> str:
     wanted = [key for key in (path_key, *label_key.split("|")) if key not in table.heading]
     if image is not None:
         wanted = [key for key in wanted if key != path_key]
     read_as_row = any(re.search(r"\.\w{3,4}$", name) for name in table.heading)
-    return DataError(
+    return (
         f"{table.path} has no column {', '.join(map(repr, wanted))}. The columns in its first line are: "
         f"{', '.join(filter(None, table.heading)) or 'none'} ({table.format()}). "
         + ("That line seems to be the row of an image. " if read_as_row else "")

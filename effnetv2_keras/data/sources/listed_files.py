@@ -6,7 +6,7 @@ import itertools
 import os
 import pathlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from effnetv2_keras.data.formats import IMAGE_SUFFIXES
 
@@ -42,7 +42,7 @@ def _spellings(written: str, encoding: str) -> Iterator[str]:
                 yield os.fsdecode(name.encode(other, "replace"))
 
 
-def advise(folder: pathlib.Path, written: str, template: str | None) -> str:
+def advise(folder: pathlib.Path, written: str, template: str | None, every: Sequence[str] = ()) -> str:
     """Returns what to do about an image that is not where a list says, for an error message.
 
     Looks for the file, also with the suffix of an image, in the folder of the list and two levels below it.
@@ -51,9 +51,12 @@ def advise(folder: pathlib.Path, written: str, template: str | None) -> str:
         folder: folder of the list.
         written: what the list has for the image.
         template: ``data.path_template``.
+        every: what the list has for all images; a new template must serve for them too.
     """
     parts = [part for part in written.replace("\\", "/").split("/") if part]
     suffixes = ("", *IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
+    stem, ending = os.path.splitext(parts[-1]) if parts else ("", "")
+    others = [stem + suffix for suffix in suffixes if suffix and ending.lower() in IMAGE_SUFFIXES]
     for place in itertools.islice(_folders(folder), _MOST_FOLDERS):
         for first, suffix in itertools.product(range(len(parts)), suffixes):
             tail = "/".join(parts[first:])
@@ -61,10 +64,20 @@ def advise(folder: pathlib.Path, written: str, template: str | None) -> str:
             if not os.path.isfile(found):
                 continue
             below = found.relative_to(folder).as_posix()
-            if "/".join(parts) == tail:
+            if written.replace("\\", "/") == tail:
                 new = f"{below[: -len(tail + suffix)]}{{}}{suffix}"
-                return f"There is {below}. Set --hparam_str=data.path_template={new}"
+                missing = sum(not (folder / new.replace("{}", cell)).is_file() for cell in every)
+                if not missing:
+                    return f"There is {below}. Set --hparam_str=data.path_template={new}"
+                return (
+                    f"There is {below}, but {missing} of the images are not found like that. Put the images into one "
+                    "folder, or write the path of each into the list."
+                )
             return f"There is {below}. Change the paths in the list to that."
+        for name in others:
+            if os.path.isfile(place / name):
+                below = (place / name).relative_to(folder).as_posix()
+                return f"There is {below}. Change the paths in the list to that, or rename the files."
     if template:
         return f"The path is made from data.path_template={template}. It is relative to the folder of the list."
     return (

@@ -5,22 +5,23 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
-from effnetv2_keras.data.sources.columns import find_columns, known_names
+from effnetv2_keras.data.sources.columns import NoLabelError, find_columns, known_names, warn_of_splits
 from effnetv2_keras.data.sources.label_cells import warn_of_separators, written_labels
 from effnetv2_keras.data.sources.labels import LABELS_FILE, read_labels
 from effnetv2_keras.data.sources.listed_files import advise, find_listed
 from effnetv2_keras.data.sources.listing import Listing, choose, file_source, labels_of
 from effnetv2_keras.data.sources.slices import parse_slice
-from effnetv2_keras.data.sources.split_names import TRAIN, role_of
-from effnetv2_keras.data.sources.tables import read_table
+from effnetv2_keras.data.sources.split_names import TEST, TRAIN, role_of
+from effnetv2_keras.data.sources.tables import Table, read_table
 from effnetv2_keras.data.sources.walking import is_leftover
+from effnetv2_keras.errors import UsageError
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 """Suffixes of the lists in a folder; the training list decides for the others."""
@@ -76,7 +77,7 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
         read.append(_read_list(root if lists is None else lists[name], data))
         return read[-1].files
 
-    train, evaluation = choose(lists, listing, data)
+    train, evaluation = choose(lists, listing, data, unlabeled=_unlabeled(lists or {}, data))
     class_names = _class_names(folder, train, read, separator)
     return (
         file_source(train, class_names, separator, root=folder),
@@ -92,15 +93,47 @@ def _lists_in(folder: pathlib.Path, train_name: str) -> dict[str, pathlib.Path]:
     return {path.stem: path for path in every if path.suffix.lower() == suffix and path.name != LABELS_FILE}
 
 
-def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
-    """Reads a list of image files; raises ``DataError`` if it is incomplete or a file is missing."""
-    table = read_table(
+def _unlabeled(lists: Mapping[str, pathlib.Path], data: config_lib.DataConfig) -> list[str]:
+    """Returns the lists for testing that have no column of labels, as in competitions, and warns about them."""
+    found = []
+    for name, path in lists.items():
+        if not data.eval_split and role_of(name) == TEST and not _has_labels(path, data):
+            logging.warning("%s has no column of labels and is left out.", path)
+            found.append(name)
+    return found
+
+
+def _has_labels(path: pathlib.Path, data: config_lib.DataConfig) -> bool:
+    """Returns whether a list has a column of labels, or something else is wrong with it."""
+    try:
+        table = _table(path, data)
+    except UsageError:  # it is raised again if the list is used
+        return True
+    try:
+        find_columns(table, data.image_key, data.label_key, multi_label=data.multi_label)
+    except NoLabelError:
+        return False
+    except DataError:
+        return sum(map(bool, table.heading)) != 1
+    return True
+
+
+def _table(path: pathlib.Path, data: config_lib.DataConfig) -> Table:
+    return read_table(
         path,
         lambda heading: known_names(heading, data.image_key, *(data.label_key or "").split("|")),
         joins_last=data.label_separator if data.multi_label else None,
     )
+
+
+def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
+    """Reads a list of image files; raises ``DataError`` if it is incomplete or a file is missing."""
+    table = _table(path, data)
     columns = find_columns(table, data.image_key, data.label_key, multi_label=data.multi_label)
     logging.info("%s: %s, %s.", path, table.format(), columns.describe(table.heading))
+    if not table.rows:
+        raise DataError(f"There are no images in {path}, only a heading. Add one row per image.")
+    warn_of_splits(table, columns)
     found: Listing = {}
     seen: set[str] = set()
     missing: list[tuple[str, str, str]] = []
@@ -126,7 +159,9 @@ def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
     if missing:
         where, name, cell = missing[0]
         others = f" (and {len(missing) - 1} more of {len(table.rows)})" if len(missing) > 1 else ""
-        raise DataError(f"{where}there is no file {name}{others}. {advise(path.parent, cell, data.path_template)}")
+        cells = [row.cells[columns.image] for row in table.rows]
+        advice = advise(path.parent, cell, data.path_template, cells)
+        raise DataError(f"{where}there is no file {name}{others}. {advice}")
     if columns.label is not None:
         warn_of_separators(found, data, str(path))
     classes = tuple(name for _, name in columns.classes)

@@ -51,16 +51,18 @@ class Table:
 
     def format(self) -> str:
         """Returns encoding and delimiter in words."""
-        return f"{self.encoding}, {_DELIMITERS.get(self.delimiter, repr(self.delimiter))}-separated"
+        name = "space" if self.delimiter == " " else _DELIMITERS.get(self.delimiter, repr(self.delimiter))
+        return f"{self.encoding}, {name}-separated"
 
 
 def read_table(path: pathlib.Path, score: Callable[[Sequence[str]], int], *, joins_last: str | None = None) -> Table:
-    """Reads a list separated by commas, semicolons, tabs or bars; the heading tells by which.
+    """Reads a list separated by commas, semicolons, tabs, bars or spaces; the heading tells by which.
 
     Args:
         path: the file.
         score: returns how many names of a heading are known. The delimiter is the one with most known names, then the
-            one with most columns. A first line ``sep=;``, as spreadsheets write it, decides instead.
+            one with most columns; spaces, if the heading has no other delimiter. A first line ``sep=;``, as
+            spreadsheets write it, decides instead.
         joins_last: if the delimiter is this separator of labels, cells beyond the heading belong to the last column.
 
     Raises:
@@ -77,6 +79,8 @@ def read_table(path: pathlib.Path, score: Callable[[Sequence[str]], int], *, joi
         return next(csv.reader([head], delimiter=delimiter), [])
 
     delimiter = hint[1] if hint else max(_DELIMITERS, key=lambda mark: (score(cells_of(mark)), len(cells_of(mark))))
+    if not hint and len(cells_of(delimiter)) == 1 and score(cells_of(" ")) > 1:
+        delimiter = " "
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     heading: tuple[str, ...] | None = None

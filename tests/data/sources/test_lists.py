@@ -100,7 +100,11 @@ def test_several_labels_in_a_row(tmp_path):
             ("x", "y2", "label"),
             "all.csv has no column 'path'. The .* are: x, y2, label .utf-8, comma",
         ),
-        ([("a.jpg", 1.5, 2)], ("path", "w", "h"), "has no column 'label'.*data.image_key and data.label_key"),
+        (
+            [("a.jpg", 1.5, 2)],
+            ("path", "w", "h"),
+            "images in column 'path', but no column 'label'.*w, h .*such as .*data.label_key=h",
+        ),
         (
             [("images/0000.jpg", 0), ("b.jpg", 1)],
             ("path", "label"),

@@ -226,3 +226,69 @@ def test_folders_and_files_whose_names_are_not_utf_8_are_read(tmp_path, caplog):
     os.rename(tmp_path / "validation" / "rosé", tmp_path / "train" / "rosé")
     with pytest.raises(DataError, match="Several folders have the class name rosé in different bytes"):
         open_splits(Config().override({"data.data_dir": str(tmp_path), "data.eval_split": "train"}).data)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        table("path label", "{i}.png {kind}"),
+        table("path  label", "{i}.png   {kind}"),
+        table("file names,class names", "{i}.png,{kind}"),
+        table("class id,filepaths,labels,data set", "{i},{i}.png,{kind},1"),
+    ],
+)
+def test_spaces_and_plurals(read, content):
+    assert read(content) == EXPECTED
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), ("true", "0")])
+def test_columns_of_true_and_false_are_classes(read, yes, no):
+    rows = [f"{i}.png,{no if i % 2 else yes},{yes if i % 2 else no}" for i in range(COUNT)]
+    assert read("\n".join(["path,cat,dog", *rows])) == EXPECTED
+
+
+def test_a_column_of_splits_is_pointed_out(read, caplog):
+    split = ("train", "valid", "test")
+    rows = [f"{i}.png,{KINDS[i % 2]},{split[i % 3]},train" for i in range(COUNT)]
+    assert read("\n".join(["path,label,part,more", *rows])) == EXPECTED
+    assert "column 'part' divides the images into 'test', 'train', 'valid'. It is not used" in caplog.text
+    assert "'more'" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "settings"),
+    [
+        (("id_code,diagnosis", "{i},{kind}"), "id_code\n0", {}),
+        (("image_id,cat,dog", "{i},1,0"), "image_id\n0", {}),
+        (("id,kind,sex", "{i},{kind},f"), "id,sex,age\n0,f,3", {"label_key": "kind"}),
+    ],
+)
+def test_a_test_list_without_labels_is_left_out(tmp_path, images, caplog, train, test, settings):
+    rows = table(*train).replace("1,0", "0,1", 4)
+    (tmp_path / "train.csv").write_text(rows)
+    (tmp_path / "test.csv").write_text(test)
+    settings = {"path_template": f"{images}/{{}}.png", "source": "csv", "data_dir": tmp_path} | settings
+    data = Config().override({f"data.{key}": str(value) for key, value in settings.items()}).data
+    splits = open_splits(data)
+    assert splits.train.class_names == KINDS
+    assert splits.train.num_examples + splits.evaluation.num_examples == COUNT
+    assert "test.csv has no column of labels and is left out" in caplog.text
+    with pytest.raises(DataError, match="test.csv has"):
+        open_splits(data.model_copy(update={"eval_split": "test"}))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b"), "There is one/a.jpg, but 1 of the images are not found like that. Put the images into one folder"),
+        (("A.JPG",), "There is one/A.jpeg. Change the paths in the list to that, or rename"),
+        (("/nowhere/a.jpg",), "There is one/a.jpg. Change the paths in the list to that."),
+    ],
+)
+def test_advice_about_paths_serves_for_all_images(tmp_path, names, message):
+    for name in ("one/a.jpg", "one/A.jpeg", "two/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *(f"{name},x" for name in names)]))
+    with pytest.raises(DataError, match=message):
+        open_splits(Config().override({"data.source": "csv", "data.data_dir": str(tmp_path / "list.csv")}).data)
