@@ -12,7 +12,7 @@ from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.data.formats import NOT_AN_IMAGE
 from effnetv2_keras.data.sources.base import DataError, FileSource, Source
 
-_NAMED = 10
+_NAMED, _REASONS = 10, 3
 
 
 def first_names(names: Collection[str]) -> str:
@@ -41,6 +41,7 @@ class LeftOut:
     Attributes:
         source: the split.
         labels: the labels of each image that is left out, by its name, in the order in which they were found.
+        reasons: why each of them cannot be read, by its name.
         readable: bool ``[classes]``: whether an image of the class was read.
     """
 
@@ -48,7 +49,20 @@ class LeftOut:
         self.source = source
         self._max_share = max_share
         self.labels: dict[str, tuple[int, ...]] = {}
+        self.reasons: dict[str, str] = {}
         self.readable: npt.NDArray[np.bool_] = np.zeros(len(source.class_names), np.bool_)
+
+    def add(self, name: str, labels: tuple[int, ...], reason: str = "") -> None:
+        """Adds an image; the reason is a clause such as "it holds floats", or empty if it is not known."""
+        self.labels[name] = labels
+        self.reasons[name] = reason or f"it is {NOT_AN_IMAGE}"
+
+    def why(self, names: Collection[str] | None = None) -> str:
+        """Returns the most frequent reasons why images, by default all that are left out, cannot be read."""
+        counts = collections.Counter(self.reasons[name] for name in (self.labels if names is None else names))
+        ranked = [reason for reason, _ in counts.most_common()]
+        more = [f"{len(ranked) - _REASONS} other reasons"] if len(ranked) > _REASONS else []
+        return "; ".join([*ranked[:_REASONS], *more])
 
     def by_class(self, totals: Sequence[int] = ()) -> str:
         """Returns the number of images left out of each class, most first.
@@ -74,7 +88,7 @@ class LeftOut:
             raise DataError(
                 f"At least {len(self.labels):,} of {images:,} images cannot be decoded ({self.by_class(totals)}), but "
                 f"data.max_unreadable={self._max_share:g} accepts at most {int(self._max_share * images):,}: "
-                f"{first_names(self.labels)}. Each is {NOT_AN_IMAGE}. Repair or remove them, or raise "
+                f"{first_names(self.labels)} ({self.why()}). Repair or remove them, or raise "
                 "data.max_unreadable."
             )
 
@@ -87,7 +101,7 @@ class LeftOut:
             classes = first_names([self._class(label) for label in lost])
             raise DataError(
                 f"No image of {'the class' if len(lost) == 1 else 'the classes'} {classes} can be decoded: "
-                f"{first_names(names)}. Each is {NOT_AN_IMAGE}. data.unreadable=skip leaves out single "
+                f"{first_names(names)} ({self.why(names)}). data.unreadable=skip leaves out single "
                 "images, never a whole class. Repair the images, or remove the class."
             )
 

@@ -57,6 +57,11 @@ def read(encoded: bytes, exif_orientation: bool, max_value: int) -> npt.NDArray[
             orientation = image.getexif().get(_ORIENTATION) if exif_orientation else 1
     except NotReadableError:
         raise
+    except PIL.Image.DecompressionBombError as error:
+        raise NotReadableError(
+            f"it has more than {2 * (PIL.Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels, the most that Pillow "
+            "reads. Make it smaller, or convert it to PNG or JPEG"
+        ) from error
     except PIL.UnidentifiedImageError as error:
         raise NotReadableError("it is damaged, incomplete or of an unknown kind") from error
     except Exception as error:  # Pillow's readers raise many kinds of errors for damaged files

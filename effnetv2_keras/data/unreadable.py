@@ -158,9 +158,8 @@ class UnreadableImages:
                     self._refuse_label(text, source)
                 labels, _, name = text.partition(b" ")
                 self.report(name)
-                left_out.labels[name.decode(errors="replace").partition("\0")[0]] = tuple(
-                    map(int, filter(None, labels.split(b",")))
-                )
+                image, _, reason = name.decode(errors="replace").partition("\0")
+                left_out.add(image, tuple(map(int, filter(None, labels.split(b",")))), reason)
             try:
                 left_out.check_share(images)
                 if whole is not None and seen >= whole:

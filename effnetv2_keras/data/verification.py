@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,6 +121,7 @@ def _read_group(paths: Sequence[str], why_not: _WhyNot) -> dict[str, tuple[str |
     return {path: found[path] for path in paths}
 
 
+@functools.lru_cache(maxsize=8)
 def _decoder(reading: Reading) -> _WhyNot:
     """Returns a function that decodes files one after the other; it returns why one is refused, or None if none is."""
 
@@ -186,13 +188,13 @@ def _left_out(name: str, source: FileSource, data: DataConfig, contents: Content
             totals[label] += 1
             left_out.readable[label] |= path in contents.digests
         if path in contents.unreadable:
-            left_out.labels[path] = labels
+            left_out.add(path, labels, contents.unreadable[path])
     left_out.check_share(source.num_examples, totals)
     left_out.check_classes()
     if left_out.labels:
         logging.warning(
-            "Leaving out %d of %d %s images that cannot be decoded (%s): %s", len(left_out.labels),
-            source.num_examples, name, left_out.by_class(totals), first_names(left_out.labels),
+            "Leaving out %d of %d %s images that cannot be decoded (%s): %s (%s)", len(left_out.labels),
+            source.num_examples, name, left_out.by_class(totals), first_names(left_out.labels), left_out.why(),
         )  # fmt: skip
     return left_out
 

@@ -80,9 +80,9 @@ class VerifiedFiles:
     def _read(self) -> dict[str, list[Any]]:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             content = json.loads(self._path.read_text())
-            entries = content["files"].items()
-            if content["format"] == self._format and all(len(entry) == 3 for _, entry in entries):
-                return dict(entries)
+            entries = dict(content["files"])
+            if content["format"] == self._format and all(map(_is_entry, entries.values())):
+                return entries
         return {}
 
     def _name(self, path: str) -> str:
@@ -92,6 +92,11 @@ class VerifiedFiles:
 
     def _place(self, name: str) -> str:
         return os.path.join(self._folder, name)
+
+
+def _is_entry(entry: Any) -> bool:
+    """Returns whether this is ``[size, time, checksum]``."""
+    return isinstance(entry, list) and [type(value) for value in entry] == [int, int, str]
 
 
 def stamps_of(paths: Sequence[str]) -> dict[str, Stamp | None]:

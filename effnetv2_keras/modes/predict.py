@@ -60,11 +60,13 @@ def find_images(paths: Sequence[str | os.PathLike[str]], *, unreadable: Unreadab
         PredictError: if there are no paths, a path does not exist, or a folder contains no images.
         DataError: as described for ``unreadable``.
     """
+    if "" in paths:
+        raise PredictError("The path of an image is empty. Perhaps a variable of the shell is not set.")
     if not paths:
         raise PredictError("There are no images to predict. Name files or folders with --images or after the flags.")
     images: list[pathlib.Path] = []
-    for path in (pathlib.Path(path).expanduser() for path in paths):
-        if path.is_dir():
+    for path in (pathlib.Path(os.path.expanduser(path)) for path in paths):
+        if os.path.isdir(path):
             found = find_image_files(path)
             report_left_out(path, {str(path): found}, skip=unreadable == "skip")
             if not found.images:
@@ -75,10 +77,10 @@ def find_images(paths: Sequence[str | os.PathLike[str]], *, unreadable: Unreadab
                     + "Name another."
                 )
             images += sorted(map(pathlib.Path, found.images))
-        elif path.is_file():
+        elif os.path.isfile(path):
             images.append(path)
         else:
-            raise PredictError(f"There is no file or folder {path}. Correct the path.")
+            raise PredictError(f"There is no file or folder {path} that can be opened. Correct the path.")
     return images
 
 
@@ -204,7 +206,8 @@ def run(invocation: Invocation) -> None:
     reading = {name: value for name, value in changes.items() if name != "data.unreadable"}
     predictor = load_predictor(invocation.model_dir(), which=options.weights, use_ema=options.use_ema, changes=reading)
     paths = [*options.images, *invocation.paths]
-    predictions = predict(predictor, paths, top_k=options.top_k, unreadable="include")
+    images = find_images(paths, unreadable=policy)
+    predictions = predict(predictor, images, top_k=options.top_k, unreadable="include")
     if output == "json":
         print(to_json(predictions))
     else:

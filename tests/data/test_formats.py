@@ -168,11 +168,18 @@ def test_damaged_files_of_other_formats_are_refused():
 @pytest.mark.parametrize("reading", [Reading(), SERVICE])
 def test_the_input_says_why_an_image_is_refused(reading):
     files = [gray16(4095)[0], b"", file_of(two_colors(), "PNG"), gray16(65535)[0][:80]]
-    records = tf.data.Dataset.from_tensor_slices({"image": files, "name": ["dark", "empty", "sound", "cut"]})
+    records = tf.data.Dataset.from_tensor_slices(
+        {"image": files, "name": ["dark", "empty", "sound", "cut"], "label": [0] * 4}
+    )
     loaded = records.map(lambda r: guard(lambda item: decode.central_crop(item["image"], image_size=4), r, reading))
     problems = [problem.decode().partition("\0") for _, problem in loaded.as_numpy_iterator()]
-    assert [name for name, _, _ in problems] == ["image dark", "image empty", "", "image cut"]
+    assert [name for name, _, _ in problems] == ["image 0 dark", "image 0 empty", "", "image 0 cut"]
     assert ["4095" in reason for _, _, reason in problems] == [True, False, False, False]
+
+
+def test_an_image_of_too_many_pixels_is_not_called_damaged(monkeypatch):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 50)
+    assert "has more than 0 million pixels" in refusal(file_of(two_colors(), "WEBP"))
 
 
 ROWS = {

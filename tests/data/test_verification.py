@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from effnetv2_keras.config import Config, DataConfig
@@ -86,6 +89,32 @@ def test_skip_leaves_out_neither_most_images_nor_a_whole_class(images):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="No image of the class 'green' can be decoded"):
         check(images, unreadable="skip", max_unreadable=0.9)
+
+
+def test_skip_says_why_images_are_left_out(images, caplog):
+    for number in range(4):
+        path = next((images / "train/red").glob(f"*{number}.*"))
+        PIL.Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(path, "PNG")
+    cut(images / "train/red/red_004.jpg", 0)
+    reasons = r"\(it has 16 bits per channel, .*set --hparam_str=data.max_value=1023; .*; it is not a complete JPEG"
+    with pytest.raises(DataError, match=f"5 of 12 images .*{reasons}"):
+        check(images, unreadable="skip")
+    cut(images / "train/red/red_005.png", 0)
+    with pytest.raises(DataError, match=f"the class 'red' .*{reasons}"):
+        check(images, unreadable="skip", max_unreadable=0.9)
+    for path in (images / "train/red").glob("*[0-3].*"):
+        PIL.Image.new("RGB", (4, 4), (int(path.stem[-1]), 0, 0)).save(path)
+    check(images, unreadable="skip")
+    assert re.search(r"'red': 2 of 6\).*red_004.jpg.*\(it is not a complete JPEG", caplog.text)
+
+
+@pytest.mark.parametrize("files", [[], "text", None, {"a.jpg": None}, {"a.jpg": [1, 2, 3]}, {"a.jpg": ["1", "2", "3"]}])
+def test_a_damaged_cache_is_no_error(images, tmp_path, files):
+    check(images)
+    (path,) = (tmp_path / "cache/verified").iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": files}))
+    assert checked(images) == 18
+    assert checked(images) == 0
 
 
 def test_copies_in_both_splits_and_in_two_classes_are_reported(images, caplog):

@@ -15,7 +15,7 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.data import pipeline
-from effnetv2_keras.data.sources.base import FileSource
+from effnetv2_keras.data.sources.base import DataError, FileSource
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import export_model
 from effnetv2_keras.export.saved_model import SavedModelExporter
@@ -176,6 +176,11 @@ def test_says_what_is_missing(tmp_path: pathlib.Path):
         find_images([tmp_path])
     with pytest.raises(PredictError, match=r"There is no file or folder .*nowhere.png"):
         find_images([tmp_path / "nowhere.png"])
+    for path in ("a" * 5000, "~nobody_here/a.png", "a\0b"):
+        with pytest.raises(PredictError, match="There is no file or folder"):
+            find_images([path])
+    with pytest.raises(PredictError, match="path of an image is empty"):
+        find_images([""])
 
 
 def test_says_why_a_folder_is_no_predictor(exported: pathlib.Path, tmp_path: pathlib.Path):
@@ -262,7 +267,7 @@ def test_the_command_predicts_the_readable_images_and_names_the_others(
     paths = (str(photos / "a.JPG"), str(tmp_path / "empty.png"), str(photos / "b.png"))
 
     def command(*images: str, settings: str = "") -> None:
-        options = Options(mode="predict", model_dir=str(run), hparam_str=settings, format="json")
+        options = Options(mode="predict", model_dir=str(run), hparam_str=(settings,) if settings else (), format="json")
         predict_mode.run(Invocation(options, rich.console.Console(width=200), images, None))
 
     with pytest.raises(PredictError, match=r"1 of 3 images cannot be read: .*empty.png.*data.unreadable=skip"):
@@ -275,6 +280,14 @@ def test_the_command_predicts_the_readable_images_and_names_the_others(
     assert "error" not in entries[0]
     command(*paths, settings="data.unreadable=skip")
     assert capsys.readouterr().out == first
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    (folder / "a.JPG").symlink_to(photos / "a.JPG")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match="cannot open .*gone.png.*data.unreadable=skip to leave them out"):
+        command(str(folder))
+    command(str(folder), settings="data.unreadable=skip")
+    assert [entry["path"] for entry in json.loads(capsys.readouterr().out)] == [str(folder / "a.JPG")]
     with pytest.raises(PredictError, match="1 of 1 images cannot be read"):
         command(paths[1], settings="data.unreadable=skip")
     with pytest.raises(ConfigError, match="data.unreadable='often'"):
