@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.data.sources.split_names import TEST, TRAIN, VALIDATION, possible_roles, role_of
 from effnetv2_keras.data.sources.walking import is_leftover
 
 _LOOK_AT = 4  # records of each shard whose features are checked before training
@@ -67,6 +68,11 @@ def find_shards(root: pathlib.Path, name: str, pattern: str | None) -> list[str]
         ) from error
     if not found:
         raise DataError(_no_shards(root, name, pattern))
+    if not pattern:
+        every, found = found, record_files(found)
+        others = sorted({path.name for path in every} - {path.name for path in found})
+        if others:
+            logging.info("%s: left out files that are not named like TFRecord files: %s.", root, ", ".join(others[:5]))
     problem = _incomplete(found)
     if problem and not pattern:
         raise DataError(
@@ -76,6 +82,11 @@ def find_shards(root: pathlib.Path, name: str, pattern: str | None) -> list[str]
     if problem:
         logging.warning("%s: %s", root, problem)
     return sorted(map(str, found))
+
+
+def record_files(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Returns the paths without other files, such as ``train-labels.csv``, if some are named like TFRecord files."""
+    return [path for path in paths if _RECORD_FILE.fullmatch(path.name)] or list(paths)
 
 
 def _incomplete(paths: Sequence[pathlib.Path]) -> str | None:
@@ -113,7 +124,17 @@ def _no_shards(root: pathlib.Path, name: str, pattern: str | None) -> str:
         message += f"Put the TFRecord shards there as {name}-00000-of-01024 and so on, choose another split, or give "
     else:
         message += "Give "
-    return message + "patterns of the files: data.train_pattern=train/*.tfrec,data.eval_pattern=val/*.tfrec"
+    roles = {role: kind for kind in reversed(kinds) if (role := _role(kind))}
+    train, evaluation = roles.get(TRAIN), roles.get(VALIDATION) or roles.get(TEST)
+    if not train or not evaluation:
+        train, evaluation = "train/*.tfrec", "val/*.tfrec"
+    return message + f"patterns of the files: data.train_pattern={train},data.eval_pattern={evaluation}"
+
+
+def _role(kind: str) -> str | None:
+    """Returns the role that the name or the folder of record files gives them."""
+    parts = [re.sub(r"(\.\w+)+$|\*", "", part) for part in reversed(kind.split("/"))]
+    return next((role for part in parts if (role := role_of(part) or possible_roles([part]).get(part))), None)
 
 
 def compression_of(path: str) -> str:

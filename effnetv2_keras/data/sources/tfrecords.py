@@ -16,7 +16,7 @@ from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, Extent, Record, StreamSource
 from effnetv2_keras.data.sources.integrity import find_bad_record
 from effnetv2_keras.data.sources.labels import class_names_of
-from effnetv2_keras.data.sources.shards import TfRecordFile, find_shards, open_shard
+from effnetv2_keras.data.sources.shards import TfRecordFile, find_shards, open_shard, record_files
 from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
 from effnetv2_keras.data.sources.tfrecord_layout import IMAGE_KEY, LABEL_KEY, TfRecordLayout
@@ -149,8 +149,8 @@ def _check_class_order(files: Iterable[TfRecordFile], label_key: str) -> None:
 
 def _find_splits(root: pathlib.Path, data: config_lib.DataConfig) -> list[tuple[str, str | None]]:
     """Returns the splits to train and to evaluate on, ``NAME`` or ``NAME[a%:b%]``, each with its pattern or None."""
-    shards = [path.name for path in root.glob("*-*") if path.is_file() and not is_leftover(path.name)]
-    names = {re.sub(r"-\d+(-of-\d+)?(\.\w+)*$", "", name) for name in shards}
+    shards = record_files([path for path in root.glob("*-*") if path.is_file() and not is_leftover(path.name)])
+    names = {re.sub(r"-\d+(-of-\d+)?(\.\w+)*$", "", path.name) for path in shards}
     part, wanted = parse_slice(data.train_split), data.eval_split or EVAL_SPLIT
     train = part.name if data.train_pattern else find_train(names, data, str(root), prefer_plain=True) or part.name
     name = parse_slice(wanted).name
@@ -161,9 +161,26 @@ def _find_splits(root: pathlib.Path, data: config_lib.DataConfig) -> list[tuple[
     else:
         evaluation = find_evaluation(names, str(root), exclude={train}, prefer_plain=True) or wanted
         pattern = None
+    for chosen, setting, given in (
+        (train, "data.train_pattern", data.train_pattern or part.name),
+        (name if data.eval_split else evaluation, "data.eval_pattern", pattern or name),
+    ):
+        _check_numbered(names, chosen, setting, given)
     if not (data.train_pattern and pattern):
         announce(str(root), names, train, evaluation, chosen=bool(data.eval_split))
     return [(train + data.train_split[len(part.name) :], data.train_pattern), (evaluation, pattern)]
+
+
+def _check_numbered(names: Iterable[str], chosen: str, setting: str, given: str) -> None:
+    """Raises ``DataError`` if files ``train00-*`` are taken, which nobody asked for, and ``train01-*`` are not."""
+    plain = re.sub(r"\d+", "*", chosen)
+    alike = sorted(name for name in names if re.sub(r"\d+", "*", name) == plain)
+    if chosen in alike and len(alike) > 1 and given != chosen:
+        raise DataError(
+            f"The files {chosen}-* may be one part of a split, because there are also "
+            f"{', '.join(f'{name}-*' for name in alike if name != chosen)[:200]}. To use all of them, set "
+            f"{setting}={plain}-*"
+        )
 
 
 def tfrecord_splits(data: config_lib.DataConfig) -> tuple[TfRecordSource, TfRecordSource]:

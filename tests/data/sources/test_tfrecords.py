@@ -1,3 +1,4 @@
+import logging
 import os
 import shutil
 import time
@@ -350,3 +351,38 @@ def test_many_records_open_at_once(tmp_path):
     start = time.perf_counter()
     assert imagenet(tmp_path).train.num_examples == 60_000
     assert time.perf_counter() - start < 10
+
+
+def test_files_beside_the_shards_are_left_out(root, tmp_path, caplog):
+    shutil.copytree(root, tmp_path / "data")
+    for name in ("train-labels.csv", "train-info.json", "validation-1.jpg"):
+        (tmp_path / "data" / name).write_text("x")
+    with caplog.at_level(logging.INFO):
+        splits = imagenet(tmp_path / "data")
+    assert splits.train.num_examples == imagenet(root).train.num_examples
+    assert "not named like TFRecord files: train-info.json, train-labels.csv" in caplog.text
+
+
+def test_parts_whose_numbers_are_in_their_names_are_not_one_split(tmp_path):
+    for name in ("ld_train00-8.tfrec", "ld_train01-8.tfrec", "ld_test00-8.tfrec"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"ld_train00-\* may be .* ld_train01-\*.*set data.train_pattern=ld_train\*-\*"):
+        imagenet(tmp_path, num_classes=3)
+    with pytest.raises(DataError, match="ld_train01-8.tfrec is empty"):
+        imagenet(tmp_path, num_classes=3, train_split="ld_train01", eval_split="ld_test00")
+
+
+@pytest.mark.parametrize(
+    ("names", "patterns"),
+    [
+        (("Train.tfrecords", "Valid.tfrecords"), "train_pattern=Train.tfrecords,data.eval_pattern=Valid.tfrecords$"),
+        (("train_0.tfrec", "val_0.tfrec"), r"train_pattern=train_\*.tfrec,data.eval_pattern=val_\*.tfrec$"),
+        (("a/train/0.tfrec", "a/test/1.tfrec"), r"train_pattern=a/train/\*.tfrec,data.eval_pattern=a/test/\*.tfrec$"),
+    ],
+)
+def test_patterns_that_would_do_are_named(tmp_path, names, patterns):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=patterns):
+        imagenet(tmp_path, num_classes=3)
