@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import zlib
 from collections.abc import Collection, Sequence
 from typing import Callable
@@ -162,6 +163,8 @@ def file_source(
         raw, files = files, {}
         for label, paths in raw.items():
             files.setdefault(printable(label), []).extend(paths)
+    if not separator:
+        files = _spelled_as(class_names, files)
     used = {label for written, paths in files.items() if paths for label in labels_of(written, separator)}
     unknown = sorted(used - set(class_names))
     if unknown:
@@ -184,6 +187,17 @@ def file_source(
     )
     source.root = os.fspath(root)
     return source
+
+
+def _spelled_as(class_names: Sequence[str], files: Listing) -> Listing:
+    """Returns the files with the labels of ``class_names``, also if their accents are stored in other characters."""
+    known = {unicodedata.normalize("NFC", name): name for name in class_names}
+    exact = set(class_names)
+    spelled: Listing = {}
+    for label, paths in files.items():
+        name = label if label in exact else known.get(unicodedata.normalize("NFC", label), label)
+        spelled.setdefault(name, []).extend(paths)
+    return spelled
 
 
 def labels_of(written: str, separator: str | None) -> list[str]:

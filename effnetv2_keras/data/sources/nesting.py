@@ -28,21 +28,23 @@ def check_nesting(root: pathlib.Path, found: Mapping[str, Found], *, whole: bool
                 f"The folder {place} seems to be a data set of its own, not a class: it is divided into "
                 f"{_listed(roles)}. Set --data_dir={place}, or rename or move these folders."
             )
-        copies = {part for part in inner & {*found} - {name} if _has_images(os.path.join(place, part), inside)}
+        others = [part for part in inner if part in found and part != name]
+        copies = [part for part in others if _has_images(os.path.join(place, part), inside)]
         if len(copies) > 1:
             raise DataError(
                 f"The folder {place} has images of {_listed(copies)}, but these are also folders in {root}. This "
                 "happens if an archive is unpacked twice. Move one of the copies elsewhere, or rename these folders."
             )
     empty = [name for name, inside in found.items() if not inside.images]
-    if whole and (empty or len(found) == 1):
+    if empty or len(found) == 1:
         for name in found.keys() - set(empty):
             place, inner = _unwrapped(str(root / name), found[name].folders)
             if len(inner) > 1:
-                others = f", and no images of {_listed(empty)}" if empty else ""
+                advice = f"set --data_dir={place}" if whole else f"move these folders to {root}"
+                lacking = f", and no images of {_listed(empty)}" if empty else ""
                 raise DataError(
-                    f"{root} has images in the folder {name!r} only{others}. A data folder needs one sub-folder "
-                    f"per class. If {_listed(inner)} are the classes, set --data_dir={place}"
+                    f"{root} has images in the folder {name!r} only{lacking}. A data folder needs one sub-folder "
+                    f"per class. If {_listed(inner)} are the classes, {advice}"
                 )
 
 

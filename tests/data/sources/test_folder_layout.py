@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import unicodedata
 
 import pytest
 
@@ -227,6 +228,10 @@ def test_classes_that_are_each_divided_into_splits_are_pointed_out(tmp_path, cap
             of_splits("archive/photos"),
             "in the folder 'archive' only.*If 'cat', 'dog' are .*--data_dir=.*/archive/photos$",
         ),
+        (
+            of_splits("train/all", "val/all"),
+            "in the folder 'all' only.*are the classes, move these folders to .*/train$",
+        ),
         ([*of_splits("images"), "labels"], "'images' only, and no images of 'labels'.*--data_dir=.*/images$"),
     ],
 )
@@ -236,3 +241,11 @@ def test_classes_further_down_are_pointed_out(tmp_path, tree, message):
         file.rename(file.with_suffix(".xml"))
     with pytest.raises(DataError, match=message):
         opened(tmp_path)
+
+
+def test_accents_may_be_stored_in_other_characters(tmp_path):
+    composed, separate = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    write_tree(tmp_path, *of_splits("train", classes=(composed, "dog")), *of_splits("val", classes=(separate, "dog")))
+    splits = open_splits(DataConfig(data_dir=str(tmp_path)))
+    assert splits.evaluation.class_names == splits.train.class_names == (composed, "dog")
+    assert sorted(splits.evaluation.labels_of.values()) == [(0,)] * 4 + [(1,)] * 4
