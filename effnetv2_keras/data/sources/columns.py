@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from absl import logging
 
 from effnetv2_keras.data.sources.base import DataError
-from effnetv2_keras.data.sources.split_names import role_of
+from effnetv2_keras.data.sources.split_names import possible_roles, role_of
 from effnetv2_keras.data.sources.tables import Table
 
 IMAGE_NAMES = (
@@ -119,7 +119,7 @@ def warn_of_splits(table: Table, columns: Columns) -> None:
             values.add(row.cells[place])
             if len(values) > _MOST_SPLITS:
                 break
-        roles = {role_of(value) for value in values}
+        roles = {role_of(value) or possible_roles([value]).get(value) for value in values}
         if len(values) <= _MOST_SPLITS and len(roles) > 1 and None not in roles:
             logging.warning(
                 "%s: the column %r divides the images into %s. It is not used: images of all of them are taken. "

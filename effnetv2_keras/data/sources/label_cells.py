@@ -42,6 +42,7 @@ def written_labels(row: Row, columns: Columns, data: config_lib.DataConfig, wher
             raise DataError(
                 f"{where} has {len(labels)} labels, {', '.join(labels)}, but must have one. If images have "
                 "several labels, set data.multi_label=true and train.loss_type=sigmoid."
+                + (" If a column is no class, name the others: data.label_key=a|b|c" if columns.classes else "")
             )
         clash = [label for label in labels if data.multi_label and data.label_separator in label]
         if clash:

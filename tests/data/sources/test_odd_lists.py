@@ -248,10 +248,10 @@ def test_columns_of_true_and_false_are_classes(read, yes, no):
 
 
 def test_a_column_of_splits_is_pointed_out(read, caplog):
-    split = ("train", "valid", "test")
+    split = ("train", "valid", "PublicTest")
     rows = [f"{i}.png,{KINDS[i % 2]},{split[i % 3]},train" for i in range(COUNT)]
     assert read("\n".join(["path,label,part,more", *rows])) == EXPECTED
-    assert "column 'part' divides the images into 'test', 'train', 'valid'. It is not used" in caplog.text
+    assert "column 'part' divides the images into 'PublicTest', 'train', 'valid'. It is not used" in caplog.text
     assert "'more'" not in caplog.text
 
 
@@ -292,3 +292,11 @@ def test_advice_about_paths_serves_for_all_images(tmp_path, names, message):
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *(f"{name},x" for name in names)]))
     with pytest.raises(DataError, match=message):
         open_splits(Config().override({"data.source": "csv", "data.data_dir": str(tmp_path / "list.csv")}).data)
+
+
+def test_a_column_that_is_no_class_is_asked_for(read):
+    rows = [f"{i}.png,{i % 2},{1 - i % 2},{int(i > 5)}" for i in range(COUNT)]
+    with pytest.raises(DataError, match=r"If a column is no class, name the others: data.label_key=a\|b\|c"):
+        read("\n".join(["path,dog,cat,is_valid", *rows]))
+    found = read("\n".join(["path,dog,cat,is_valid", *rows]), label_key="cat|dog")
+    assert found == EXPECTED
