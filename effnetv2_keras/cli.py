@@ -180,6 +180,11 @@ def main(argv: list[str]) -> None:
         sys.exit(EXIT_INTERRUPTED)
     except (UsageError, TrainingDiverged) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        logging.debug("This is where it happened:", exc_info=True)
+        sys.exit(f"{error.filename!r} cannot be read or written: {error.strerror}. Check the path and its permissions.")
 
 
 def run() -> None:

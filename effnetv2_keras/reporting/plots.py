@@ -82,7 +82,8 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
         def minutes(some: Sequence[dict[str, Any]]) -> list[float]:
             return [row["seconds"] / 60 for row in some]
 
-        loss_axes.plot(minutes(trained), [row["loss"] for row in trained], color="tab:blue", label="training loss")
+        losses = [row.get("loss", np.nan) for row in trained]
+        loss_axes.plot(minutes(trained), losses, color="tab:blue", label="training loss")
         loss_axes.set_ylabel("loss, nats")
         loss_axes.legend(loc="upper right")
         score, name = primary_metric(evaluated[0] if evaluated else {})

@@ -114,6 +114,10 @@ class RunFolder:
         try:
             with full_disk_explained(self.path):
                 yield
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RunFolderError(
+                f"{self.path} cannot be a folder: it, or a part of its path, is a file. Choose another --model_dir."
+            ) from error
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} cannot be written: {error.strerror}. Give this user permission to write to the folder, "
