@@ -185,7 +185,7 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path, monkeyp
         (["--mode=export", "--quantize=int8", "--hparam_str=data.hflip=0"], "so data.hflip would change nothing"),
         (
             ["--mode=predict", "--hparam_str=train.epochs=3"],
-            "--mode=predict reads only data.unreadable, data.exif_orientation, data.max_value, so train",
+            "--mode=predict reads only data.unreadable, data.exif",
         ),
         (["--mode=benchmark", "--hparam_str=train.epochs=3"], "so train.epochs would change nothing"),
         (["--mode=benchmark", "--model_dir=/nowhere", "--hparam_str=eval.isize=64"], "so eval.isize would change"),

@@ -251,3 +251,17 @@ def test_rows_without_some_figures_do_not_prevent_the_report(run, rows):
 def test_a_best_value_that_is_no_number_does_not_stay_the_best(tmp_path):
     (tmp_path / "best.json").write_text('{"metric": "top1", "value": NaN, "step": 3}')
     assert read_note(tmp_path / "best.json") == {}
+
+
+@pytest.mark.parametrize("images", [3, [], [1, 2], ["e3"], None, {"a": "b"}], ids=str)
+def test_damaged_checksums_of_the_images_are_a_message(run, images):
+    data = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({**data, "images": images}))
+    with pytest.raises(RunFolderError, match=r"data.json cannot be read: it lacks two checksums images"):
+        RunFolder(run).check(run_config(), splits_of_run())
+
+
+def test_a_run_without_its_configuration_is_not_called_something_else(run):
+    (run / "config.yaml").unlink()
+    with pytest.raises(RunFolderError, match=r"If it is a run, restore its config.yaml"):
+        RunFolder(run).check(run_config(), splits_of_run())
