@@ -183,7 +183,10 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path, monkeyp
         (["--mode=data_service", "--hparam_str=data.augment=none"], "--mode=data_service reads no settings"),
         (["--mode=export", "--hparam_str=eval.isize=64"], "--mode=export reads no settings, so eval.isize would"),
         (["--mode=export", "--quantize=int8", "--hparam_str=data.hflip=0"], "so data.hflip would change nothing"),
-        (["--mode=predict", "--hparam_str=train.epochs=3"], "--mode=predict reads only data.unreadable, so train"),
+        (
+            ["--mode=predict", "--hparam_str=train.epochs=3"],
+            "--mode=predict reads only data.unreadable, data.exif",
+        ),
         (["--mode=benchmark", "--hparam_str=train.epochs=3"], "so train.epochs would change nothing"),
         (["--mode=benchmark", "--model_dir=/nowhere", "--hparam_str=eval.isize=64"], "so eval.isize would change"),
         (["--mode=eval", "--hparam_str=data.hflip=0,train.gclip=1"], "so data.hflip would change nothing"),
@@ -292,3 +295,12 @@ def test_an_evaluation_of_weights_tells_which_settings_of_training_it_ignores(ca
     call = Invocation(options.Options(mode="eval", dataset_cfg="demo", hparam_str=given), None, (), hparams.load)
     assert call.config(EVALUATION_OF_WEIGHTS).data.eval_crop == 1
     assert "does not read the settings of training: train.gclip change nothing" in caplog.text
+
+
+def test_a_path_that_cannot_be_written_is_a_message(monkeypatch, tmp_path):
+    def run(_):
+        (tmp_path / "no" / "file").write_text("")
+
+    monkeypatch.setattr(importlib.import_module("effnetv2_keras.modes.summary"), "run", run)
+    with pytest.raises(SystemExit, match=r"no/file' cannot be read or written: No such file .* Check the path"):
+        run_here("--mode=summary")

@@ -20,6 +20,9 @@ LARGEST_KERNEL = 31
 LARGEST_IMAGE = 1 << 14
 """Largest side of the images of a network, pixels. The named networks have at most 800."""
 
+DEEPEST_GROUP = 50
+"""Largest depth of the groups of an HDF5 file, which takes quadratic time to walk. Keras nests models a few deep."""
+
 _EXPANSION = 4
 """Unpacked size of weights / their size on disk. Real weights hardly compress; empty optimizer slots do."""
 

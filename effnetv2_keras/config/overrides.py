@@ -13,13 +13,16 @@ import yaml
 from effnetv2_keras.basics.text_files import read_text
 from effnetv2_keras.errors import ConfigError
 
+_MOST_SHOWN = 40
+"""Characters of a value that an error message shows."""
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns the known word closest to ``word``; for a dotted key, a known one with the same last part comes first."""
     candidates = list(known)
-    leaf = word.split(".")[-1]
+    leaf = word.lower().split(".")[-1]
     by_leaf = [name for name in candidates if name.split(".")[-1] == leaf]
-    return (by_leaf or difflib.get_close_matches(word, candidates, n=1, cutoff=0.0))[0]
+    return (by_leaf or difflib.get_close_matches(word.lower(), candidates, n=1, cutoff=0.0))[0]
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
@@ -91,6 +94,29 @@ class _Loader(yaml.SafeLoader):
                 "supported; write the value there."
             )
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Returns the value of a node; raises ``yaml.YAMLError`` for one that is not what it looks like, as a date."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            value = str(node.value)[:_MOST_SHOWN]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"cannot read the value {value!r}; write it as 'text' or as a number", node.start_mark
+            ) from error
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Returns a mapping; raises ``yaml.YAMLError`` if a key is in it twice, because one value would be lost."""
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{name!r} is here for the second time; write each section and setting once",
+                    key.start_mark,
+                )  # fmt: skip
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(text: str) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def find_images(paths: Sequence[str | os.PathLike[str]], *, unreadable: Unreadab
         raise PredictError("The path of an image is empty. Perhaps a variable of the shell is not set.")
     if not paths:
         raise PredictError("There are no images to predict. Name files or folders with --images or after the flags.")
+    if not all(os.fspath(path) for path in paths):
+        raise PredictError("The path of an image is empty. Name a file or folder; '.' is the current folder.")
     images: list[pathlib.Path] = []
     for path in (pathlib.Path(os.path.expanduser(path)) for path in paths):
         if os.path.isdir(path):

@@ -37,8 +37,9 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
         titles.append(plots.stage_title(stage, config.data.augment))
     try:
         plots.plot_image_sheet(rows, titles, path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another --preview_file.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be written: {reason}. Choose another --preview_file.") from error
 
 
 def run(invocation: Invocation) -> None:

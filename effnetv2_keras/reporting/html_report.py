@@ -82,7 +82,7 @@ def _data_name(config: Config) -> str:
 
 def _cards(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> list[tuple[str, str]]:
     """Returns names and values of the key figures at the top of the page."""
-    evaluations = [row for row in rows if row["kind"] == "eval"]
+    evaluations = _evaluations(rows)
     finished, total = (rows[-1]["step"] if rows else 0), stages[-1].end_step
     cards = []
     if evaluations:
@@ -97,6 +97,15 @@ def _cards(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> list[tupl
     return cards
 
 
+def _evaluations(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of evaluations that have the metric by which they are compared."""
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    for key in (primary_metric_key(row) for row in reversed(evaluations)):
+        if comparable := [row for row in evaluations if primary_metric_key(row) == key and key in row]:
+            return comparable
+    return []
+
+
 def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the evaluation whose weights are in ``best/``: the best one, and the first if several are equal."""
     key = primary_metric_key(evaluations[0])
@@ -105,7 +114,7 @@ def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _results(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]:
     """Returns the best and the last evaluation, ``{heading: [(metric, raw, EMA), ...]}``; empty before the first."""
-    evaluations = [row for row in rows if row["kind"] == "eval"]
+    evaluations = _evaluations(rows)
     if not evaluations:
         return {}
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Callable
@@ -46,7 +47,7 @@ def try_to_draw(draw: Callable[..., None], *arguments: Any) -> bool:
 
 @contextlib.contextmanager
 def _figure(path: str | os.PathLike[str] | BinaryIO, size: tuple[float, float]) -> Iterator[matplotlib.figure.Figure]:
-    """Makes a figure, to be drawn in a ``with`` block, and writes it as PNG.
+    """Makes a figure, to be drawn in a ``with`` block, and writes it as PNG, or in the format of another suffix.
 
     Dollar signs in class names are not mathematics. Letters that no installed font has are drawn as boxes, without a
     warning for each.
@@ -61,7 +62,8 @@ def _figure(path: str | os.PathLike[str] | BinaryIO, size: tuple[float, float]) 
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
         yield figure
-        figure.savefig(path, dpi=120)
+        has_suffix = isinstance(path, (str, os.PathLike)) and pathlib.Path(path).suffix
+        figure.savefig(path, dpi=120, format=None if has_suffix else "png")  # None would append a suffix
 
 
 def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path: str | os.PathLike[str]) -> None:
@@ -82,7 +84,8 @@ def plot_training(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], path:
         def minutes(some: Sequence[dict[str, Any]]) -> list[float]:
             return [row["seconds"] / 60 for row in some]
 
-        loss_axes.plot(minutes(trained), [row["loss"] for row in trained], color="tab:blue", label="training loss")
+        losses = [row.get("loss", np.nan) for row in trained]
+        loss_axes.plot(minutes(trained), losses, color="tab:blue", label="training loss")
         loss_axes.set_ylabel("loss, nats")
         loss_axes.legend(loc="upper right")
         score, name = primary_metric(evaluated[0] if evaluated else {})

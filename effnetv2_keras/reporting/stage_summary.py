@@ -48,7 +48,8 @@ def summarize_stages(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) ->
     for stage in stages:
         mine = [row for row in rows if stage.first_step < row["step"] <= stage.end_step]
         trained = [row for row in mine if row["kind"] == "train"]
-        timed = [row for row in trained if row["images_per_second"] > 0]  # a row of only a traced step has no speed
+        # A row of only a traced step has no speed.
+        timed = [row for row in trained if row.get("images_per_second", 0.0) > 0]
         waits = [row["input_wait"] for row in timed if "input_wait" in row]
         began = summaries[-1].ended if summaries else 0.0
         summaries.append(
@@ -60,7 +61,7 @@ def summarize_stages(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) ->
                 compile_seconds=sum(row.get("compile_seconds", 0.0) for row in trained),
                 input_wait=statistics.fmean(waits) if waits else None,
                 memory_mb=max((row["memory_mb"] for row in trained if "memory_mb" in row), default=None),
-                loss=trained[-1]["loss"] if trained else None,
+                loss=trained[-1].get("loss") if trained else None,
                 evaluation=next((row for row in reversed(mine) if row["kind"] == "eval"), {}),
             )
         )

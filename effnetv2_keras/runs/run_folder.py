@@ -114,6 +114,10 @@ class RunFolder:
         try:
             with full_disk_explained(self.path):
                 yield
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RunFolderError(
+                f"{self.path} cannot be a folder: it, or a part of its path, is a file. Choose another --model_dir."
+            ) from error
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} cannot be written: {error.strerror}. Give this user permission to write to the folder, "
@@ -140,8 +144,8 @@ class RunFolder:
                 )
         elif self.path.is_dir() and any(not _is_no_content(path.name) for path in self.path.iterdir()):
             raise RunFolderError(
-                f"{self.path} is not empty and holds no {CONFIG_FILE}, so it is not a run of this program. "
-                "Choose another --model_dir."
+                f"{self.path} is not empty and holds no {CONFIG_FILE}. If it is a run, restore its {CONFIG_FILE}. "
+                "Otherwise choose another --model_dir."
             )
 
     def _differences(self, config: Config, data: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -206,8 +210,14 @@ class RunFolder:
         names = data.get("class_names")
         named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
         counted = all(type(data.get(key)) is int and data[key] >= 0 for key in ("num_train", "num_eval"))
-        if not (named and counted):
-            missing = "the numbers of images num_train and num_eval" if named else "the names of the classes"
+        images = data.get(_IMAGES, ["", ""])
+        summed = isinstance(images, list) and len(images) == 2 and all(isinstance(one, str) for one in images)
+        if not (named and counted and summed):
+            missing = (
+                "the names of the classes" if not named
+                else "the numbers of images num_train and num_eval" if not counted
+                else f"two checksums {_IMAGES}"
+            )  # fmt: skip
             raise RunFolderError(f"{path} cannot be read: it lacks {missing}. {advice}")
         return data
 

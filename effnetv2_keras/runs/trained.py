@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.basics.small_files import read_literally
-from effnetv2_keras.config import Config
+from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles
 from effnetv2_keras.runs.disk import RunFolderError
-from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.run_folder import DATA_FILE, RunFolder
 from effnetv2_keras.runs.usable import BEST_METRIC, newest_intact
 from effnetv2_keras.weights import load_weights
 
@@ -60,7 +60,7 @@ def load_trained(
 
     Raises:
         RunFolderError: if the folder holds no run, the run has no checkpoint yet, or the best checkpoint or all of them
-            are damaged.
+            are damaged, or the checkpoint is of another network or number of classes.
     """
     folder = RunFolder(model_dir)
     config, class_names = folder.config(), folder.class_names()
@@ -69,11 +69,19 @@ def load_trained(
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     role = "ema_model" if use_ema and config.train.ema_decay else "model"
     parts = {"step": step} if IS_KERAS_3 else {role: model, "step": step}
-    if IS_KERAS_3:  # Keras 3 tracks the parts of a model under other names.
-        load_weights(model, path, prefer_ema=use_ema)
-    with read_literally(path) as readable:
-        status = tf.train.Checkpoint(**parts).restore(readable)
-    status.assert_existing_objects_matched().expect_partial()
+    try:
+        if IS_KERAS_3:  # Keras 3 tracks the parts of a model under other names.
+            report = load_weights(model, path, prefer_ema=use_ema)
+            if report.missing or report.mismatched:
+                raise ValueError(report.describe())
+        with read_literally(path) as readable:
+            status = tf.train.Checkpoint(**parts).restore(readable).expect_partial()
+        status.assert_existing_objects_matched()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        raise RunFolderError(
+            f"The checkpoint {path} does not fit the network of {folder / CONFIG_FILE} with the {len(class_names)} "
+            f"classes of {folder / DATA_FILE}: {error} Restore intact copies of these files."
+        ) from error
     return Trained(model, config, class_names, int(step.numpy()))
 
 

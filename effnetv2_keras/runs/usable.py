@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import Any
 
@@ -22,7 +23,13 @@ def read_note(path: pathlib.Path) -> dict[str, Any]:
         return {}
     try:
         note: dict[str, Any] = parse_json(read_text(path))
-        if not isinstance(note.get("metric"), str) or type(note.get("value")) not in (int, float):
+        if (
+            not isinstance(note.get("metric"), str)
+            or type(note.get("value")) not in (int, float)
+            or (
+                not math.isfinite(note["value"])  # no value is above NaN
+            )
+        ):
             raise ValueError("it has no metric with a value")
     except ValueError as error:
         logging.warning("%s cannot be read (%s); the next evaluation counts as the best.", path, error)

@@ -61,7 +61,7 @@ def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightRepor
         name for name in names if name not in unfit and not (keeps_classifier and name.startswith(layout.CLASSIFIER))
     )
     unused = tuple(name for name in weights if name not in loaded and name not in unfit)
-    warnings = file.warnings + facts.differences(model, file.facts)
+    warnings = file.warnings + facts.differences(model, file.facts) + _not_finite(weights, loaded)
     report = WeightReport(
         f"{source} ({file.format})", loaded, unused + file.skipped, missing, mismatched, adapted, warnings
     )
@@ -69,6 +69,13 @@ def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightRepor
     chosen = set(loaded)
     model.set_weights([weights[name] if name in chosen else value for name, value in zip(names, values)])
     return report
+
+
+def _not_finite(weights: Mapping[str, Array], loaded: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns a warning if some of the loaded weights are not finite as float32."""
+    with np.errstate(over="ignore"):
+        names = tuple(name for name in loaded if not np.isfinite(np.float32(weights[name])).all())
+    return (f"NaN or infinite values are in {shortened(names)}, so outputs will be NaN.",) if names else ()
 
 
 def _in_body(name: str) -> bool:

@@ -27,6 +27,7 @@ _UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
+    SystemError,  # h5py, for names that are not UTF-8
     LookupError,
     RuntimeError,
     AttributeError,
@@ -108,5 +109,15 @@ def _read_zip(path: pathlib.Path, shapes: Mapping[str, Shape], prefer_ema: bool)
     raise _unknown(path)
 
 
+_OTHERS = {
+    b"version https://git-lfs": "It is a pointer of Git LFS; run 'git lfs pull' in its repository to get the file. ",
+    b"<": "It is a page of a web site or XML; download the file itself. ",
+}
+"""What files begin with that are in the place of weights, and what to do."""
+
+
 def _unknown(path: pathlib.Path) -> WeightsError:
-    return WeightsError(f"The format of {path} is unknown. Supported formats are {FORMATS}.")
+    with path.open("rb") as file:
+        start = file.read(100).lstrip()
+    what = "It is empty. " if not start else next((text for key, text in _OTHERS.items() if start.startswith(key)), "")
+    return WeightsError(f"The format of {path} is unknown. {what}Supported formats are {FORMATS}.")

@@ -19,6 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import tensorflow as tf
 
 from effnetv2_keras.basics import limits
 from effnetv2_keras.models.keras_compat import as_in_keras_2
@@ -111,9 +112,10 @@ def _datasets(file: h5py.File, path: pathlib.Path) -> list[str]:
         return None
 
     def visit_link(place: str, link: Any) -> str | None:
-        return place if isinstance(link, h5py.ExternalLink) else None
+        return place if isinstance(link, h5py.ExternalLink) or place.count("/") > limits.DEEPEST_GROUP else None
 
     if place := file.visititems_links(visit_link) or file.visititems(visit):
+        limits.check(f"{path}: the depth of the groups", place.count("/"), limits.DEEPEST_GROUP)
         raise _not_alone(path, place)
     return paths
 
@@ -131,10 +133,17 @@ def _content(dataset: h5py.Dataset, path: pathlib.Path) -> Array:
     Raises:
         WeightsError: if a chunk of it unpacks to more than its own size, or with something other than gzip.
     """
-    if dataset.dtype.kind not in "fiuV":
+    is_bfloat16 = dataset.dtype == np.dtype("V2")  # Keras 3 writes it so
+    if dataset.dtype.kind not in "fiu" and not is_bfloat16:
         raise WeightsError(f"{path}: {dataset.name} has the dtype {dataset.dtype}, but weights are numbers.")
-    if dataset.chunks is None:
-        return np.asarray(dataset)
+    if dataset.chunks is not None:
+        _check_chunks(dataset, path)
+    content = np.asarray(dataset)
+    return content.view(tf.bfloat16.as_numpy_dtype).astype(np.float32) if is_bfloat16 else content
+
+
+def _check_chunks(dataset: h5py.Dataset, path: pathlib.Path) -> None:
+    """Raises WeightsError if a chunk unpacks to more than its own size, or with something other than gzip."""
     size = dataset.dtype.itemsize * math.prod(dataset.chunks)
     filters = set(dataset._filters)  # h5py's public properties do not list all filters
     most = limits.largest_chunk(dataset.nbytes)
@@ -147,7 +156,6 @@ def _content(dataset: h5py.Dataset, path: pathlib.Path) -> Array:
         _, packed = dataset.id.read_direct_chunk(dataset.id.get_chunk_info(number).chunk_offset)
         if len(zlib.decompressobj().decompress(packed, size + 5)) > size + 4:  # fletcher32 adds 4 bytes
             raise WeightsError(f"{path}: a chunk of {dataset.name} unpacks to more than its {size:,} bytes.")
-    return np.asarray(dataset)
 
 
 def _applications_table(paths: Iterable[str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def checkpoint_prefix(path: pathlib.Path) -> str | None:
     The path is a prefix or a folder. Of a folder with checkpoints the latest one is used; of the folder of a run the
     best one, or the latest one if the run has not been evaluated yet.
     """
-    if path.with_name(f"{path.name}.index").is_file():
+    if path.name and path.with_name(f"{path.name}.index").is_file():  # "." has no name
         return str(path)
     for folder in (path, path / "best", path / "checkpoints"):
         if latest := _named_latest(folder):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnetv2_keras.config import Config
-from effnetv2_keras.config.overrides import flatten, parse_overrides
+from effnetv2_keras.config.overrides import flatten, parse_overrides, read_yaml
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.training.state import schedule_for
 from tests.tiny import TINY
@@ -265,3 +265,20 @@ def test_an_earlier_configuration_keeps_its_evaluations():
     config = Config.from_yaml("eval: {every_epochs: 1.0}\ntrain: {batch_size: 10}")
     assert config.evaluation_period(40) == 4
     assert not config.differences(config.override({"eval.every_epochs": None}))
+
+
+@pytest.mark.parametrize("value", ["2024-99-99", "!!float x", "!!int ''", "!!timestamp x", "9" * 5000])
+def test_a_value_of_yaml_that_is_not_what_it_looks_like_is_a_message(value):
+    with pytest.raises(ConfigError, match=r"cannot read the value .*(?s:.*)line 2"):
+        read_yaml(f"train:\n  epochs: {value}")
+
+
+@pytest.mark.parametrize("text", ["train: {epochs: 3}\ntrain: {seed: 4}", "train:\n  epochs: 3\n  epochs: 4"])
+def test_a_section_or_setting_of_yaml_is_not_lost_because_it_is_there_twice(text):
+    with pytest.raises(ConfigError, match="is here for the second time; write each section and setting once"):
+        read_yaml(text)
+
+
+def test_the_suggestion_for_a_name_in_other_case_is_that_name():
+    with pytest.raises(ConfigError, match=r"did you mean 'train\.epochs'"):
+        Config().override({"TRAIN.EPOCHS": 3})

@@ -292,3 +292,8 @@ def test_the_command_predicts_the_readable_images_and_names_the_others(
         command(paths[1], settings="data.unreadable=skip")
     with pytest.raises(ConfigError, match="data.unreadable='often'"):
         command(*paths, settings="data.unreadable=often")
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(PredictError, match="The path of an image is empty"):
+        find_images([""])

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from effnetv2_keras.data.sources.base import ArraySource
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.class_names import decode_predictions
+from effnetv2_keras.reporting import html_report
 from effnetv2_keras.reporting.metrics_log import MetricsLog
+from effnetv2_keras.reporting.samples import Samples
 from effnetv2_keras.reporting.trackers import _read_ids
 from effnetv2_keras.runs import checkpoints as checkpoints_module
 from effnetv2_keras.runs.checkpoints import Checkpoints
@@ -213,3 +216,52 @@ def test_the_other_workers_take_the_checkpoint_that_the_first_chose(tmp_path, mo
         worker(5).restore_latest()
     with pytest.raises(RunFolderError, match="The first worker cannot resume"):
         worker(-2).restore_latest()
+
+
+def test_a_checkpoint_of_another_number_of_classes_is_a_message(run):
+    data = json.loads((run / "data.json").read_text())
+    for names in (data["class_names"][1:], [*data["class_names"], "gnu"]):
+        (run / "data.json").write_text(json.dumps({**data, "class_names": names}))
+        with pytest.raises(
+            RunFolderError, match=rf"ckpt-\d+ does not fit .* with the {len(names)} classes of .*data.json"
+        ):
+            load_trained(run)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row(3), row(6, loss=1.0)],
+        [row(3, "eval"), row(6, "eval", top1=0.5)],
+        [row(3, "eval", top1=0.5, top1_ema=0.4), row(6, "eval", top1=0.5)],
+        [row(3, "eval", top1=0.5), row(6, "eval", map=0.5)],
+    ],
+    ids=["no figures", "no metric", "no average", "another metric"],
+)
+def test_rows_without_some_figures_do_not_prevent_the_report(run, rows):
+    """Other versions, or users, may have written them."""
+    data = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({**data, "num_train": 50_000}))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    with mock.patch.object(html_report, "draw_plots", return_value=()):
+        page = html_report.write_report(RunFolder(run), Samples((), "")).read_text()
+    assert "<h2" in page
+
+
+def test_a_best_value_that_is_no_number_does_not_stay_the_best(tmp_path):
+    (tmp_path / "best.json").write_text('{"metric": "top1", "value": NaN, "step": 3}')
+    assert read_note(tmp_path / "best.json") == {}
+
+
+@pytest.mark.parametrize("images", [3, [], [1, 2], ["e3"], None, {"a": "b"}], ids=str)
+def test_damaged_checksums_of_the_images_are_a_message(run, images):
+    data = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({**data, "images": images}))
+    with pytest.raises(RunFolderError, match=r"data.json cannot be read: it lacks two checksums images"):
+        RunFolder(run).check(run_config(), splits_of_run())
+
+
+def test_a_run_without_its_configuration_is_not_called_something_else(run):
+    (run / "config.yaml").unlink()
+    with pytest.raises(RunFolderError, match=r"If it is a run, restore its config.yaml"):
+        RunFolder(run).check(run_config(), splits_of_run())

@@ -107,8 +107,9 @@ def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
     with pytest.raises(RunFolderError, match="run cannot be written: Permission denied. Give this user permission"):
         RunFolder(tmp_path / "run").claim(tiny_config(), array_splits())
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="file cannot be written: File exists"):
-        RunFolder(tmp_path / "file").claim(tiny_config(), array_splits())
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunFolderError, match="cannot be a folder: it, or a part of its path, is a file"):
+            RunFolder(path).claim(tiny_config(), array_splits())
 
 
 def test_a_run_recognizes_its_images_wherever_they_are(tmp_path, caplog):

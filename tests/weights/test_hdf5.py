@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.models import build_model, layers_by_role
-from effnetv2_keras.weights import load_weights
+from effnetv2_keras.weights import WeightsError, load_weights
 from tests.models.filling import fill_at_random
 from tests.tiny import TINY
 from tests.weights.filled import assert_close, assert_same_weights, pixels, tiny, write_h5
@@ -221,3 +221,40 @@ def test_an_archive_of_a_network_that_computes_something_else_gives_a_warning(tm
         assert len(warnings) == (name in expected)
         assert name == "alike" or f"The network of the file has {expected[name]}" in warnings[0]
         assert_same_weights(model, saved)
+
+
+def _changed(tmp_path, dtype):
+    """Writes weights of the tiny network, with the first array as zeros of another type; returns path and array."""
+    path = tmp_path / "changed.h5"
+    write_h5(tiny(0), path)
+    with h5py.File(path, "a") as file:
+        places: list[str] = []
+        file.visititems(lambda place, item: places.append(place) if isinstance(item, h5py.Dataset) else None)
+        place = next(place for place in places if "kernel" in place)
+        values = file[place][()]
+        del file[place]
+        if dtype == "V2":
+            file[place] = tf.cast(values, tf.bfloat16).numpy().view("V2")
+        else:
+            file.create_dataset(place, values.shape, dtype)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["V4", [("a", "f4"), ("b", "f4")]], ids=["opaque", "compound"])
+def test_arrays_that_are_no_numbers_are_refused(tmp_path, dtype):
+    with pytest.raises(WeightsError, match="but weights are numbers"):
+        load_weights(tiny(), _changed(tmp_path, dtype))
+
+
+def test_bfloat16_is_read_as_keras_3_writes_it(tmp_path):
+    model = tiny()
+    load_weights(model, _changed(tmp_path, "V2"))
+    for ours, theirs in zip(model.get_weights(), tiny(0).get_weights()):
+        np.testing.assert_allclose(ours, theirs, rtol=2**-8)
+
+
+def test_names_that_are_not_utf8_are_a_message(tmp_path):
+    with h5py.File(tmp_path / "bytes.h5", "w") as file:
+        file[b"\xff/kernel:0"] = np.zeros(3)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_weights(tiny(), tmp_path / "bytes.h5")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.weights import Mismatch, WeightsError, layout, load_weights
 from effnetv2_keras.weights.assign import assign, weight_names
 from effnetv2_keras.weights.layout import WeightsFile
+from effnetv2_keras.weights.tf_checkpoint import checkpoint_prefix
 from tests.models.filling import fill_at_random
 from tests.tiny import TINY
-from tests.weights.filled import assert_same_weights, named_weights, pixels, tiny
+from tests.weights.filled import assert_same_weights, named_weights, pixels, tiny, write_h5
 
 
 def file_of(weights, *skipped):
@@ -178,7 +180,7 @@ def test_blocks_of_kinds_that_alternate(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"plain text, and quite a lot of it", b"\x80\x04."])
 def test_an_unknown_format_is_refused(content, tmp_path):
     (tmp_path / "file.bin.txt").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"The format of .*file\.bin\.txt is unknown. Supported formats are HDF5"):
+    with pytest.raises(WeightsError, match=r"The format of .*file\.bin\.txt is unknown\. .*Supported formats are HDF5"):
         load_weights(tiny(), tmp_path / "file.bin.txt")
 
 
@@ -192,3 +194,33 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
 def test_the_public_names():
     assert effnetv2_keras.load_weights is load_weights
     assert effnetv2_keras.WeightReport.__name__ == "WeightReport"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "It is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404</html>", "a page of a web site"),
+    ],
+)
+def test_what_lies_in_the_place_of_weights_is_named(tmp_path, content, reason):
+    (tmp_path / "model.h5").write_bytes(content)
+    with pytest.raises(WeightsError, match=reason):
+        load_weights(tiny(), tmp_path / "model.h5")
+
+
+def test_weights_that_are_not_finite_are_warned_of(tmp_path):
+    model = tiny(0)
+    weights = model.get_weights()
+    weights[0][...] = np.nan
+    model.set_weights(weights)
+    write_h5(model, tmp_path / "model.h5")
+    report = load_weights(tiny(), tmp_path / "model.h5")
+    assert report.warnings == ("NaN or infinite values are in stem/conv/kernel, so outputs will be NaN.",)
+
+
+def test_the_current_folder_is_a_folder_of_a_checkpoint(tmp_path, monkeypatch):
+    tf.train.Checkpoint(model=tiny(0)).write(str(tmp_path / "ckpt"))
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_prefix(pathlib.Path(".")) == "ckpt"

@@ -223,3 +223,12 @@ def test_weights_of_a_network_of_kerashub_are_named_as_such(model, tmp_path):
         for block in ("cba_block", "fused_mb_conv_block_1", "mb_conv_block"):
             file[f"layers/{block}/conv1/vars/0"] = np.zeros(3, "f4")
     refused(model, tmp_path / "model.weights.h5", "is a file of KerasHub or KerasCV, whose networks pad images")
+
+
+def test_groups_nested_without_end_are_refused(model, tmp_path):
+    path = tmp_path / "deep.h5"
+    with h5py.File(path, "w") as file:
+        group = file
+        for _ in range(300):
+            group = group.create_group("g")
+    refused(model, path, "the depth of the groups is 51; it must be at most 50")
