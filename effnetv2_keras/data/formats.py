@@ -8,6 +8,7 @@ run. There such images are refused.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from typing import Any, Callable, Literal
 
@@ -39,6 +40,7 @@ _FOREIGN = (
 
 _USUAL, _SIXTEEN_BITS, _BMP, _OTHER = range(4)
 _BMP_HEADER = 70  # bytes
+_FILE = tf.TensorSpec([], tf.string)
 _REFUSED = "Cannot read this image: "
 
 
@@ -73,10 +75,7 @@ class Reading:
 
 
 def one_op(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
-    """Returns a branch of ``tf.cond`` that costs nothing where it is not taken.
-
-    TensorFlow executes the ops of both branches, without their kernels. A function that is not inlined is one op.
-    """
+    """Returns a branch of ``tf.cond`` that costs nothing where it is not taken; see ``orientation.traced_once``."""
     if tf.executing_eagerly():
         return branch
     return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
@@ -95,34 +94,44 @@ def to_rgb(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, if the image is refused, damaged, or no image.
     """
+    return tf.cond(_is_usual(encoded), lambda: _usual(encoded, reading), lambda: _rare(reading)(encoded))
 
-    def usual() -> tf.Tensor:
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        if not reading.exif_orientation:
-            return image
-        return tf.cond(
-            tf.io.is_jpeg(encoded) & orientation.may_be_turned(encoded),
-            one_op(lambda: orientation.upright(image, orientation.orientation_of(encoded))),
-            lambda: tf.ensure_shape(image, [None, None, 3]),
-        )
 
-    def sixteen_bits() -> tf.Tensor:
+def _usual(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
+    image = tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), [None, None, 3])
+    if not reading.exif_orientation:
+        return image
+    return tf.cond(
+        tf.io.is_jpeg(encoded) & orientation.may_be_turned(encoded),
+        lambda: orientation.upright(image, orientation.orientation_of(encoded)),
+        lambda: image,
+    )
+
+
+@functools.lru_cache
+def _rare(reading: Reading) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function that decodes any file, traced once."""
+
+    def sixteen_bits(encoded: tf.Tensor) -> tf.Tensor:
         values = tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.int32)
         white = reading.max_value or 65535
         scaled = tf.cast(values // 256 if white == 65535 else values * 255 // white, tf.uint8)
         return _unless_refused(_why_range(values, reading), scaled)
 
-    def other() -> tf.Tensor:
+    def other(encoded: tf.Tensor) -> tf.Tensor:
         if reading.place != "process":
             return _unless_refused(_why_foreign(encoded, reading), tf.zeros([1, 1, 3], tf.uint8))
-
         image, reason = _with_pillow(encoded, reading)
         return _unless_refused(reason, image)
 
-    def rare() -> tf.Tensor:
-        return tf.switch_case(_kind(encoded), [usual, sixteen_bits, lambda: _bmp(encoded), other])
+    @orientation.traced_once(_FILE)
+    def rare(encoded: tf.Tensor) -> tf.Tensor:
+        branches: list[Callable[[tf.Tensor], tf.Tensor]]
+        branches = [functools.partial(_usual, reading=reading), sixteen_bits, _bmp, other]
+        image = tf.switch_case(_kind(encoded), [functools.partial(branch, encoded) for branch in branches])
+        return tf.ensure_shape(image, [None, None, 3])
 
-    return tf.cond(_is_usual(encoded), usual, one_op(rare))
+    return rare
 
 
 def why(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
@@ -135,19 +144,27 @@ def why(encoded: tf.Tensor, reading: Reading) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, if the image is damaged.
     """
-    encoded = tf.convert_to_tensor(encoded)
+    return _why(reading)(tf.convert_to_tensor(encoded))
 
-    def sixteen_bits() -> tf.Tensor:
-        return _why_range(tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.int32), reading)
 
-    def other() -> tf.Tensor:
-        if reading.place != "process":
-            return _why_foreign(encoded, reading)
+@functools.lru_cache
+def _why(reading: Reading) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function of ``why``, traced once."""
 
-        return _with_pillow(encoded, reading)[1]
+    @orientation.traced_once(_FILE)
+    def reason(encoded: tf.Tensor) -> tf.Tensor:
+        def sixteen_bits() -> tf.Tensor:
+            return _why_range(tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.int32), reading)
 
-    nothing = lambda: tf.constant("")  # noqa: E731
-    return tf.switch_case(_kind(encoded), [nothing, sixteen_bits, nothing, other])
+        def other() -> tf.Tensor:
+            return _why_foreign(encoded, reading) if reading.place != "process" else _with_pillow(encoded, reading)[1]
+
+        def nothing() -> tf.Tensor:
+            return tf.constant("")
+
+        return tf.switch_case(_kind(encoded), [nothing, sixteen_bits, nothing, other])
+
+    return reason
 
 
 def reason_in(error: Exception) -> str:

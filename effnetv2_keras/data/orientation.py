@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Callable
+
 import tensorflow as tf
 
 _SEARCHED = 1 << 18  # bytes from the start of a file
@@ -16,6 +18,19 @@ _FLIP_COLUMNS = (0, 0, 1, 1, 0, 0, 0, 1, 1)
 _TRANSPOSE = (0, 0, 0, 0, 0, 1, 1, 1, 1)
 
 
+def traced_once(*signature: tf.TensorSpec) -> Callable[[Callable[..., tf.Tensor]], Any]:
+    """Decorates a function so that it is traced once for all input pipelines and costs nothing where it is not called.
+
+    TensorFlow executes the ops of both branches of ``tf.cond``, without their kernels. A function that is not inlined
+    is one op.
+
+    Args:
+        *signature: the arguments of the function.
+    """
+    options: dict[str, Any] = {"autograph": False, "experimental_attributes": {"_noinline": True}}
+    return lambda function: tf.function(function, input_signature=signature, **options)
+
+
 def may_be_turned(jpeg: tf.Tensor) -> tf.Tensor:
     """Returns whether a JPEG file seems to have EXIF data: a quick check, for files that have none."""
     head = tf.strings.substr(jpeg, 0, _SEARCHED)
@@ -23,6 +38,7 @@ def may_be_turned(jpeg: tf.Tensor) -> tf.Tensor:
     return tf.size(tf.raw_ops.StringSplitV2(input=[head], sep="Exif\0\0", maxsplit=1).values) > 1
 
 
+@traced_once(tf.TensorSpec([], tf.string))
 def orientation_of(jpeg: tf.Tensor) -> tf.Tensor:
     """Returns the orientation that the EXIF data of a JPEG file gives.
 
@@ -75,6 +91,7 @@ def stored_rectangle(rectangle: tf.Tensor, shape: tf.Tensor, orientation: tf.Ten
     return tf.stack([top, left, height, width])
 
 
+@traced_once(tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.int32))
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns a stored image, or a rectangle of it, upright.
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from effnetv2_keras import ending
+from effnetv2_keras.basics import ending
 
 SCRIPT = """
 import atexit, sys, time
