@@ -152,6 +152,15 @@ def _parse(argv: list[str]) -> list[str]:
     return app.parse_flags_with_usage(argv)
 
 
+def _refuse_strays(mode: str, words: list[str]) -> None:
+    """Ends the process if there are words that are no flags and that the mode would ignore."""
+    if words and mode != options_lib.PREDICT:
+        sys.exit(
+            f"--mode={mode} does not read {' '.join(map(repr, words))}, which is no flag. Write flags as --name=value, "
+            "and a value that contains spaces in quotes."
+        )
+
+
 _CHATTY = tuple(
     os.path.join(folder, "")
     for name in ("tensorflow", "matplotlib")
@@ -169,6 +178,7 @@ def main(argv: list[str]) -> None:
     """Runs one mode. An error that the user can correct is printed as one message, without a traceback."""
     options = read_options()
     name = canonical_mode(options.mode)
+    _refuse_strays(name, argv[1:])
     logging.get_absl_handler().addFilter(_is_worth_telling)
     # Without a terminal there is no width to fit; 140 columns hold every table.
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)

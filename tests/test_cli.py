@@ -304,3 +304,8 @@ def test_a_path_that_cannot_be_written_is_a_message(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.import_module("effnetv2_keras.modes.summary"), "run", run)
     with pytest.raises(SystemExit, match=r"no/file' cannot be read or written: No such file .* Check the path"):
         run_here("--mode=summary")
+
+
+def test_words_that_are_no_flags_are_not_ignored():
+    with pytest.raises(SystemExit, match=r"--mode=summary does not read 'train.seed=2', which is no flag"):
+        run_here("--mode=summary", "--hparam_str=train.epochs=1,", "train.seed=2")
