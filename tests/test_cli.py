@@ -73,7 +73,10 @@ def test_train_eval_predict_export(images, tmp_path, monkeypatch):
     assert "16 images to train on, 2 to evaluate on, 2 classes" in output
     assert "efficientnetv2-b0: 5,921,874 parameters" in output
     output, log = tiny("--mode=traineval", *common, "--model_name=tiny", f"--model_dir={model_dir}", "--strategy=cpu")
-    assert set(re.findall(r"^I(?!0000).*? (\w+\.py):\d+\]", log, re.MULTILINE)) == {"splits.py"}  # not TensorFlow's
+    assert set(re.findall(r"^I(?!0000).*? (\w+\.py):\d+\]", log, re.MULTILINE)) == {
+        "splits.py",
+        "verification.py",
+    }  # not TensorFlow's
     assert "stage 1/2 · 32 px · step 1/2" in output
     assert "stage 2/2 · 40 px · step 2/2" in output
     assert "evaluated 2 of 2 images" in output

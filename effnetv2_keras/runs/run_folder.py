@@ -187,8 +187,9 @@ class RunFolder:
         try:
             return whole_config(read_text(self / CONFIG_FILE))
         except (ValueError, OverflowError, RecursionError, TypeError) as error:  # the last three for absurd numbers
+            reason = str(error).rstrip(".") or type(error).__name__
             raise RunFolderError(
-                f"{self / CONFIG_FILE} cannot be read: {error or type(error).__name__}. Restore an intact copy of it."
+                f"{self / CONFIG_FILE} cannot be read: {reason}. Restore an intact copy of it."
             ) from error
 
     def class_names(self) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ def take_rest(found, source, services, unreadable):
 
 
 def test_what_is_wrong_with_records_is_named(tmp_path, three_services):
-    root = write_imagenet(tmp_path)
+    root = write_imagenet(tmp_path, shards=1)
     image, _ = pictures(1)[0]
     bad = example(image__encoded=image, image__class__label=9)
     write_shards(tmp_path, "train", [*[example(image__encoded=image, image__class__label=1)] * 9, bad], 1)

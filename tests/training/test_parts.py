@@ -95,10 +95,10 @@ def test_folder_without_a_run_says_so(tmp_path):
     with pytest.raises(RunFolderError, match="holds no run: there is no config.yaml"):
         load_trained(tmp_path)
     write_atomically(tmp_path / "config.yaml", Config().to_yaml())
-    write_atomically(tmp_path / "data.json", json.dumps({"class_names": ["a", "b"]}))
+    write_atomically(tmp_path / "data.json", json.dumps({"class_names": ["a", "b"], "num_train": 8, "num_eval": 8}))
     with pytest.raises(RunFolderError, match="has no checkpoint yet. Train first"):
         load_trained(tmp_path)
-    (tmp_path / "config.yaml").write_text("train: {epoch: 3}")
+    write_atomically(tmp_path / "config.yaml", Config().to_yaml().replace("\n  epochs:", "\n  epoch:"))
     with pytest.raises(RunFolderError, match="config.yaml cannot be read: Unknown hparam 'train.epoch'"):
         load_trained(tmp_path)
 

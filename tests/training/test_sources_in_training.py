@@ -112,7 +112,8 @@ def test_a_wrong_label_far_into_a_shard_ends_the_run_with_a_message(tmp_path, wr
     config = tiny_config(f"{ONE_STAGE},train.epochs=1", **data)  # 40 steps
     message = (
         f"Record 299 of {path} has the label {wrong}, but with 1000 classes and data.first_label=1 labels are 1 to "
-        r"1000. Set data.first_label \(0 or 1\) and data.num_classes, or repair the records."
+        r"1000. Set data.first_label \(0 or 1\) and data.num_classes, name all classes if there is a labels.txt, or "
+        "repair the records."
     )
     with pytest.raises(DataError, match=f"^{message}\\nSaved .*$"):
         train_tiny(config, tmp_path / "run")
