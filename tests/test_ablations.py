@@ -149,6 +149,7 @@ def test_ratios_are_computed_separately_for_each_seed(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size < 60_000
 
 
+@pytest.mark.slow
 def test_a_run_is_not_repeated(tmp_path, capsys, monkeypatch):
     from effnetv2_keras.training import loop
 

@@ -234,6 +234,7 @@ def test_no_password_is_written(tmp_path, backbone, images, monkeypatch):
     assert short_training(config).search.storage is None
 
 
+@pytest.mark.slow
 def test_searches_with_other_settings_share_a_database_without_meeting(tmp_path, backbone, images, monkeypatch):
     monkeypatch.setattr(TrialRunner, "run", lambda self, spec, on_epoch, on_wait: Outcome(0.5, 1.0))
     url = f"sqlite:///{tmp_path}/search.db"

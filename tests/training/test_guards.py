@@ -128,6 +128,7 @@ def test_too_many_rollbacks_stop_the_run(tmp_path, monkeypatch):
     assert "0.25 times the learning rate (rollback 2 of at most 2)" in output.getvalue()
 
 
+@pytest.mark.slow
 def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
     """An image that is cut short in the middle of an epoch; the run goes on once it is whole again."""
     paths = write_classes(tmp_path / "images" / "train", {"red": 8, "green": 8, "blue": 8})
