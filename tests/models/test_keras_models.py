@@ -242,7 +242,7 @@ def test_the_module_of_a_function_is_named_before_it_is_imported(caplog, monkeyp
         raise ImportError(name)
 
     monkeypatch.setattr("importlib.import_module", refuse)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     with pytest.raises(UsageError, match=r"cannot import the module 'their\.code'"):
         built("keras:their.code:net")
     assert "keras:their.code:net: importing the module their.code, which runs its code" in caplog.text
