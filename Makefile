@@ -35,6 +35,7 @@ lint: $(VENV)/dev
 
 docs: $(VENV)/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest -m docs tests/docs
 
 bench: $(VENV)/dev
 	for script in $(filter-out %/environments.py,$(wildcard benchmarks/*.py)) benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done

@@ -106,6 +106,7 @@ def test_batches_of_services_are_those_of_this_process(tmp_path, three_services,
     assert_same(batches(source, three_services, first_step=1, augment="none"), whole[1:])
 
 
+@pytest.mark.slow
 def test_services_make_the_same_batches_from_any_step_in_any_number(digits_source, three_services):
     whole = batches(digits_source)
     assert_same(batches(digits_source, three_services[:2], first_step=3, steps=6), whole[3:6])
@@ -122,6 +123,7 @@ def test_several_replicas_and_workers_have_their_share(tmp_path, three_services)
         assert_same(batches(source, three_services[:2], **shares), batches(source, **shares))
 
 
+@pytest.mark.slow
 def test_a_run_that_started_without_services_resumes_with_them(tmp_path, three_services):
     changes = f"{ONE_STAGE},train.epochs=2,runtime.checkpoint_every=2"  # six steps
     before = tiny_config(changes, **tfrecord(tmp_path))
@@ -211,6 +213,7 @@ def test_services_do_not_make_a_different_run():
     assert Config().differences(Config().override({"data.source": "csv"}))
 
 
+@pytest.mark.slow
 def test_a_service_that_dies_ends_the_run_with_a_message(monkeypatch, digits_source):
     """The run ends whether the service stays away or another takes its place; a signal ends that one cleanly."""
     monkeypatch.setattr(service_lib, "_GONE_AFTER", 3.0)

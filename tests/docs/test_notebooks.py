@@ -15,6 +15,8 @@ from effnetv2_keras import build_model
 from tests.images import write_classes
 from tests.tiny import SMALL
 
+pytestmark = pytest.mark.docs
+
 ROOT = pathlib.Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
@@ -43,7 +45,6 @@ def execute(name, folder, monkeypatch, **parameters):
     return {cell.id: "".join(output.get("text", "") for output in cell.get("outputs", ())) for cell in notebook.cells}
 
 
-@pytest.mark.slow
 @pytest.mark.keras_2
 def test_the_photos_notebook_trains_evaluates_predicts_and_exports(tmp_path, monkeypatch):
     for split, count in (("train", 24), ("validation", 4), ("test", 4)):

@@ -24,6 +24,7 @@ def trained() -> Trained:
     return benchmark.fresh(Config().override({"eval.isize": 40}).with_network(TINY), num_classes=7)
 
 
+@pytest.mark.slow
 def test_measures_each_format_at_each_batch_size_in_its_own_process(trained: Trained):
     result = benchmark.benchmark(
         trained, formats=["tflite", "keras"], quantize="float16", batch_sizes=[48, 1], repeats=5

@@ -101,6 +101,7 @@ train_arrays(folder)
     assert not [name for name in (*names(run), *names(run / "checkpoints")) if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_resumes_when_there_is_space(runs, tmp_path):
     script = """
 from effnetv2_keras.runs.disk import NoRoomError

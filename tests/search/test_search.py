@@ -246,6 +246,7 @@ def test_searches_with_other_settings_share_a_database_without_meeting(tmp_path,
     assert names[0] == names[2] != names[1]
 
 
+@pytest.mark.slow
 def test_a_network_that_is_too_slow_is_not_trained(tmp_path, backbone, images):
     config = config_for(backbone, images, **{"search.trials": 1, "search.max_step_time": 1e-3})
     search(config, str(tmp_path / "search"), strategy="cpu", console=QUIET)

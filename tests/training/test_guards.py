@@ -160,6 +160,7 @@ def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
 MEASURED = ("seconds", "images_per_second", "compile_seconds", "input_wait", "memory_mb")
 
 
+@pytest.mark.slow
 def test_steps_per_loop_changes_nothing_but_the_pace(plain, tmp_path):
     train_tiny(tiny_config("runtime.steps_per_loop=4"), tmp_path / "run", splits=array_splits())
     assert_equal_runs(plain, tmp_path / "run")

@@ -97,6 +97,7 @@ def test_evaluation_prediction_and_export(run, tmp_path):
     assert dict(of_export.classes) == pytest.approx(dict(of_run.classes), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_replicas_accumulation_and_mixed_precision(tmp_path, two_replicas):
     config = config_of("tiny", "train.epochs=1,progressive.stages=1,precision.policy=mixed_bfloat16,train.sync_bn=true")
     result = trained(config, tmp_path / "a", strategy=two_replicas)
