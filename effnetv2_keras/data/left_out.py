@@ -58,7 +58,11 @@ class LeftOut:
         self.reasons[name] = reason or f"it is {NOT_AN_IMAGE}"
 
     def why(self, names: Collection[str] | None = None) -> str:
-        """Returns the most frequent reasons why images, by default all that are left out, cannot be read."""
+        """Returns the most frequent reasons why images cannot be read.
+
+        Args:
+            names: the images; None for all that are left out.
+        """
         counts = collections.Counter(self.reasons[name] for name in (self.labels if names is None else names))
         ranked = [reason for reason, _ in counts.most_common()]
         more = [f"{len(ranked) - _REASONS} other reasons"] if len(ranked) > _REASONS else []

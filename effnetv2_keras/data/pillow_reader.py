@@ -142,7 +142,7 @@ def _scaled(values: npt.NDArray[np.int64], largest: int, max_value: int) -> npt.
 
 
 def _check_high_bytes(pixels: npt.NDArray[np.uint8], max_value: int) -> npt.NDArray[np.uint8]:
-    """Returns the colors of a TIFF file with 16 bits per channel, of which Pillow keeps the upper eight."""
+    """Returns the colors of a TIFF file with 16 bits per channel; Pillow keeps only the upper 8 bits of each."""
     if max_value not in (0, 65535):
         raise NotReadableError(
             "it is a color TIFF with more than 8 bits per channel, to which "

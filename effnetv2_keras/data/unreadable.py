@@ -217,7 +217,7 @@ class UnreadableImages:
 
 
 def _readable_classes(batch: dict[str, tf.Tensor], num_classes: int) -> tf.Tensor:
-    """Returns the classes of which a batch has an image that was loaded, bool ``[num_classes]``."""
+    """Returns for each class whether the batch has a readable image of it, bool ``[num_classes]``."""
     label, weight = batch["label"], batch["weight"]
     rows = tf.one_hot(label, num_classes) if label.dtype.is_integer else label
     return tf.reduce_max(rows * weight[:, tf.newaxis], axis=0) > 0

@@ -40,7 +40,7 @@ _SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
 
 
 def _data_of(splits: Splits) -> dict[str, Any]:
-    """Returns the content of ``data.json``: class names, numbers of images, and checksums of which images they are."""
+    """Returns the content of ``data.json``: class names, and for each split the number and a checksum of its images."""
     return {
         "class_names": list(splits.train.class_names),
         "num_train": splits.train.num_examples,

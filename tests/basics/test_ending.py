@@ -32,4 +32,8 @@ def test_a_process_ends_while_an_iterator_is_being_freed(code, status):
 
 def test_a_process_without_such_threads_ends_as_usual(monkeypatch):
     monkeypatch.setattr(ending, "_started", [])
+    ended = []
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr("atexit._run_exitfuncs", lambda: ended.append("at exit"))
     ending.end_process(3)
+    assert ended == []

@@ -9,7 +9,7 @@ from effnetv2_keras.data.sources.base import FileSource, Source
 
 
 def fingerprint(source: Source) -> str:
-    """Returns a checksum of which records a source has, in which order, and of the labels of image files.
+    """Returns a checksum of the records of a source: their names in order and, for image files, their labels.
 
     It does not depend on the folder of the data: paths are relative to it. Images outside of it, which a list may name,
     count with their whole path. Arrays have no names, so they all have the same checksum.

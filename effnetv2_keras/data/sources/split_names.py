@@ -138,7 +138,7 @@ def find_evaluation(
 
 
 def announce(place: str, names: Iterable[str], train: str, evaluation: str | None, *, chosen: bool) -> None:
-    """Logs which splits a run uses; warns if nobody chose to evaluate on the test split.
+    """Logs which splits a run uses; warns if the test split is used for evaluation without a setting that says so.
 
     Args:
         place: the data.

@@ -172,7 +172,10 @@ def _find_splits(root: pathlib.Path, data: config_lib.DataConfig) -> list[tuple[
 
 
 def _check_numbered(names: Iterable[str], chosen: str, setting: str, given: str) -> None:
-    """Raises ``DataError`` if files ``train00-*`` are taken, which nobody asked for, and ``train01-*`` are not."""
+    """Raises ``DataError`` if other files have the same name with another number, unless a setting names the split.
+
+    For example, ``train00-*`` was found for ``train``, and there is ``train01-*``.
+    """
     plain = re.sub(r"\d+", "*", chosen)
     alike = sorted(name for name in names if re.sub(r"\d+", "*", name) == plain)
     if chosen in alike and len(alike) > 1 and given != chosen:
