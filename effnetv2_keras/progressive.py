@@ -1,9 +1,8 @@
 """The stage plan of progressive learning with adaptive regularization, as a pure function (no TensorFlow).
 
 Algorithm 1 of the paper (arXiv 2104.00298) divides training into M equal stages; the image size and the strength of
-every regularizer grow from stage to stage. Table 13 of the paper compares this with random resizing, in which the image
-size of each stage is random. In this module, random resizing also chooses the regularizers to match that size.
-Everything that the training loop needs to know about a stage is a field of ``Stage``.
+every regularizer grow from stage to stage. Table 13 compares this with random resizing, where the size of a stage is
+random; here, its regularizers match that size. Everything that the training loop needs is a field of ``Stage``.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from effnetv2_keras.errors import UsageError
 
 RampSchedule = Literal["paper", "original"]
 StageOrder = Literal["rising", "random"]
+Trained = Literal["all", "classifier"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Stage:
         mixup_alpha: parameter of mixup's Beta distribution; 0 turns mixup off.
         cutmix_alpha: parameter of CutMix's Beta distribution; 0 turns CutMix off.
         dropout_rate: dropout before the classifier, in [0, 1).
+        trains: what the stage trains: all layers (that the configuration does not freeze), or only the classifier.
     """
 
     index: int
@@ -145,6 +146,7 @@ class Stage:
             high=0.999,
         ),
     ]
+    trains: Trained = "all"
 
     @property
     def num_steps(self) -> int:
@@ -237,6 +239,7 @@ def plan_stages(
     order: StageOrder = "rising",
     size_multiple: int = 1,
     seed: int = 0,
+    head_steps: int = 0,
 ) -> tuple[Stage, ...]:
     """Returns the stages of a run, of equal length (to within one step), with the settings of each.
 
@@ -247,10 +250,10 @@ def plan_stages(
         schedule: ``"paper"`` (Algorithm 1), or ``"original"`` (the size ramp of the reference code, and regularizers as
             in the paper).
         order: ``"rising"`` goes from the start to the end of the ramps. ``"random"`` draws a uniformly distributed
-            position for each stage and reads all ramps at this position, so larger images are still regularized more
-            (random resizing, Table 13). A regularizer with equal ``start`` and ``end`` does not change.
+            position for each stage and reads all ramps there, so larger images are regularized more (Table 13).
         size_multiple: image sizes are rounded to the nearest multiple of this many pixels.
         seed: seed of the random positions; the same seed gives the same stages on every machine.
+        head_steps: steps of a stage before the others that trains only the classifier; 0 for none.
 
     Returns:
         The stages. Their step ranges partition ``range(total_steps)``.
@@ -258,7 +261,7 @@ def plan_stages(
     Raises:
         UsageError: if there are more stages than steps, or a setting is out of range.
     """
-    _check(num_stages, total_steps, schedule, order, size_multiple)
+    _check(num_stages, total_steps - head_steps, schedule, order, size_multiple)
 
     def stage(index: int, position: float) -> Stage:
         values: dict[str, Any] = {name: ramp.at(position) for name, ramp in ramps.items()}
@@ -266,17 +269,19 @@ def plan_stages(
             values["image_size"] = _reference_size(ramps["image_size"], index, num_stages)
         multiples = math.floor(values["image_size"] / size_multiple + 0.5)
         values["image_size"] = max(size_multiple, multiples * size_multiple)
-        first_step, end_step = (number * total_steps // num_stages for number in (index, index + 1))
-        return Stage(index=index, first_step=first_step, end_step=end_step, **values)
+        steps = total_steps - head_steps
+        first_step, end_step = (head_steps + number * steps // num_stages for number in (index, index + 1))
+        return Stage(index=index + bool(head_steps), first_step=first_step, end_step=end_step, **values)
 
-    return tuple(stage(*place) for place in enumerate(_positions(num_stages, order, seed)))
+    stages = tuple(stage(*place) for place in enumerate(_positions(num_stages, order, seed)))
+    if not head_steps:
+        return stages
+    head = dataclasses.replace(stages[0], index=0, first_step=0, end_step=head_steps, trains="classifier")
+    return (head, *stages)
 
 
 def remaining(stages: Sequence[Stage], *, step: int) -> Iterator[tuple[Stage, range]]:
-    """Yields each unfinished stage and the range of its remaining steps.
-
-    New runs and resumed runs both follow this function: it yields everything for a new run, and nothing for a finished
-    run.
+    """Yields each unfinished stage and its remaining steps: all of a new run, nothing of a finished one.
 
     Args:
         stages: the plan.

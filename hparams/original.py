@@ -93,7 +93,8 @@ def _changed(
     normalization: specs.Normalization | None = None,
     **data: object,
 ) -> Config:
-    model = {**config.model.model_dump(), "bn_momentum": 0.9, "normalization": normalization}
+    model = {**config.model.model_dump(), "bn_momentum": 0.9, "classifier_init": "reference"}
+    model["normalization"] = normalization
     return config.model_copy(
         update={
             "model": ModelConfig(**model),

@@ -185,7 +185,8 @@ class DataConfig(Section):
     eval_crop: OptionalFloat = setting(
         None,
         "side of the central crop in evaluation as a share of the shorter image side, in (0, 1]; None is "
-        "size / (size + 32), or the whole image with pipeline=original_finetune and with original_v2 from 320 pixels",
+        "size / (size + 32), with pipeline=clean at least 0.875, or the whole image with "
+        "pipeline=original_finetune and with original_v2 from 320 pixels",
         unit="share of the side",
         source="reference code",
     )

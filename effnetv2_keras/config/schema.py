@@ -122,16 +122,20 @@ class Config(Section):
 
     def plan(self, total_steps: int) -> tuple[Stage, ...]:
         """Returns the stages of a run of ``total_steps`` steps."""
-        return self.progressive.plan(total_steps, seed=self.train.seed)
+        return self.progressive.plan(total_steps, seed=self.train.seed, head_steps=self.head_steps(total_steps))
 
-    def micro_batches(self, stage: int) -> int:
-        """Returns the number of micro-batches in which a replica computes its batch.
+    def head_steps(self, total_steps: int) -> int:
+        """Returns the number of steps at the start of a run of ``total_steps`` that train only the classifier."""
+        if not self.train.head_epochs:
+            return 0
+        share = exact(self.train.head_epochs) / exact(self.train.epochs)
+        return max(1, min(int(share * total_steps), total_steps - self.progressive.stages))
 
-        Args:
-            stage: index of the stage, from 0.
-        """
+    def micro_batches(self, stage: Stage) -> int:
+        """Returns the number of micro-batches in which a replica computes its batch in a stage of ``plan``."""
         parts = self.train.accumulation_steps
-        return parts[stage] if len(parts) > 1 else parts[0]
+        number = stage.index - bool(self.train.head_epochs)  # the stage of the classifier has none of its own
+        return parts[max(number, 0)] if len(parts) > 1 else parts[0]
 
     @pydantic.model_validator(mode="after")
     def _accumulation_fits_the_stages(self) -> Config:

@@ -83,6 +83,13 @@ class ModelConfig(Section):
         "activation, by its name in tf.keras.activations (not for keras: networks)",
         source="reference code",
     )
+    classifier_init: Literal["small", "reference"] = setting(
+        "small",
+        "range of the classifier's initial kernel (not for keras: networks): small is 1 / sqrt(1000), or less for more "
+        "classes, so that training starts near chance; reference is 1 / sqrt(classes), which with few classes starts "
+        "far from chance",
+        source="reference code",
+    )
     normalization: OptionalNormalization = setting(
         None,
         "how pixels in 0..255 become network input: centered is (pixel - 128) / 128, symmetric scales to -1..1, and "
@@ -170,8 +177,8 @@ class ProgressiveConfig(_RampSettings):
 
         def __getattr__(self, name: str) -> RampConfig: ...
 
-    def plan(self, total_steps: int, *, seed: int = 0) -> tuple[progressive.Stage, ...]:
-        """Returns the stages of a run of ``total_steps`` steps. ``Config.plan`` also passes the seed of the run."""
+    def plan(self, total_steps: int, *, seed: int = 0, head_steps: int = 0) -> tuple[progressive.Stage, ...]:
+        """Returns the stages of a run of ``total_steps`` steps. ``Config.plan`` also passes the settings of the run."""
         return progressive.plan_stages(
             self.ramps(),
             num_stages=self.stages,
@@ -180,6 +187,7 @@ class ProgressiveConfig(_RampSettings):
             order=self.order,
             size_multiple=self.size_multiple,
             seed=seed,
+            head_steps=head_steps,
         )
 
     def ramps(self) -> progressive.Ramps:

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from effnetv2_keras.config.fields import OptionalPath, OptionalStr, Regex, Section, Sizes, setting
+from effnetv2_keras.config.fields import (
+    OptionalBool,
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    OptionalStr,
+    Regex,
+    Section,
+    Sizes,
+    setting,
+)
 
 
 class TrainConfig(Section):
@@ -137,7 +147,41 @@ class TrainConfig(Section):
         "regular expression, matched with the whole name of a layer, for the layers that train; cannot be combined "
         "with trainable_from; None trains all",
     )
-    freeze_bn: bool = setting(False, "whether scale, offset and moving statistics of all BatchNorm layers are frozen")
+    freeze_bn: OptionalBool = setting(
+        False,
+        "whether scale, offset and moving statistics of all BatchNorm layers are frozen; None freezes them if "
+        "ft_init_ckpt is set and a replica has fewer than 16 images at a time, too few for statistics of their own",
+    )
+    head_epochs: float = setting(
+        0.0,
+        "epochs at the start of the run in which only the classifier trains; all other weights and the statistics of "
+        "BatchNorm stay as they were loaded. They count as a part of train.epochs",
+        ge=0,
+        unit="epochs",
+    )
+    head_lr_base: OptionalFloat = setting(
+        None,
+        "learning rate of the epochs in train.head_epochs, per 256 images of the batch, above 0 and without warm-up or "
+        "decay; None is train.lr_base",
+        unit="learning rate per 256 images",
+    )
+    first_layer_lr: float = setting(
+        1.0,
+        "learning rate of the first layer as a share of that of the classifier; from one to the other the rate grows "
+        "by the same factor from layer to layer (layer-wise decay of the learning rate). It needs adam or adamw if it "
+        "is below 1",
+        gt=0,
+        le=1,
+        unit="share",
+        source="arXiv 1801.06146, section 3.2",
+    )
+    patience: OptionalInt = setting(
+        None,
+        "number of evaluations after which the run ends early if none of them was better than the best one before; "
+        "None never ends it early. Evaluations in the epochs of train.head_epochs do not count",
+        ge=1,
+        unit="evaluations",
+    )
     sync_bn: bool = setting(
         False,
         "batch statistics of BatchNorm: true computes them over the global batch, false over the share of each "
@@ -151,6 +195,29 @@ class TrainConfig(Section):
         lt=2**31,
         unit="seed",
     )
+
+    @pydantic.field_validator("head_lr_base")
+    @classmethod
+    def _above_zero(cls, rate: float | None) -> float | None:
+        if rate is not None and rate <= 0:
+            raise ValueError("must be greater than 0")
+        return rate
+
+    @pydantic.model_validator(mode="after")
+    def _phases_fit(self) -> TrainConfig:
+        if self.head_epochs >= self.epochs:
+            raise ValueError(
+                f"head_epochs is {self.head_epochs:g}, but the whole run has {self.epochs:g} epochs; make epochs "
+                "larger, or set trainable_from=classifier to train the classifier alone"
+            )
+        if self.first_layer_lr < 1 and self.optimizer not in ("adam", "adamw"):
+            raise ValueError(
+                f"first_layer_lr is {self.first_layer_lr:g}, which works with the optimizers adam and adamw, not with "
+                f"{self.optimizer}; set optimizer=adamw, or first_layer_lr=1"
+            )
+        if self.head_epochs and self.optimizer == "lamb":
+            raise ValueError("head_epochs does not work with optimizer=lamb; set optimizer=adamw, or head_epochs=0")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _smoothing_fits_the_loss(self) -> TrainConfig:

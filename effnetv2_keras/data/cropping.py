@@ -14,7 +14,8 @@ original_v1         random rectangle; if ten tries  central square              
 original_finetune   whole image, squeezed           whole image, squeezed                bilinear
 ==================  ==============================  ===================================  ========================
 
-The side of the central square is ``size / (size + 32)`` of the image's shorter side. All pipelines return levels
+The side of the central square is ``size / (size + 32)`` of the image's shorter side; ``clean`` never takes less than
+at 224 px. All pipelines return levels
 0..255; each network normalizes them by its own rule.
 """
 

@@ -12,6 +12,9 @@ from effnetv2_keras.data.formats import Reading
 EVAL_MARGIN = 32
 """The evaluation crop is ``size / (size + EVAL_MARGIN)`` of the image's shorter side (reference code)."""
 
+LEAST_SIZE = 224
+"""Images smaller than this, pixels, are evaluated on the same share of the side as images of this size."""
+
 
 _PLAIN = Reading()
 
@@ -115,8 +118,9 @@ def central_crop(
         image: an encoded or decoded image, as for ``decode``.
         image_size: side of the result, pixels.
         crop: side of the square / shorter side of the image, in (0, 1]; None for ``image_size / (image_size + 32)``
-            (reference code). From a size of 320 the reference code squeezes the whole image into a square instead;
-            this function always keeps the aspect ratio.
+            (reference code), but at least 0.875, which this is at 224 px: smaller images would lose up to half of the
+            side. From a size of 320 the reference code squeezes the whole image into a square instead; this function
+            always keeps the aspect ratio.
         reading: how files are read.
 
     Returns:
@@ -125,6 +129,8 @@ def central_crop(
     Raises:
         ValueError, tf.errors.InvalidArgumentError: see ``decode``.
     """
+    if crop is None:
+        crop = max(image_size, LEAST_SIZE) / (max(image_size, LEAST_SIZE) + EVAL_MARGIN)
     return _resize(cut(image, lambda shape: central_square(shape, image_size, crop), reading=reading), image_size)
 
 
@@ -136,7 +142,7 @@ def central_square(
     Args:
         shape: of the image, int32 ``[3]``.
         image_size: side to which the square will be resized, pixels.
-        crop: as for ``central_crop``.
+        crop: side of the square / shorter side of the image; None for ``image_size / (image_size + 32)``.
         dtype: float64 computes the exact side; float32 rounds as the reference code does.
         round_up: 1 puts the square one pixel further down and right where it cannot be centered (reference code, V1).
     """

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.models import blocks, layers
+from effnetv2_keras.models.initializers import ClassifierInit, classifier_initializer
 from effnetv2_keras.models.keras_compat import require_channels_last, require_tensorflow
 
 Pooling = Literal["avg", "max"]
@@ -40,6 +41,7 @@ def build_model(
     include_preprocessing: bool = True,
     dtype: str | None = None,
     classifier_activation: Activation | None = None,
+    classifier_init: ClassifierInit = "small",
     name: str | None = None,
 ) -> tf.keras.Model:
     """Returns a network with random initial weights.
@@ -67,6 +69,8 @@ def build_model(
             if you normalize them by ``ModelSpec.normalization``.
         dtype: one of ``DTYPES``; None for Keras' global policy.
         classifier_activation: activation of the classifier, such as ``"softmax"``, or a function; None for logits.
+        classifier_init: range of the classifier's initial kernel: ``"small"`` starts near chance for any number of
+            classes, ``"reference"`` is that of the reference code; see ``initializers.classifier_initializer``.
         name: name of the model and prefix of its layers; None for the name of the variant and no prefix.
 
     Returns:
@@ -87,7 +91,8 @@ def build_model(
     if include_top or pooling:
         x = _POOLING[pooling or "avg"](dtype="float32", name=f"{prefix}pool")(x)
     if include_top:
-        x = _classification(x, spec, num_classes, dropout_rate, classifier_activation, prefix)
+        kernel = classifier_initializer(num_classes, classifier_init)
+        x = _classification(x, spec, num_classes, dropout_rate, classifier_activation, kernel, prefix)
     return tf.keras.Model(sources, x, name=name or spec.name)
 
 
@@ -192,6 +197,7 @@ def _classification(
     num_classes: int,
     dropout_rate: float | None,
     activation: Activation | None,
+    kernel: tf.keras.initializers.Initializer,
     prefix: str,
 ) -> tf.Tensor:
     """Applies dropout and the classifier; maps ``[N, features]`` to ``[N, num_classes]``."""
@@ -200,7 +206,7 @@ def _classification(
     return tf.keras.layers.Dense(
         num_classes,
         activation=activation,
-        kernel_initializer=layers.dense_initializer(),
+        kernel_initializer=kernel,
         dtype="float32",
         name=f"{prefix}classifier",
     )(x)

@@ -27,7 +27,9 @@ def build_for(config: Config, num_classes: int) -> tf.keras.Model:
     spec = config.spec
     if isinstance(spec, specs.KerasSpec):
         _check_settings(config, spec)
-        sizes = [stage.image_size for stage in config.plan(config.progressive.stages)]
+        sizes = [
+            stage.image_size for stage in config.progressive.plan(config.progressive.stages, seed=config.train.seed)
+        ]
         model = build_keras_model(
             spec,
             num_classes=num_classes,
@@ -43,7 +45,7 @@ def build_for(config: Config, num_classes: int) -> tf.keras.Model:
         model,
         trainable_from=config.train.trainable_from,
         trainable_layers=config.train.trainable_layers,
-        freeze_bn=config.train.freeze_bn,
+        freeze_bn=bool(config.train.freeze_bn),
         layers=layers_by_name(model),
     )
     return model
@@ -75,6 +77,7 @@ def _build_from_blocks(config: Config, spec: specs.ModelSpec, num_classes: int) 
         bn_momentum=config.model.bn_momentum,
         bn_epsilon=config.model.bn_epsilon,
         activation=config.model.act_fn,
+        classifier_init=config.model.classifier_init,
         include_preprocessing=config.model.include_preprocessing,
         dtype=config.precision.policy,
     )

@@ -8,22 +8,10 @@ from typing import Any, Callable
 import tensorflow as tf
 
 from effnetv2_keras.models import scopes
+from effnetv2_keras.models.initializers import conv_initializer
 from effnetv2_keras.models.keras_compat import IS_KERAS_3, require_channels_last
 from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.package import PACKAGE
-
-
-def conv_initializer() -> tf.keras.initializers.Initializer:
-    """Returns an untruncated normal initializer with standard deviation ``sqrt(2 / fan_out)`` (reference code).
-
-    For a depthwise kernel ``(k, k, channels, 1)`` the fan-out is ``k * k``.
-    """
-    return tf.keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
-
-
-def dense_initializer() -> tf.keras.initializers.Initializer:
-    """Returns an initializer that is uniform in ``+-1 / sqrt(classes)`` (reference code)."""
-    return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_out", distribution="uniform")
 
 
 def _on_cpu() -> bool:

@@ -143,7 +143,7 @@ def _stage_table(config: Config, stages: tuple[Stage, ...], num_train: int, macs
 
 def _learning_rate_table(config: Config, stages: tuple[Stage, ...], num_train: int) -> rich.table.Table:
     train, total_steps = config.train, stages[-1].end_step
-    schedule = schedule_for(train, steps_per_epoch=config.steps_per_epoch(num_train), total_steps=total_steps)
+    schedule = schedule_for(config, steps_per_epoch=config.steps_per_epoch(num_train), total_steps=total_steps)
     landmarks = {0: "start", schedule.warmup_steps: "end of warm-up", total_steps - 1: "last step"}
     landmarks = {**{stage.first_step: f"stage {stage.index + 1}" for stage in stages}, **landmarks}
     table = new_table(f"Learning rate ({train.lr_sched})", "step", "epoch", "learning rate", "event")

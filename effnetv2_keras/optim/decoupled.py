@@ -31,6 +31,15 @@ class AdamW(AdamTF1):
         super().__init__(learning_rate, weight_decay=weight_decay, epsilon=1e-8, jit_compile=False, name="AdamW")
         self.exclude_from_weight_decay(var_list=list(not_decayed))
 
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Decays the weights of one variable, then updates it and its slots."""
+        if self._use_weight_decay(variable):
+            variable.assign_sub(variable * tf.cast(self.weight_decay, variable.dtype) * self.rate_of(variable))
+        super().update_step(gradient, variable)
+
+    def _apply_weight_decay(self, variables: Sequence[tf.Variable]) -> None:
+        """Does nothing: ``update_step`` decays each variable at its own rate."""
+
     @property
     def weight_decay(self) -> tf.Tensor:
         """Weight decay of the next step, a float32 scalar."""

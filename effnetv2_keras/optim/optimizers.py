@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from effnetv2_keras.optim.decoupled import AdamW, make_lamb
 from effnetv2_keras.optim.schedules import WeightDecay
-from effnetv2_keras.optim.tf1 import AdamTF1, MomentumTF1, RMSpropTF1
+from effnetv2_keras.optim.tf1 import AdamTF1, LayerRate, MomentumTF1, RMSpropTF1
 
 COUPLED: dict[str, Callable[..., tf.keras.optimizers.Optimizer]] = {
     "rmsprop": RMSpropTF1,
@@ -60,6 +60,15 @@ def make_optimizer(
     if name in DECOUPLED:
         return DECOUPLED[name](schedule, weight_decay=weight_decay or WeightDecay(0.0), not_decayed=not_decayed)
     return COUPLED[name](learning_rate=schedule, jit_compile=False)
+
+
+def set_layer_rates(optimizer: Any, rates: Sequence[tuple[tf.Variable, LayerRate]]) -> None:
+    """Gives variables their own share of the learning rate and their own first step.
+
+    Only Adam and AdamW need the first step, and only they can have a share below 1 (``TrainConfig`` refuses others).
+    """
+    if isinstance(optimizer, AdamTF1):
+        optimizer.set_layer_rates(rates)
 
 
 def build(optimizer: Any, variables: Sequence[tf.Variable]) -> None:

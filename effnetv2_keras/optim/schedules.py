@@ -29,6 +29,9 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         decay_steps: for exponential: steps between two decays, above 0, may be a fraction.
         decay_factor: for exponential: factor of one decay.
         floor: smallest learning rate after the warm-up, for the global batch; 0 for no limit.
+        head_steps: steps before all that, in which only the classifier trains; the warm-up and the decay start after
+            them and end with the run.
+        head_rate: learning rate of these steps, for the global batch.
 
     Raises:
         ValueError: if the name is unknown.
@@ -43,6 +46,8 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         decay_steps: float,
         decay_factor: float,
         floor: float,
+        head_steps: int = 0,
+        head_rate: float = 0.0,
     ) -> None:
         if name not in SCHEDULES:
             raise ValueError(f"Unknown learning-rate schedule {name!r}; use one of: {', '.join(SCHEDULES)}.")
@@ -53,6 +58,8 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         self.decay_steps = decay_steps
         self.decay_factor = decay_factor
         self.floor = floor
+        self.head_steps = head_steps
+        self.head_rate = head_rate
 
     def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
         """Returns the learning rate of the step that follows ``step`` finished steps.
@@ -64,12 +71,14 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
             Scalar float32, computed in float64. In float32, ``step / decay_steps`` of a late step can be rounded past
             a whole number, so that the decay happens one step early or late.
         """
-        step = tf.cast(step, tf.float64)
+        step = tf.cast(step, tf.float64) - self.head_steps
         rate = self.peak * SCHEDULES[self.name](step, self)
         if self.floor:
             rate = tf.maximum(rate, self.floor)
         if self.warmup_steps:
             rate = tf.where(step < self.warmup_steps, self.peak * step / self.warmup_steps, rate)
+        if self.head_steps:
+            rate = tf.where(step < 0, tf.cast(self.head_rate, tf.float64), rate)
         return tf.cast(rate, tf.float32)
 
     def get_config(self) -> dict[str, Any]:
@@ -82,6 +91,8 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
             "decay_steps": self.decay_steps,
             "decay_factor": self.decay_factor,
             "floor": self.floor,
+            "head_steps": self.head_steps,
+            "head_rate": self.head_rate,
         }
 
 
@@ -126,7 +137,7 @@ def _constant(step: tf.Tensor, schedule: WarmupSchedule) -> tf.Tensor:
 
 
 def _progress(step: tf.Tensor, schedule: WarmupSchedule) -> tf.Tensor:
-    return tf.minimum(step / schedule.total_steps, 1.0)
+    return tf.minimum(step / (schedule.total_steps - schedule.head_steps), 1.0)
 
 
 SCHEDULES: dict[str, Callable[[tf.Tensor, WarmupSchedule], tf.Tensor]] = {
@@ -168,6 +179,8 @@ def make_schedule(
     decay_epochs: float,
     decay_factor: float,
     floor: float,
+    head_steps: int = 0,
+    head_rate: float = 0.0,
 ) -> WarmupSchedule:
     """Returns a schedule from settings in epochs.
 
@@ -180,6 +193,8 @@ def make_schedule(
         decay_epochs: for exponential: epochs between two decays.
         decay_factor: for exponential: factor of one decay.
         floor: smallest learning rate after the warm-up, for the global batch; 0 for no limit.
+        head_steps: steps at the start that train only the classifier; the warm-up comes after them.
+        head_rate: learning rate of these steps, for the global batch.
 
     Raises:
         ValueError: if the name is unknown, or the run or an epoch has no steps.
@@ -197,4 +212,6 @@ def make_schedule(
         decay_steps=float(exact(decay_epochs) * exact(steps_per_epoch)),
         decay_factor=decay_factor,
         floor=floor,
+        head_steps=head_steps,
+        head_rate=head_rate,
     )

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 import tensorflow as tf
 
 LearningRate = Union[float, tf.keras.optimizers.schedules.LearningRateSchedule]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRate:
+    """How the variables of a layer are updated in fine-tuning.
+
+    Attributes:
+        share: their learning rate as a share of the optimizer's, in (0, 1].
+        first_step: number of steps before their first update, from which Adam corrects the bias of its averages.
+    """
+
+    share: float = 1.0
+    first_step: int = 0
 
 
 @tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
@@ -147,10 +161,24 @@ class AdamTF1(tf.keras.optimizers.Adam):
     The update rule is that of Keras; ``amsgrad`` is not supported. Set ``epsilon=1e-8``, the default of TensorFlow 1.
     """
 
+    _of_layers: Mapping[Any, LayerRate] = {}
+
+    def set_layer_rates(self, rates: Sequence[tuple[tf.Variable, LayerRate]]) -> None:
+        """Sets the share of the learning rate, and the first step, of variables that have their own."""
+        self._of_layers = {self._var_key(variable): rate for variable, rate in rates}
+
+    def rate_of(self, variable: tf.Variable) -> tf.Tensor:
+        """Returns the learning rate of a variable in the next step, a scalar of its dtype."""
+        rate = tf.cast(self.learning_rate, variable.dtype)
+        own = self._of_layers.get(self._var_key(variable))
+        return rate if own is None else rate * tf.constant(own.share, variable.dtype)
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Updates one variable and its slots."""
-        index, dtype = self._index_dict[self._var_key(variable)], variable.dtype
-        step = tf.cast(self.iterations + 1, dtype)
+        key, dtype = self._var_key(variable), variable.dtype
+        index = self._index_dict[key]
+        before = self._of_layers[key].first_step if key in self._of_layers else 0
+        step = tf.cast(self.iterations + (1 - before), dtype)
         beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
@@ -158,7 +186,7 @@ class AdamTF1(tf.keras.optimizers.Adam):
             v=self._velocities[index].handle,
             beta1_power=beta_1**step,
             beta2_power=beta_2**step,
-            lr=tf.cast(self.learning_rate, dtype),
+            lr=self.rate_of(variable),
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.constant(self.epsilon, dtype),

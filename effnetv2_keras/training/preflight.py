@@ -18,7 +18,7 @@ class MemoryShortageError(UsageError):
 
 def largest_stage(stages: Sequence[Stage], config: Config) -> Stage:
     """Returns the stage with the most pixels in a micro-batch, which needs the most memory; if equal, the later one."""
-    return max(reversed(stages), key=lambda stage: stage.image_size**2 / config.micro_batches(stage.index))
+    return max(reversed(stages), key=lambda stage: stage.image_size**2 / config.micro_batches(stage))
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def explained_shortage(config: Config, replicas: int, stage: Stage | None = None
 
 
 def _advice(config: Config, replicas: int, stage: Stage) -> str:
-    parts = config.micro_batches(stage.index)
+    parts = config.micro_batches(stage)
     images = config.train.batch_size // replicas // parts
     return (
         f"Stage {stage.index + 1} does not fit in memory: {images} images of {stage.image_size} px at a time on each "

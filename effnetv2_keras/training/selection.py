@@ -10,6 +10,7 @@ import tensorflow as tf
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import layers_by_role
 from effnetv2_keras.models.naming import layers_by_name, variable_names
+from effnetv2_keras.optim.tf1 import LayerRate
 
 
 def moved_variables(model: tf.keras.Model, varsexp: str | None) -> list[tf.Variable]:
@@ -53,6 +54,35 @@ def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.
     for name, variable in _trainable(model).items():
         (others if exclude is not None and re.match(exclude, name) else decayed).append(variable)
     return decayed, others
+
+
+def classifier_variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """Returns the trainable variables of the last layer that has any."""
+    return list(_layers(model)[-1].trainable_variables)
+
+
+def layer_rates(model: tf.keras.Model, *, first_layer: float, head_steps: int) -> list[tuple[tf.Variable, LayerRate]]:
+    """Returns the share of the learning rate and the first step of every trainable variable.
+
+    Args:
+        model: a model from ``build_for``.
+        first_layer: share of the first layer with variables, in (0, 1]; that of the classifier is 1, and from layer to
+            layer it grows by the same factor (discriminative fine-tuning, arXiv 1801.06146). A layer is a block of
+            ``build_model``, or a layer of a Keras network.
+        head_steps: number of steps at the start that train only the classifier.
+    """
+    layers = _layers(model)
+    last = max(len(layers) - 1, 1)
+    return [
+        (variable, LayerRate(first_layer ** (1 - number / last), head_steps if layer is not layers[-1] else 0))
+        for number, layer in enumerate(layers)
+        for variable in layer.trainable_variables
+    ]
+
+
+def _layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
+    """Returns the layers that have variables to train, from the input to the classifier."""
+    return [layer for layer in layers_by_name(model).values() if layer.trainable_variables]
 
 
 def _trainable(model: tf.keras.Model) -> dict[str, tf.Variable]:

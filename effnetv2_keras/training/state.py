@@ -6,14 +6,15 @@ import dataclasses
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.basics.exact import Number
 from effnetv2_keras.config import Config, TrainConfig
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import require_keras_2
-from effnetv2_keras.optim.optimizers import build, make_optimizer
+from effnetv2_keras.optim.optimizers import build, make_optimizer, set_layer_rates
 from effnetv2_keras.optim.schedules import ScaledSchedule, WarmupSchedule, WeightDecay, make_schedule
-from effnetv2_keras.training.selection import moved_variables, split_by_decay
+from effnetv2_keras.training.selection import layer_rates, moved_variables, split_by_decay
 from effnetv2_keras.weights import WeightReport, load_weights
 
 
@@ -67,14 +68,34 @@ class TrainState:
         return {"": self.model, **({"_ema": self.ema_model} if self.ema_model else {})}
 
 
-def schedule_for(train: TrainConfig, *, steps_per_epoch: Number, total_steps: int) -> WarmupSchedule:
+_ENOUGH_FOR_STATISTICS = 16
+"""Images at a time on a replica from which BatchNorm's statistics of a batch are better than those that were loaded."""
+
+
+def with_batch_norm_decided(config: Config, replicas: int) -> Config:
+    """Returns the configuration with ``train.freeze_bn`` as it is, or decided by the images at a time if it is None."""
+    train = config.train
+    if train.freeze_bn is not None:
+        return config
+    images = train.batch_size // replicas // max(train.accumulation_steps)
+    frozen = train.ft_init_ckpt is not None and images < _ENOUGH_FOR_STATISTICS
+    if frozen:
+        logging.info(
+            "BatchNorm keeps the statistics that are loaded: a replica has %d images at a time, fewer than %d "
+            "(train.freeze_bn=None).", images, _ENOUGH_FOR_STATISTICS,
+        )  # fmt: skip
+    return config.model_copy(update={"train": train.model_copy(update={"freeze_bn": frozen})})
+
+
+def schedule_for(config: Config, *, steps_per_epoch: Number, total_steps: int) -> WarmupSchedule:
     """Returns the learning-rate schedule of a configuration.
 
     Args:
-        train: training settings of the configuration.
+        config: the configuration.
         steps_per_epoch: training images divided by the batch size, not rounded.
         total_steps: number of steps of the run.
     """
+    train = config.train
     return make_schedule(
         train.lr_sched,
         peak=train.lr_base * train.batch_size / 256,
@@ -84,6 +105,8 @@ def schedule_for(train: TrainConfig, *, steps_per_epoch: Number, total_steps: in
         warmup_epochs=train.lr_warmup_epoch,
         decay_epochs=train.lr_decay_epoch,
         decay_factor=train.lr_decay_factor,
+        head_steps=config.head_steps(total_steps),
+        head_rate=(train.head_lr_base or train.lr_base) * train.batch_size / 256,
     )
 
 
@@ -109,6 +132,7 @@ def create_state(
             matches no layer, or ``tf.keras`` is Keras 3.
     """
     require_keras_2("Training")
+    config = with_batch_norm_decided(config, strategy.num_replicas_in_sync)
     train = config.train
     tf.keras.utils.set_random_seed(train.seed)
     with strategy.scope():
@@ -118,7 +142,7 @@ def create_state(
             ema_model.set_weights(model.get_weights())
         lr_scale = _scalar(1.0, tf.float32)
         schedule = ScaledSchedule(
-            schedule_for(train, steps_per_epoch=steps_per_epoch, total_steps=total_steps), lr_scale
+            schedule_for(config, steps_per_epoch=steps_per_epoch, total_steps=total_steps), lr_scale
         )
         weight_decay = WeightDecay(train.weight_decay, train.weight_decay_inc, total_steps)
         variables = moved_variables(model, train.varsexp)
@@ -126,6 +150,11 @@ def create_state(
         optimizer = make_optimizer(
             train.optimizer, schedule=schedule, weight_decay=weight_decay, not_decayed=not_decayed
         )
+        if train.head_epochs or train.first_layer_lr < 1:
+            set_layer_rates(
+                optimizer,
+                layer_rates(model, first_layer=train.first_layer_lr, head_steps=config.head_steps(total_steps)),
+            )
         if config.precision.policy == "mixed_float16":
             optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
         build(optimizer, variables)

@@ -19,6 +19,7 @@ from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
 from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
 from effnetv2_keras.progressive import Stage
+from effnetv2_keras.training.selection import classifier_variables
 from effnetv2_keras.training.state import TrainState
 
 Metrics = dict[str, tf.Tensor]
@@ -49,7 +50,7 @@ class TrainStep:
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
         self._state, self._strategy, self._train, self.stage = state, strategy, config.train, stage
-        self._micro_batches = config.micro_batches(stage.index)
+        self._micro_batches = config.micro_batches(stage)
         per_replica = config.train.batch_size // strategy.num_replicas_in_sync
         if per_replica % self._micro_batches:
             raise UsageError(
@@ -76,6 +77,16 @@ class TrainStep:
         )
         # With a partial, TensorFlow counts the traces of this object; with the method, it counts those of all objects
         # and warns about retracing.
+        self._head_only = stage.trains == "classifier"
+        self._variables = state.variables
+        if self._head_only:
+            head = {id(variable) for variable in classifier_variables(state.model)}
+            self._variables = [variable for variable in state.variables if id(variable) in head]
+            if not self._variables:
+                raise UsageError(
+                    "train.head_epochs trains only the classifier, but train.varsexp or train.trainable_layers keeps "
+                    "it fixed. Let that setting include the classifier, or set train.head_epochs=0."
+                )
         self._function = tf.function(functools.partial(self._step), autograph=False)
         self._loop = tf.function(functools.partial(self._steps), autograph=False)
         self.traces = 0
@@ -146,7 +157,7 @@ class TrainStep:
         if self._train.gclip:
             gradients = clip_gradients(gradients, self._train.gclip)
         # All optimizers accept this name of the argument, including legacy optimizers and those with loss scaling.
-        state.optimizer.apply_gradients(zip(gradients, state.variables), experimental_aggregate_gradients=False)
+        state.optimizer.apply_gradients(zip(gradients, self._variables), experimental_aggregate_gradients=False)
         # Metrics are summed over the replicas, but the norm is already the same on each replica.
         return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync, "stops": tf.identity(stop)}
 
@@ -164,7 +175,7 @@ class TrainStep:
             own_seed = tf.random.experimental.stateless_fold_in(seed, number)
             return number + 1, tf.nest.map_structure(tf.add, sums, self._compute(one, own_seed, weight_decay))
 
-        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self._state.variables]
+        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self._variables]
         nothing = (zeros, {"loss": tf.zeros([]), "top1": tf.zeros([])})
         _, sums = tf.while_loop(
             lambda number, _: number < self._micro_batches,
@@ -183,7 +194,7 @@ class TrainStep:
                 sync_bn=train.sync_bn, micro_batches=self._micro_batches, rematerialize=self._rematerialize
             )
             with stochastic_scope(seed, dropout_rate=self.stage.dropout_rate), scope:
-                logits = model(batch["image"], training=True)
+                logits = model(batch["image"], training=not self._head_only)
             per_image = losses.loss_of_each(
                 train.loss_type, batch["label"], logits, label_smoothing=train.label_smoothing
             )
@@ -192,7 +203,7 @@ class TrainStep:
                 shares = self._strategy.num_replicas_in_sync * self._micro_batches
                 loss += weight_decay * losses.l2_penalty(self._l2) / shares
             objective = self._state.optimizer.get_scaled_loss(loss) if self._loss_scaling else loss
-        gradients = tape.gradient(objective, self._state.variables)
+        gradients = tape.gradient(objective, self._variables)
         likeliest = tf.gather(batch["label"], tf.argmax(logits, axis=-1), batch_dims=1)
         hits = tf.cast(likeliest >= tf.reduce_max(batch["label"], axis=-1), tf.float32) * tf.cast(
             likeliest > 0, tf.float32

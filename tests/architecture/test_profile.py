@@ -6,7 +6,7 @@ from effnetv2_keras.architecture import profile, variants
 from tests.reference import REFERENCE
 
 
-@pytest.mark.parametrize("name", variants.MODELS)
+@pytest.mark.parametrize("name", REFERENCE)
 def test_counts_are_those_of_the_reference_code(name):
     spec, (size, total, trainable, without_top, giga_macs, giga_flops) = variants.MODELS[name], REFERENCE[name]
     assert profile.count_parameters(spec) == profile.ParameterCount(total, trainable)

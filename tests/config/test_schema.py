@@ -213,7 +213,7 @@ def test_a_part_of_an_epoch_is_as_many_steps_as_it_is_written(epochs, num_train,
         {"train.epochs": epochs, "train.batch_size": batch_size, "train.lr_warmup_epoch": epochs}
     )
     assert config.total_steps(num_train) == steps
-    schedule = schedule_for(config.train, steps_per_epoch=config.steps_per_epoch(num_train), total_steps=steps)
+    schedule = schedule_for(config, steps_per_epoch=config.steps_per_epoch(num_train), total_steps=steps)
     assert schedule.warmup_steps == steps
 
 

@@ -137,17 +137,26 @@ def test_random_crops_depend_on_the_seed_only():
 
 
 @pytest.mark.parametrize(
-    ("image_size", "crop", "shorter"), [(43, None, 75), (60, 0.8, 75), (37, 0.5, 75), (75, 1.0, 75), (29, 0.29, 100)]
+    ("image_size", "crop", "shorter"), [(224, None, 256), (60, 0.8, 75), (37, 0.5, 75), (75, 1.0, 75), (29, 0.29, 100)]
 )
 @pytest.mark.parametrize("upright", [True, False])
 def test_the_central_crop_is_the_central_square(image_size, crop, shorter, upright):
-    shape = (111, shorter) if upright else (shorter, 111)
-    # The side is that of the result (75 * 43 / (43 + 32) = 43), so nothing is resized.
+    shape = (shorter + 36, shorter) if upright else (shorter, shorter + 36)
+    # The side is that of the result (256 * 224 / (224 + 32) = 224), so nothing is resized.
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
     top, left = ((side - image_size) // 2 for side in shape)
     expected = image[top : top + image_size, left : left + image_size]
     for given in (image, encode(image, "PNG")[0]):
         np.testing.assert_array_equal(decode.central_crop(given, image_size=image_size, crop=crop), expected)
+
+
+@pytest.mark.parametrize("image_size", [16, 64, 96, 224, 300])
+def test_small_images_lose_no_more_of_the_side_than_at_224_pixels(image_size):
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 256, axis=1)  # each row has its number as its level
+    found = decode.central_crop(np.repeat(ramp[..., None], 3, axis=2), image_size=image_size)
+    share = max(0.875, image_size / (image_size + 32))
+    assert float(found[0, 0, 0]) <= 256 * (1 - share) / 2 + 256 / image_size
+    assert float(found[-1, 0, 0]) >= 256 * (1 + share) / 2 - 1 - 256 / image_size
 
 
 def test_the_central_crop_of_the_reference_code():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.architecture import variants
+from effnetv2_keras.architecture import profile, variants
 from effnetv2_keras.models import build_model, endpoints, layers_by_role, stochastic_scope
 from effnetv2_keras.models.keras_compat import path_of, sublayers
 from tests.models.filling import fill_at_random
@@ -36,9 +38,20 @@ def test_b0_has_the_parameters_of_the_reference_code(b0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", variants.MODELS)
+@pytest.mark.parametrize("name", REFERENCE)
 def test_every_variant_has_the_parameters_of_the_reference_code(name):
     assert count(build_model(name)) == REFERENCE[name][1:3]
+
+
+@pytest.mark.parametrize(("name", "scale"), [("efficientnetv2-nano", 0.5), ("efficientnetv2-micro", 0.75)])
+def test_the_small_variants_are_b0_scaled_by_keras(name, scale):
+    keras = sys.modules[tf.keras.applications.EfficientNetV2B0.__module__]
+    shape = {"width_coefficient": scale, "depth_coefficient": scale, "default_size": 64}
+    name_of_table = "model_name" if "model_name" in inspect.signature(keras.EfficientNetV2).parameters else "name"
+    theirs = keras.EfficientNetV2(**shape, weights=None, classes=10, **{name_of_table: "efficientnetv2-b0"})
+    spec = variants.MODELS[name]
+    assert profile.count_parameters(spec, num_classes=10).trainable == count(theirs)[1]
+    assert count(build_model(name, num_classes=10))[1] == count(theirs)[1]
 
 
 def test_layers_keep_their_names():

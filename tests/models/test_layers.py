@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.models import BatchNorm, layers
+from effnetv2_keras.models import BatchNorm, initializers, layers
 from effnetv2_keras.models.blocks import FusedMBConv, MBConv
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.scopes import stochastic_scope
@@ -107,14 +107,23 @@ def test_a_rate_that_is_no_probability_is_refused(layer, rate):
 
 def test_kernels_start_as_in_the_reference_code():
     tf.keras.utils.set_random_seed(0)
-    conv = layers.conv_initializer()([3, 3, 8, 500]).numpy()
+    conv = initializers.conv_initializer()([3, 3, 8, 500]).numpy()
     assert conv.std() == pytest.approx(np.sqrt(2 / (9 * 500)), rel=0.02)
     assert np.abs(conv).max() > 3.5 * conv.std()  # not truncated
-    depthwise = layers.conv_initializer()([3, 3, 5000, 1]).numpy()
+    depthwise = initializers.conv_initializer()([3, 3, 5000, 1]).numpy()
     assert depthwise.std() == pytest.approx(np.sqrt(2 / 9), rel=0.02)
-    dense = layers.dense_initializer()([100, 400]).numpy()
+    dense = initializers.classifier_initializer(400, "reference")([100, 400]).numpy()
     assert np.abs(dense).max() == pytest.approx(1 / np.sqrt(400), rel=0.01)
     assert dense.std() == pytest.approx(1 / np.sqrt(3 * 400), rel=0.02)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000, 21843])
+def test_the_classifier_starts_near_chance_for_any_number_of_classes(classes):
+    tf.keras.utils.set_random_seed(0)
+    features = np.abs(np.random.default_rng(0).normal(size=[64, 1280])).astype(np.float32)
+    logits = features @ initializers.classifier_initializer(classes)([1280, classes]).numpy()
+    chance = np.log(np.exp(logits).sum(1)) - logits.mean(1)
+    assert chance.mean() == pytest.approx(np.log(classes), abs=0.35)
 
 
 def test_squeeze_excite_scales_channels_by_a_gate_of_their_means():

@@ -64,7 +64,7 @@ def test_lengths_of_the_runs_of_the_reference_code(settings, num_train, total, w
     run = config.Config().override(parse_overrides(f"{settings},train.lr_warmup_epoch={epochs}"))
     assert run.total_steps(num_train) == total
     steps_per_epoch = num_train / run.train.batch_size
-    schedule = state.schedule_for(run.train, steps_per_epoch=steps_per_epoch, total_steps=total)
+    schedule = state.schedule_for(run, steps_per_epoch=steps_per_epoch, total_steps=total)
     assert schedule.warmup_steps == warmup
     assert float(schedule(warmup)) == pytest.approx(peak, rel=0.06)  # exponential has decayed twice by then
     assert schedule.peak == pytest.approx(peak)
@@ -89,11 +89,11 @@ def by_the_formulas(name, step, *, peak, total, spe, warmup_epochs, decay_epochs
 @pytest.mark.parametrize("name", sorted(schedules.SCHEDULES))
 def test_every_step_follows_the_formulas(name, warmup, floor):
     """Settings per 256 images, as a configuration gives them; the batch is 64."""
-    train = config.Config().override(parse_overrides(
+    run = config.Config().override(parse_overrides(
         f"train.lr_sched={name},train.lr_warmup_epoch={warmup},train.lr_min={floor},train.lr_base=0.4,"
         "train.batch_size=64,train.lr_decay_epoch=1.3,train.lr_decay_factor=0.9"
-    )).train  # fmt: skip
-    schedule = state.schedule_for(train, steps_per_epoch=18.75, total_steps=300)
+    ))  # fmt: skip
+    schedule = state.schedule_for(run, steps_per_epoch=18.75, total_steps=300)
     settings = {"peak": 0.1, "total": 300, "spe": 18.75, "warmup_epochs": warmup, "decay_epochs": 1.3, "factor": 0.9}
     expected = [by_the_formulas(name, step, **settings, floor=floor / 4) for step in range(301)]
     np.testing.assert_allclose(schedule(np.arange(301)), expected, rtol=1e-6, atol=1e-9)
