@@ -7,9 +7,12 @@ module here; ``--dataset_cfg`` accepts its name in upper or lower case.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+from typing import Callable
 
-from effnetv2_keras.config import Config
+from effnetv2_keras.architecture.variants import DEFAULT_MODEL
+from effnetv2_keras.config import Config, Facts
 from effnetv2_keras.config.overrides import nearest
 from effnetv2_keras.errors import ConfigError
 
@@ -25,14 +28,22 @@ def _has_original(name: str) -> bool:
     return hasattr(importlib.import_module(f"{__name__}.{name}"), "ORIGINAL")
 
 
-def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
+def load(
+    dataset_cfg: str,
+    model_name: str | None = None,
+    recipe: str = "paper",
+    find_facts: Callable[[Config], Facts] | None = None,
+) -> Config:
     """Returns the configuration of a recipe for a model.
 
     Args:
         dataset_cfg: name of a recipe, in upper or lower case.
-        model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``.
+        model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``; None lets a recipe for one's own images
+            choose, and is ``variants.DEFAULT_MODEL`` for the others.
         recipe: ``"paper"``, or ``"original"`` for the settings of the reference code where they differ from the
             paper's.
+        find_facts: returns the facts about the images, on which the recipes for one's own images depend; it receives
+            the settings for images of a usual number and size. None uses these settings.
 
     Raises:
         ConfigError: if the data set is unknown (the message suggests the nearest one), or ``recipe`` is unknown or not
@@ -46,7 +57,12 @@ def load(dataset_cfg: str, model_name: str, recipe: str = "paper") -> Config:
             f"Known recipes: {', '.join(names())}."
         )
     module = importlib.import_module(f"{__name__}.{known[dataset_cfg.lower()]}")
-    config: Config = module.get_config(model_name)
+    config: Config
+    if "facts" in inspect.signature(module.get_config).parameters:
+        config = module.get_config(model_name)
+        config = module.get_config(model_name, find_facts(config)) if find_facts else config
+    else:
+        config = module.get_config(model_name or DEFAULT_MODEL)
     if recipe == "paper":
         return config
     if recipe != "original":

@@ -10,11 +10,11 @@ Result: not measured.
 
 from __future__ import annotations
 
-from effnetv2_keras.config import Config
+from effnetv2_keras.config import USUAL, Config, Facts
 from hparams import folder
 
 
-def get_config(model_name: str) -> Config:
+def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:
     """Returns the settings of the recipe ``folder``, with lists of files as the data set."""
-    config = folder.get_config(model_name)
+    config = folder.get_config(model_name, facts)
     return config.model_copy(update={"data": config.data.model_copy(update={"source": "csv"})})

@@ -116,6 +116,10 @@ MODELS: dict[str, ModelSpec] = _table(
 """Every named variant."""
 
 
+DEFAULT_MODEL = "efficientnetv2-b0"
+"""The network that is meant where none is named."""
+
+
 def get_spec(name: str) -> ModelSpec:
     """Returns the network with a name, or reads one from a file.
 

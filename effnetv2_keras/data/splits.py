@@ -9,9 +9,11 @@ import contextlib
 import dataclasses
 import functools
 import os
+import statistics
 from typing import Callable
 
 import numpy as np
+import PIL.Image
 from absl import logging
 
 from effnetv2_keras import config as config_lib
@@ -21,6 +23,9 @@ from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
 from effnetv2_keras.data.sources.lists import csv_splits
 from effnetv2_keras.data.sources.tfds import prepare_tfds, tfds_splits
 from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
+
+_SAMPLED = 64
+"""Number of images whose sizes stand for all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +141,6 @@ def find_splits(data: config_lib.DataConfig) -> Splits:
             f"data.num_classes is {data.num_classes}, but the data has {found} classes. Choose other data, or set "
             f"--hparam_str=data.num_classes={found}"
         )
-    logging.info(
-        "%s: %d classes, %d images to train on, %d to evaluate on.", data.data_dir or data.source, found,
-        splits.train.num_examples, splits.evaluation.num_examples,
-    )  # fmt: skip
     return splits
 
 
@@ -153,7 +154,12 @@ def open_splits(data: config_lib.DataConfig) -> Splits:
         with contextlib.suppress(DataAbsentError):
             find_splits(data)  # reports a wrong setting before a long download
         prepare_tfds(data)
-    return find_splits(data)
+    splits = find_splits(data)
+    logging.info(
+        "%s: %d classes, %d images to train on, %d to evaluate on.", data.data_dir or data.source,
+        len(splits.train.class_names), splits.train.num_examples, splits.evaluation.num_examples,
+    )  # fmt: skip
+    return splits
 
 
 def find_sizes(data: config_lib.DataConfig) -> Sizes:
@@ -171,4 +177,15 @@ def find_sizes(data: config_lib.DataConfig) -> Sizes:
             raise
         logging.warning("The data is absent. Planning with the published sizes of the data set.")
         return sizes
-    return Sizes(splits.train.num_examples, splits.evaluation.num_examples, len(splits.train.class_names))
+    train = splits.train
+    return Sizes(train.num_examples, splits.evaluation.num_examples, len(train.class_names), _shorter_side(train))
+
+
+def _shorter_side(source: Source) -> int | None:
+    """Returns the median of the shorter sides of some images of a source of files, pixels; None for other sources."""
+    paths = [path for path, numbers in source.extents() if len(numbers) == 1]
+    sides = []
+    for path in paths[:: max(1, len(paths) // _SAMPLED)]:
+        with contextlib.suppress(OSError), PIL.Image.open(path) as image:  # reads only the head of the file
+            sides.append(min(image.size))
+    return int(statistics.median(sides)) if sides else None

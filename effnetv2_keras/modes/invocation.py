@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from collections.abc import Iterable
 from typing import Any, Callable
 
 import rich.console
 
-from effnetv2_keras.config import Config
+from effnetv2_keras.architecture.variants import DEFAULT_MODEL
+from effnetv2_keras.config import Config, Facts
 from effnetv2_keras.config.overrides import parse_all_overrides
 from effnetv2_keras.errors import ConfigError
-from effnetv2_keras.modes.options import Options
+from effnetv2_keras.modes.options import DATA_SERVICE, PLAN, PREVIEW, SEARCH, TRAIN, Options
 from effnetv2_keras.modes.settings import Reads, check_read
 from effnetv2_keras.reporting.console import show
+
+_MODES_WITH_DATA = (TRAIN, PLAN, PREVIEW, SEARCH, DATA_SERVICE)
+
+
+def _choice(config: Config, facts: Facts, *, named: bool) -> str:
+    """Returns a sentence with the settings that a recipe chose for the images."""
+    train, ramp = config.train, config.progressive.image_size
+    side = "" if facts.shorter_side is None else f" of about {facts.shorter_side} px"
+    sizes = f"{ramp.start:g} to {ramp.end:g} px" if config.progressive.stages > 1 else f"{ramp.end:g} px"
+    start = f"from the weights {train.ft_init_ckpt}" if train.ft_init_ckpt else "from random weights"
+    return (
+        f"For {facts.num_train:,} training images{side} the recipe chooses {'' if named else config.spec.name + ', '}"
+        f"{train.epochs:g} epochs of batches of {train.batch_size}, {sizes}, {start}. "
+        f"{'' if named else '--model_name and '}--hparam_str change{'s' if named else ''} it."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +42,15 @@ class Invocation:
         options: the flags.
         console: output.
         paths: arguments after the flags.
-        load_recipe: returns the configuration of a recipe from its name, the network's name, and ``"paper"`` or
-            ``"original"`` (the reference code's settings).
+        load_recipe: returns the configuration of a recipe from its name, the network's name (None if it is not named),
+            ``"paper"`` or ``"original"`` (the reference code's settings), and a function that finds the facts about the
+            images.
     """
 
     options: Options
     console: rich.console.Console
     paths: tuple[str, ...]
-    load_recipe: Callable[[str, str, str], Config]
+    load_recipe: Callable[[str, str | None, str, Callable[[Config], Facts] | None], Config]
 
     def changes(self, reads: Reads) -> dict[str, Any]:
         """Returns the values of ``--hparam_str`` by dotted name.
@@ -58,20 +77,55 @@ class Invocation:
         """
         changes = parse_all_overrides(self.options.hparam_str) if reads is None else self.changes(reads)
         changes.pop("recipe", None)
-        return self.recipe().override(self.data_changes()).override(changes)
+        return self.recipe.override(self.data_changes()).override(changes)
 
+    @functools.cached_property
     def recipe(self) -> Config:
-        """Returns the configuration of the recipe alone, without the settings that the command line changes.
+        """The configuration of the recipe alone, without the settings that the command line changes.
+
+        Recipes for one's own images depend on their number and size, and on ``train.ft_init_ckpt``. In the modes that
+        use the data, a line says what the recipe chose.
 
         Raises:
             ConfigError: for an unknown recipe.
+            DataError: if the images are needed and cannot be used.
         """
-        kind = parse_all_overrides(self.options.hparam_str).get("recipe", "paper")
-        return self.load_recipe(self.options.dataset_cfg, self.options.model_name, str(kind))
+        options, found = self.options, []
+        kind = str(parse_all_overrides(options.hparam_str).get("recipe", "paper"))
+        if options.mode not in _MODES_WITH_DATA:
+            return self.load_recipe(options.dataset_cfg, options.model_name or DEFAULT_MODEL, kind, None)
+
+        def find_facts(usual: Config) -> Facts:
+            found.append(self._facts(usual))
+            return found[0]
+
+        config = self.load_recipe(options.dataset_cfg, options.model_name, kind, find_facts)
+        if found:
+            self.say(_choice(config, found[0], named=options.model_name is not None))
+        return config
+
+    def _facts(self, usual: Config) -> Facts:
+        """Returns the facts about the images that the flags name, given the recipe for a usual number of images."""
+        from effnetv2_keras.data.splits import find_sizes
+
+        changes = parse_all_overrides(self.options.hparam_str)
+        changes.pop("recipe", None)
+        named = {key: value for key, value in changes.items() if key.startswith("data.")}
+        data = usual.override(self.data_changes()).override(named).data
+        weights = changes.get("train.ft_init_ckpt")
+        given = None if weights is None else "" if str(weights).lower() in ("", "none") else str(weights)
+        if data.data_dir is None and data.source != "tfds":
+            return Facts(weights=given)  # that there is no data is said where it is opened
+        sizes = find_sizes(data)
+        return Facts(sizes.num_train, sizes.shorter_side, given)
 
     def data_changes(self) -> dict[str, Any]:
-        """Returns the settings that ``--data_dir`` changes."""
-        return {"data.data_dir": self.options.data_dir} if self.options.data_dir else {}
+        """Returns the settings that ``--data_dir`` changes; a single file is a list of images."""
+        place = self.options.data_dir
+        if not place:
+            return {}
+        is_list = self.options.dataset_cfg.lower() in ("folder", "finetune") and os.path.isfile(place)
+        return {"data.data_dir": place, **({"data.source": "csv"} if is_list else {})}
 
     def model_dir(self) -> str:
         """Returns ``--model_dir``.

@@ -42,13 +42,14 @@ class Options:
 
     mode: Annotated[str, Flag("What to do: one of the modes above. traineval is another name for train.")] = TRAIN
     model_name: Annotated[
-        str,
+        _Text,
         Flag(
-            "Network: efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b8, -l2; PATH.json (a ModelSpec); "
-            "keras:NAME (of tf.keras.applications) or keras:package.module:function.",
+            "Network: efficientnetv2-nano, -micro, -b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b8, -l2; PATH.json "
+            "(a ModelSpec); keras:NAME (of tf.keras.applications) or keras:package.module:function. Default: the "
+            "recipes folder, csv, tfds and finetune choose by the number of images, all others take efficientnetv2-b0.",
             path=True,
         ),
-    ] = "efficientnetv2-b0"
+    ] = None
     dataset_cfg: Annotated[str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.")] = "folder"
     hparam_str: Annotated[
         tuple[str, ...],

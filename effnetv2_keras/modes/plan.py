@@ -169,6 +169,6 @@ def run(invocation: Invocation) -> None:
     """Prints the plan of the configuration, and the settings that differ from the recipe."""
     config = invocation.config()
     print_plan(config, invocation.console)
-    changed = describe_changes(invocation.recipe(), config)
+    changed = describe_changes(invocation.recipe, config)
     if changed:
         invocation.say(f"Settings that differ from the recipe: {changed}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from effnetv2_keras.architecture import profile
 from effnetv2_keras.architecture.scaling import LateLayers, Scaling, family, scale
 from effnetv2_keras.architecture.specs import ModelSpec, expand
-from effnetv2_keras.architecture.variants import MODELS, get_spec
+from effnetv2_keras.architecture.variants import DEFAULT_MODEL, MODELS, get_spec
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import NOTHING
@@ -166,4 +166,8 @@ def run(invocation: Invocation) -> None:
     """Scales ``--model_name``, writes the larger networks to ``--output_dir`` and prints the table."""
     options = invocation.options
     invocation.changes(NOTHING)
-    print(write_family(options.model_name, options.phi, options.output_dir or ".", overwrite=options.overwrite))
+    print(
+        write_family(
+            options.model_name or DEFAULT_MODEL, options.phi, options.output_dir or ".", overwrite=options.overwrite
+        )
+    )

@@ -19,11 +19,13 @@ class Sizes:
         num_train: number of training images.
         num_eval: number of evaluation images.
         num_classes: number of classes.
+        shorter_side: median of the shorter sides of the training images, pixels; None if it is not known.
     """
 
     num_train: int
     num_eval: int
     num_classes: int
+    shorter_side: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,24 @@
+"""What a recipe may know of the data and the user's wishes before it chooses settings (no TensorFlow)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """The facts on which the settings of a recipe for one's own images depend.
+
+    Attributes:
+        num_train: number of training images, at least 1.
+        shorter_side: median of the shorter sides of the images, pixels; None if it is not known.
+        weights: ``train.ft_init_ckpt`` as the user gave it; empty for random weights, None if it was not given.
+    """
+
+    num_train: int = 3_000
+    shorter_side: int | None = None
+    weights: str | None = None
+
+
+USUAL = Facts()
+"""What is assumed where the images are not looked at."""
