@@ -15,6 +15,7 @@ from typing import Any
 
 import pydantic
 import yaml
+from absl import logging
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.basics.exact import exact
@@ -102,6 +103,21 @@ class Config(Section):
                 f"Use a batch of at most {num_train}: --hparam_str=train.batch_size={min(num_train, 64)}"
             )
         return max(1, self.train.min_steps, int(exact(self.train.epochs) * self.steps_per_epoch(num_train)))
+
+    def with_batch_for(self, num_train: int) -> Config:
+        """Returns the configuration, with a smaller batch if it has more images than the training data.
+
+        The smaller batch is the largest power of two that the data fills, which can be split over replicas.
+        """
+        size = self.train.batch_size
+        if size <= num_train or num_train < 1:
+            return self
+        smaller = 2 ** (num_train.bit_length() - 1)
+        logging.warning(
+            "train.batch_size is %d, but there are only %d training images: a batch has %d images in this run.",
+            size, num_train, smaller,
+        )  # fmt: skip
+        return self.override({"train.batch_size": smaller})
 
     def steps_per_epoch(self, num_train: int) -> Fraction:
         """Returns the training images divided by the batch size, not rounded."""

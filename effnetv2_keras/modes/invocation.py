@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 import rich.console
+from absl import logging
 
 from effnetv2_keras.architecture.variants import DEFAULT_MODEL
 from effnetv2_keras.config import Config, Facts
@@ -116,7 +117,12 @@ class Invocation:
         given = None if weights is None else "" if str(weights).lower() in ("", "none") else str(weights)
         if data.data_dir is None and data.source != "tfds":
             return Facts(weights=given)  # that there is no data is said where it is opened
-        sizes = find_sizes(data)
+        told = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # the images are opened again later, and all is told then
+        try:
+            sizes = find_sizes(data)
+        finally:
+            logging.set_verbosity(told)
         return Facts(sizes.num_train, sizes.shorter_side, given)
 
     def data_changes(self) -> dict[str, Any]:

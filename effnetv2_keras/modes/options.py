@@ -11,7 +11,7 @@ REPORT, PLAN, PREVIEW, SUMMARY = "report", "plan", "preview", "summary"
 SEARCH, SCALE, DATA_SERVICE = "search", "scale", "data_service"
 _Text = Optional[str]
 _Number = Optional[int]
-_DEVICE_MODES = (TRAIN, EVAL, SEARCH)
+_DEVICE_MODES = (TRAIN, EVAL, SEARCH, PLAN)
 _TRAINED_MODES = (EVAL, PREDICT, EXPORT, BENCHMARK, REPORT)
 
 
@@ -132,6 +132,9 @@ class Options:
         "8",
         "32",
     )
+    estimate: Annotated[
+        bool, Flag("Measure a few steps of each stage and print how long the run will take on this machine.", (PLAN,))
+    ] = False
     preview_file: Annotated[str, Flag("PNG to write.", (PREVIEW,), path=True)] = "preview.png"
     phi: Annotated[
         tuple[str, ...],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Callable, Optional
 
 import rich.console
@@ -15,13 +16,15 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.data.pipeline import num_eval_steps
 from effnetv2_keras.data.sources.known_sizes import Sizes
-from effnetv2_keras.data.splits import find_sizes
+from effnetv2_keras.data.splits import find_sizes, open_splits
 from effnetv2_keras.models import figures
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_models import has_head_dropout
+from effnetv2_keras.modes.estimate import HOPELESS_HOURS, measure, rough_hours_on_cpu
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.console import show
+from effnetv2_keras.reporting.progress import format_seconds
 from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
 from effnetv2_keras.training.state import schedule_for
 
@@ -53,6 +56,7 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
     """
     sizes = find_sizes(config.data)
     num_train, num_classes = sizes.num_train, sizes.num_classes
+    config = config.with_batch_for(num_train)
     total_steps = config.total_steps(num_train)
     stages = config.plan(total_steps)
     parameters, macs, note = _figures(config, num_classes)
@@ -65,7 +69,42 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
         f"{_evaluations(config, sizes, total_steps)}\n{_replicas(config)}",
     )
     show(console, _stage_table(config, stages, num_train, macs))
+    if config.train.head_epochs:
+        show(console, "Stage 1 trains only the classifier (train.head_epochs).")
     show(console, _learning_rate_table(config, stages, num_train))
+    show(console, _rough_time(config, stages, macs))
+
+
+def _rough_time(config: Config, stages: Sequence[Stage], macs: Macs) -> str:
+    """Returns a sentence with the time on a CPU, and a warning with ways out if it is hopeless; empty with a GPU."""
+    hours = rough_hours_on_cpu(config, stages, macs)
+    if hours is None:
+        return "--estimate measures how long the run will take on this machine."
+    told = f"{hours:.0f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes" if hours * 60 >= 2 else "2 minutes"
+    sentence = f"Roughly {told} of training on the CPU cores of this machine; --estimate measures it."
+    if hours < HOPELESS_HOURS:
+        return sentence
+    return (
+        f"{sentence}\nWARNING: that is long. Faster: --model_name=efficientnetv2-nano, a smaller "
+        "progressive.image_size.end, fewer train.epochs, --dataset_cfg=finetune (from ImageNet weights), or a GPU."
+    )
+
+
+def print_estimate(config: Config, strategy: tf.distribute.Strategy, console: rich.console.Console) -> None:
+    """Measures a few steps of each stage, and prints how long the run will take on this machine.
+
+    Raises:
+        ConfigError, DataError: if the settings or data cannot be used.
+    """
+    splits = open_splits(config.data)
+    config = config.with_batch_for(splits.train.num_examples)
+    found = measure(config, splits, strategy, lambda text: show(console, text))
+    steps = ", ".join(f"{seconds:.3g} s" for seconds in found.stages)
+    show(
+        console,
+        f"The run takes about {format_seconds(found.total)} on this machine: steps of {steps}; evaluations of "
+        f"{found.evaluation:.3g} s; {found.compiling:.3g} s to start.",
+    )
 
 
 def _figures(config: Config, num_classes: int) -> tuple[profile.ParameterCount, Macs, str]:
@@ -169,6 +208,8 @@ def run(invocation: Invocation) -> None:
     """Prints the plan of the configuration, and the settings that differ from the recipe."""
     config = invocation.config()
     print_plan(config, invocation.console)
+    if invocation.options.estimate:
+        print_estimate(config, invocation.strategy(), invocation.console)
     changed = describe_changes(invocation.recipe, config)
     if changed:
         invocation.say(f"Settings that differ from the recipe: {changed}")

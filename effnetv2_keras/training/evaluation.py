@@ -51,9 +51,10 @@ class Evaluator:
         self._dataset = strategy.distribute_datasets_from_function(input_fn)
         self._function = tf.function(self._step, autograph=False)
 
-    def try_batch(self) -> None:
-        """Evaluates only the first batch, to check that its images can be read and that it fits in memory."""
-        self._function(next(iter(self._dataset)))
+    def try_batches(self, count: int = 1) -> None:
+        """Evaluates only the first batches, to check that they can be read and fit in memory, or to measure time."""
+        for _, batch in zip(range(count), self._dataset):
+            self._function(batch)
 
     def run(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Returns the metrics of the models on the whole split.

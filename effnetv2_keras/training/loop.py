@@ -61,6 +61,7 @@ def train(
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(_ended_if_asked(stop))
         splits = verified_splits(config, folder, strategy, splits or open_splits(config.data), console, stop)
+        config = config.with_batch_for(splits.train.num_examples)
         run = Run(config, folder, strategy, splits, console)
         stack.enter_context(run.shown())
         run.prepare(stop)

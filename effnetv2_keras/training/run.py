@@ -133,7 +133,7 @@ class Run:
                     self._await(self._take(batches, stage, first_step, 1))
                 self._tried = (self._step, time.perf_counter() - start)
             with self.input.evaluating(), self._explained_shortage():
-                self._evaluator.try_batch()
+                self._evaluator.try_batches()
             self._checkpoints.restore_latest()
             self._note_rollbacks()
 

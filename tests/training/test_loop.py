@@ -303,7 +303,8 @@ def test_unreadable_images_are_named_and_counted(caplog):
     assert "cannot be decoded (2 so far): b.jpg" in caplog.text
 
 
-def test_batch_larger_than_the_data_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="train.batch_size is 100 but there are only 24 training images"):
-        train_tiny(tiny_config("train.batch_size=100"), tmp_path / "run", splits=array_splits())
-    assert not (tmp_path / "run").exists()
+def test_a_batch_larger_than_the_data_shrinks(tmp_path, caplog):
+    result = train_tiny(tiny_config("train.batch_size=100"), tmp_path / "run", splits=array_splits())
+    assert "only 24 training images: a batch has 16 images in this run" in caplog.text
+    config = RunFolder(tmp_path / "run").config()
+    assert (config.train.batch_size, result["step"]) == (16, config.total_steps(24))
