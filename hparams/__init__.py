@@ -12,7 +12,7 @@ import pkgutil
 from typing import Callable
 
 from effnetv2_keras.architecture.variants import DEFAULT_MODEL
-from effnetv2_keras.config import Config, Facts
+from effnetv2_keras.config import USUAL, Config, Facts
 from effnetv2_keras.config.overrides import nearest
 from effnetv2_keras.errors import ConfigError
 
@@ -59,8 +59,9 @@ def load(
     module = importlib.import_module(f"{__name__}.{known[dataset_cfg.lower()]}")
     config: Config
     if "facts" in inspect.signature(module.get_config).parameters:
-        config = module.get_config(model_name)
-        config = module.get_config(model_name, find_facts(config)) if find_facts else config
+        # The data settings, by which the facts are found, do not depend on the weights.
+        facts = find_facts(module.get_config(model_name, Facts(weights=""))) if find_facts else USUAL
+        config = module.get_config(model_name, facts)
     else:
         config = module.get_config(model_name or DEFAULT_MODEL)
     if recipe == "paper":

@@ -15,6 +15,7 @@ import dataclasses
 
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import USUAL, Config, Facts
+from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.weights.published import PUBLISHED
 from hparams import base, folder
 
@@ -25,10 +26,20 @@ def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:
     Args:
         model_name: network; None is EfficientNetV2-B0.
         facts: number and size of the images, and the weights to start from, if the user names some.
+
+    Raises:
+        ConfigError: if no weights are published for the network and the user names none.
     """
     model_name = model_name or variants.DEFAULT_MODEL
     if facts.weights is None:
-        facts = dataclasses.replace(facts, weights=_published(model_name))
+        weights = _published(model_name)
+        if weights is None:
+            raise ConfigError(
+                f"No ImageNet weights are published for {model_name}. Name your own, a file or the folder of a run: "
+                "--hparam_str=train.ft_init_ckpt=PATH. Or choose a network that has some, such as "
+                f"--model_name={variants.DEFAULT_MODEL}. --hparam_str=train.ft_init_ckpt= starts from random weights."
+            )
+        facts = dataclasses.replace(facts, weights=weights)
     return folder.get_config(model_name, facts) if facts.weights == "" else folder.finetuned(model_name, facts)
 
 

@@ -59,7 +59,7 @@ def from_scratch(model_name: str, facts: Facts) -> Config:
             ema_decay=0.999,
             gclip=1.0,
         ),
-        eval=EvalConfig(batch_size=32, isize=_evaluation_size(model_name, progressive)),
+        eval=EvalConfig(batch_size=32, isize=_evaluation_size(progressive)),
         data=_whole_objects(),
     )
 
@@ -92,7 +92,7 @@ def finetuned(model_name: str, facts: Facts) -> Config:
             patience=5,
             ft_init_ckpt=facts.weights,
         ),
-        eval=EvalConfig(batch_size=32, isize=_evaluation_size(model_name, progressive)),
+        eval=EvalConfig(batch_size=32, isize=_evaluation_size(progressive)),
         data=_whole_objects(),
     )
 
@@ -145,11 +145,9 @@ def _stages(
     )
 
 
-def _evaluation_size(model_name: str, progressive: ProgressiveConfig) -> int:
-    """Returns the evaluation size of the network, scaled like its training size where the images are smaller."""
-    spec = variants.any_spec(model_name)
-    largest = progressive.plan(progressive.stages)[-1].image_size
-    return min(spec.eval_size, round(largest * spec.eval_size / spec.train_size / 8) * 8)
+def _evaluation_size(progressive: ProgressiveConfig) -> int:
+    """Returns the size of the last stage: whole objects in training crops appear as large as in evaluation."""
+    return progressive.plan(progressive.stages)[-1].image_size
 
 
 def _whole_objects() -> DataConfig:

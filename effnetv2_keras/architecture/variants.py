@@ -88,8 +88,8 @@ def _table(*specs: ModelSpec) -> dict[str, ModelSpec]:
 # Columns: name, blocks, width, depth, head, train size, eval size, dropout, normalization (reference code).
 MODELS: dict[str, ModelSpec] = _table(
     # Of this package: B0 with half and three quarters of its width and depth, for small sets of images and for CPUs.
-    ModelSpec("efficientnetv2-nano", _V2_BASE, 0.5, 0.5, 1280, 96, 112, 0.2, "imagenet"),
-    ModelSpec("efficientnetv2-micro", _V2_BASE, 0.75, 0.75, 1280, 128, 144, 0.2, "imagenet"),
+    ModelSpec("efficientnetv2-nano", _V2_BASE, 0.5, 0.5, 1280, 96, 96, 0.2, "imagenet"),
+    ModelSpec("efficientnetv2-micro", _V2_BASE, 0.75, 0.75, 1280, 128, 128, 0.2, "imagenet"),
     ModelSpec("efficientnetv2-b0", _V2_BASE, 1.0, 1.0, 1280, 192, 224, 0.2, "imagenet"),
     ModelSpec("efficientnetv2-b1", _V2_BASE, 1.0, 1.1, 1280, 192, 240, 0.2, "imagenet"),
     ModelSpec("efficientnetv2-b2", _V2_BASE, 1.1, 1.2, 1280, 208, 260, 0.3, "imagenet"),
