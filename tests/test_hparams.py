@@ -31,7 +31,8 @@ def test_every_recipe_fits_every_variant(recipe, model_name):
     stages = config.progressive.plan(1000)
     if recipe in map(str.lower, ONE_STAGE):
         assert len(stages) == 1
-    assert len(stages) == 1 or stages[0].image_size < stages[-1].image_size
+    smallest, largest = stages[0].image_size, stages[-1].image_size
+    assert len(stages) == 1 or smallest < largest or (smallest == largest == config.spec.train_size <= 128)
     assert "Result: " in __import__(f"hparams.{recipe}", fromlist=["_"]).__doc__
 
 
