@@ -20,6 +20,7 @@ from effnetv2_keras.data.pipeline import InputPlan, eval_input
 from effnetv2_keras.data.sources.base import Source
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.data.views import Views
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.exporter import rebuilt
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, load_saved_model
@@ -245,11 +246,12 @@ def _evaluate_at(
     config = subject.config
     unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
     batch_size = eval_batch_size(config, strategy)
-    plan = InputPlan(config.data, batch_size, subject.normalization, unreadable)
+    views = Views.of(config.eval.tta, config.data, size)
+    plan = InputPlan(views.data, batch_size, subject.normalization, unreadable)
     evaluator = Evaluator(
-        subject.models,
+        {suffix: views.averaged(model, config.train.loss_type) for suffix, model in subject.models.items()},
         strategy,
-        input_fn=eval_input(source, plan, image_size=size),
+        input_fn=eval_input(source, plan, image_size=views.loaded_size),
         num_examples=source.num_examples,
         batch_size=batch_size,
         loss_type=config.train.loss_type,

@@ -102,8 +102,8 @@ class Options:
     format: Annotated[
         _Text,
         Flag(
-            "predict: table or json. export: savedmodel, keras, tflite or onnx. benchmark: one or more of the export "
-            "formats, separated by commas. Default: the first listed.",
+            "predict: table, json, csv or jsonl; default: as --output ends. export: savedmodel, keras, tflite or onnx. "
+            "benchmark: one or more of the export formats, separated by commas. Default: the first listed.",
             (PREDICT, EXPORT, BENCHMARK),
         ),
     ] = None
@@ -123,6 +123,22 @@ class Options:
         ),
     ] = ()
     top_k: Annotated[int, Flag("Classes per image.", (PREDICT,), low=1)] = 5
+    output: Annotated[
+        _Text,
+        Flag(
+            "PATH.csv, .json or .jsonl: file for the predictions, instead of the screen; replaced if it exists.",
+            (PREDICT,),
+            path=True,
+        ),
+    ] = None
+    embeddings: Annotated[
+        _Text,
+        Flag(
+            "PATH.npz: also write the features before the classifier, for numpy.load; only with the folder of a run.",
+            (PREDICT,),
+            path=True,
+        ),
+    ] = None
     export_dir: Annotated[_Text, Flag("Folder to create; default: a folder in --model_dir.", (EXPORT,), path=True)] = (
         None
     )

@@ -60,7 +60,7 @@ EVALUATION_OF_WEIGHTS = Reads(
     _TRAINING,
     _RUN,
 )  # fmt: skip
-PREDICTION = Reads(("data.unreadable", "data.exif_orientation", "data.max_value"))
+PREDICTION = Reads(("data.unreadable", "data.exif_orientation", "data.max_value", "eval.tta"))
 _CALIBRATION = Reads(("data.",), _TRAINING)
 SUMMARY = Reads(("model.model_name", "model.network", "eval.isize"))
 BENCHMARK = Reads(
