@@ -266,13 +266,20 @@ def run(invocation: Invocation) -> None:
     """Evaluates the run or SavedModel in ``--model_dir``, or without it the weights of ``train.ft_init_ckpt``."""
     options, strategy, splits = invocation.options, invocation.strategy(), None
     model_dir = options.model_dir
+    if {"eval.isize", "eval.sizes"} <= parse_all_overrides(options.hparam_str).keys():
+        raise ConfigError(
+            "eval.sizes lists the image sizes, so eval.isize would change nothing. Leave one of them out."
+        )
     if model_dir is None:
+        invocation.refuse("Weights without a run have no checkpoints", "weights")
         config = invocation.config(EVALUATION_OF_WEIGHTS)
         splits = open_splits(config.data)
         subject = load_file(config, strategy, num_classes=len(splits.evaluation.class_names))
     elif is_export(model_dir):
+        invocation.refuse("A SavedModel holds the weights that were exported", "weights")
         subject = load_export(model_dir, strategy, invocation.config(EVALUATION_OF_AN_EXPORT))
     else:
+        invocation.refuse("A run has its own network and settings", "model_name", "dataset_cfg")
         changes = {**parse_all_overrides(options.hparam_str), **invocation.data_changes()}
         subject = load_run(model_dir, strategy, which=options.weights, changes=changes)
     folder = options.output_dir or (model_dir if subject.step is not None else ".")

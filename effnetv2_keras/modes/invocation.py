@@ -73,6 +73,24 @@ class Invocation:
         """Returns the settings that ``--data_dir`` changes."""
         return {"data.data_dir": self.options.data_dir} if self.options.data_dir else {}
 
+    def refuse(self, why: str, *names: str) -> None:
+        """Checks that flags which the mode does not read in this case have their defaults.
+
+        Args:
+            why: a clause that says why they are not read.
+            names: the flags.
+
+        Raises:
+            ConfigError: if one has another value.
+        """
+        defaults = Options()
+        given = [f"--{name}" for name in names if getattr(self.options, name) != getattr(defaults, name)]
+        if given:
+            raise ConfigError(
+                f"{why}, so {' and '.join(given)} would change nothing. Leave {'it' if len(given) == 1 else 'them'} "
+                "out."
+            )
+
     def model_dir(self) -> str:
         """Returns ``--model_dir``.
 

@@ -11,8 +11,9 @@ REPORT, PLAN, PREVIEW, SUMMARY = "report", "plan", "preview", "summary"
 SEARCH, SCALE, DATA_SERVICE = "search", "scale", "data_service"
 _Text = Optional[str]
 _Number = Optional[int]
-_DEVICE_MODES = (TRAIN, EVAL, SEARCH)
+_DEVICE_MODES = (TRAIN, EVAL)
 _TRAINED_MODES = (EVAL, PREDICT, EXPORT, BENCHMARK, REPORT)
+_RECIPE_MODES = (TRAIN, EVAL, BENCHMARK, PLAN, PREVIEW, SUMMARY, SEARCH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +47,13 @@ class Options:
         Flag(
             "Network: efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b8, -l2; PATH.json (a ModelSpec); "
             "keras:NAME (of tf.keras.applications) or keras:package.module:function.",
+            (*_RECIPE_MODES, SCALE),
             path=True,
         ),
     ] = "efficientnetv2-b0"
-    dataset_cfg: Annotated[str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.")] = "folder"
+    dataset_cfg: Annotated[
+        str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.", _RECIPE_MODES)
+    ] = "folder"
     hparam_str: Annotated[
         tuple[str, ...],
         Flag(
@@ -59,12 +63,19 @@ class Options:
             path=True,
         ),
     ] = ()
-    data_dir: Annotated[_Text, Flag("Folder of the images, or of TensorFlow Datasets.", path=True)] = None
-    model_dir: Annotated[_Text, Flag("Folder of the run.", path=True)] = None
+    data_dir: Annotated[
+        _Text,
+        Flag(
+            "Folder of the images, or of TensorFlow Datasets.",
+            (TRAIN, EVAL, EXPORT, BENCHMARK, REPORT, PLAN, PREVIEW, SEARCH),
+            path=True,
+        ),
+    ] = None
+    model_dir: Annotated[_Text, Flag("Folder of the run.", (TRAIN, *_TRAINED_MODES, SEARCH), path=True)] = None
 
     strategy: Annotated[
         str,
-        Flag("Devices: auto, cpu, mirrored (all GPUs of this machine), multiworker or tpu.", _DEVICE_MODES),
+        Flag("Devices: auto, cpu, mirrored (all GPUs of this machine), multiworker or tpu.", (*_DEVICE_MODES, SEARCH)),
     ] = "auto"
     tpu: Annotated[str, Flag("Name or address of the TPU; 'local' is the TPU of this host.", _DEVICE_MODES)] = ""
     tpu_zone: Annotated[str, Flag("Google Cloud zone of the TPU; default: from the environment.", _DEVICE_MODES)] = ""

@@ -61,11 +61,10 @@ EVALUATION_OF_WEIGHTS = Reads(
     _RUN,
 )  # fmt: skip
 PREDICTION = Reads(("data.unreadable", "data.exif_orientation", "data.max_value", "eval.tta"))
-_CALIBRATION = Reads(("data.",), _TRAINING)
+_CALIBRATION = Reads(("data.",), (*_TRAINING, "data.verify", "data.max_unreadable"))
 SUMMARY = Reads(("model.model_name", "model.network", "eval.isize"))
 BENCHMARK = Reads(
-    ("model.model_name", "model.network", "model.act_fn", "model.normalization", "model.include_preprocessing",
-     "eval.isize", "precision.policy")
+    ("model.model_name", "model.network", "model.act_fn", "model.normalization", "eval.isize", "precision.policy")
 )  # fmt: skip
 
 

@@ -15,23 +15,17 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.data import pipeline
-from effnetv2_keras.data.sources.base import DataError, FileSource
+from effnetv2_keras.data.sources.base import FileSource
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import export_model
 from effnetv2_keras.export.saved_model import SavedModelExporter
 from effnetv2_keras.modes import predict as predict_mode
+from effnetv2_keras.modes.image_paths import find_images
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.options import Options
-from effnetv2_keras.modes.predict import (
-    PredictError,
-    Prediction,
-    Predictor,
-    find_images,
-    format_table,
-    load_predictor,
-    predict,
-    to_json,
-)
+from effnetv2_keras.modes.predict import predict
+from effnetv2_keras.modes.predictions import Prediction, format_table, to_json
+from effnetv2_keras.modes.predictor import PredictError, Predictor, load_predictor
 from effnetv2_keras.runs.trained import Trained, load_trained
 from tests.made_runs import CLASS_NAMES, EVAL_SIZE, make_run, random_pixels
 
@@ -234,14 +228,6 @@ def test_prints_a_table():
     assert ["y.jpg", "bee", "50.0%"] in cells
 
 
-def test_a_narrow_table_loses_nothing_of_a_path():
-    console = rich.console.Console(file=io.StringIO(), width=40)
-    path = "/".join(f"folder{number}" for number in range(8))
-    format_table([Prediction(pathlib.Path(path), (("bee", 0.5),))], console)
-    column = "".join(line.split("│")[1].strip() for line in console.file.getvalue().splitlines() if "│" in line)
-    assert column == path
-
-
 def test_writes_json():
     assert json.loads(to_json(PREDICTIONS)) == [
         {
@@ -284,10 +270,14 @@ def test_the_command_predicts_the_readable_images_and_names_the_others(
     folder.mkdir()
     (folder / "a.JPG").symlink_to(photos / "a.JPG")
     (folder / "gone.png").symlink_to("nowhere.png")
-    with pytest.raises(DataError, match="cannot open .*gone.png.*data.unreadable=skip to leave them out"):
+    with pytest.raises(PredictError, match=r"1 of 2 images cannot be read: .*gone.png \(the link or folder cannot be"):
         command(str(folder))
-    command(str(folder), settings="data.unreadable=skip")
-    assert [entry["path"] for entry in json.loads(capsys.readouterr().out)] == [str(folder / "a.JPG")]
+    for settings in ("", "data.unreadable=skip"):
+        if settings:
+            command(str(folder), settings=settings)
+        entries = json.loads(capsys.readouterr().out)
+        assert [entry["path"] for entry in entries] == [str(folder / "a.JPG"), str(folder / "gone.png")]
+        assert [bool(entry["classes"]) for entry in entries] == [True, False]
     with pytest.raises(PredictError, match="1 of 1 images cannot be read"):
         command(paths[1], settings="data.unreadable=skip")
     with pytest.raises(ConfigError, match="data.unreadable='often'"):
