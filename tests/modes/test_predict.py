@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -15,11 +16,14 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.data import pipeline
+from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.data.sources.base import FileSource
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import export_model
-from effnetv2_keras.export.saved_model import SavedModelExporter
+from effnetv2_keras.export.saved_model import SavedModelExporter, squares
+from effnetv2_keras.models.features import with_features
 from effnetv2_keras.modes import predict as predict_mode
+from effnetv2_keras.modes import predictor as predictor_mode
 from effnetv2_keras.modes.image_paths import find_images
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.options import Options
@@ -91,6 +95,29 @@ def test_takes_other_weights_of_a_run_on_request(run: pathlib.Path, trained: Tra
         chosen = table_of(predict(load_predictor(run, **choice), image, top_k=6))
         np.testing.assert_allclose(chosen, evaluated(load_trained(run, **choice), image), atol=1e-6)
         assert np.abs(chosen - best_average).max() > 1e-3
+
+
+def test_the_mirror_image_is_averaged_and_features_are_returned(trained: Trained, tmp_path: pathlib.Path):
+    config = trained.config.override({"eval.tta": "flip"})
+    flipped = predictor_mode._of_run(dataclasses.replace(trained, config=config), features=True)
+    PIL.Image.fromarray(random_pixels(40, 60)).save(tmp_path / "a.png")
+    (prediction,) = predict(flipped, [tmp_path], top_k=6)
+    files = [(tmp_path / "a.png").read_bytes()]
+    usual = squares(files, EVAL_SIZE, config.data, Reading())
+    features, logits = with_features(trained.model)(tf.concat([usual, usual[:, :, ::-1]], 0), training=False)
+    probabilities = tf.nn.softmax(logits).numpy()
+    np.testing.assert_allclose(table_of([prediction])[0], probabilities.mean(0), atol=1e-6)
+    assert np.ptp(probabilities, axis=0).max() > 1e-3
+    np.testing.assert_allclose(prediction.features, features.numpy().mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_model_has_neither_features_nor_other_weights_nor_views(exported: pathlib.Path):
+    with pytest.raises(PredictError, match="returns probabilities but no features, so --embeddings cannot be written"):
+        load_predictor(exported, features=True)
+    with pytest.raises(PredictError, match="holds the weights that were exported, so --weights and --use_ema would"):
+        load_predictor(exported, which="latest")
+    with pytest.raises(PredictError, match="reads images as its run did, so eval.tta cannot be changed"):
+        load_predictor(exported, changes={"eval.tta": "flip"})
 
 
 def test_the_batch_size_changes_nothing(predictor: Predictor, photos: pathlib.Path):

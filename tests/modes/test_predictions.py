@@ -143,40 +143,27 @@ def test_each_kind_of_bad_path_costs_only_its_own_row(predict, tmp_path, capsys)
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PredictError, match=r"5 of 7 images cannot be read"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pathlib.Path, "read_bytes", read_bytes)
-        predict(*paths, format="json")
+        with pytest.raises(PredictError, match=r"5 of 7 images cannot be read"):
+            predict(*paths, format="json")
     entries = json.loads(capsys.readouterr().out)
-    errors = [(os.path.relpath(entry["path"], tmp_path), entry.get("error", "")) for entry in entries]
-    assert [name for name, _ in errors] == [
-        "missing.png",
-        "closed.png",
-        "good.png",
-        "empty",
-        "raw/gone.jpg",
-        "raw",
-        "good.png",
-    ]
-    assert [bool(entry["classes"]) for entry in entries] == [not error for _, error in errors]
-    for number, reason in enumerate(
-        [
-            "no such file or folder",
-            "cannot be opened: Permission denied",
-            "",
-            "no images",
-            "link or folder",
-            "1 .cr2",
-            "",
-        ]
-    ):
-        assert reason in errors[number][1]
-        assert bool(reason) == bool(errors[number][1])
+    expected = {
+        "missing.png": "no such file or folder",
+        "closed.png": "cannot be opened: Permission denied",
+        "good.png": "",
+        "empty": "no images",
+        "raw/gone.jpg": "the link or folder cannot be opened",
+        "raw": "kinds that cannot be read: 1 .cr2",
+    }
+    assert [os.path.relpath(entry["path"], tmp_path) for entry in entries] == [*expected, "good.png"]
+    for entry, reason in zip(entries, [*expected.values(), ""]):
+        assert reason in entry.get("error", "")
+        assert bool(entry["classes"]) == ("error" not in entry) == (not reason)
 
 
 def test_a_command_of_which_nothing_can_be_opened_ends_before_the_network_is_loaded(predict, tmp_path):
-    with pytest.raises(
-        PredictError, match=r"None of the paths is an image that can be opened: .*nowhere \(there is no"
-    ):
+    with pytest.raises(PredictError, match=r"None of the paths is an image that can be opened: .*nowhere \(there"):
         predict(tmp_path / "nowhere")
     assert predict.asked == []
     assert list_images([__file__]) == [Listed(pathlib.Path(__file__))]
@@ -255,8 +242,6 @@ def test_a_table_fits_and_shortens_paths_in_the_middle():
         lines = console.file.getvalue().splitlines()
         assert max(map(len, lines)) <= min(width, 80)
         assert any("..." in line and "last.jpg" in line for line in lines)
-        assert sum("photographs" in line for line in lines) == 1
-        assert console.file.getvalue().count("an image") == console.file.getvalue().count("image ") - 1 or width == 60
     assert shortened("0123456789abcdef", 12) == "012...abcdef"
     assert shortened("0123456789ab", 12) == "0123456789ab"
 
@@ -273,6 +258,5 @@ def test_progress_is_logged_from_time_to_time(monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "absl"):
         assert list(progress.counted(range(9), 9, "predicting")) == list(range(9))
     assert caplog.messages == [
-        "predicting: 3 of 9, 0.25 images/s, 0:00:24 left",
-        "predicting: 6 of 9, 0.25 images/s, 0:00:12 left",
+        f"predicting: {3 * part} of 9, 0.25 images/s, 0:00:{36 - 12 * part} left" for part in (1, 2)
     ]
