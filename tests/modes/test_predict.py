@@ -102,7 +102,7 @@ def test_the_mirror_image_is_averaged_and_features_are_returned(trained: Trained
     flipped = predictor_mode._of_run(dataclasses.replace(trained, config=config), features=True)
     PIL.Image.fromarray(random_pixels(40, 60)).save(tmp_path / "a.png")
     (prediction,) = predict(flipped, [tmp_path], top_k=6)
-    files = [(tmp_path / "a.png").read_bytes()]
+    files = tf.constant([(tmp_path / "a.png").read_bytes()])
     usual = squares(files, EVAL_SIZE, config.data, Reading())
     features, logits = with_features(trained.model)(tf.concat([usual, usual[:, :, ::-1]], 0), training=False)
     probabilities = tf.nn.softmax(logits).numpy()
