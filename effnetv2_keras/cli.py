@@ -161,6 +161,21 @@ def _refuse_strays(mode: str, words: list[str]) -> None:
         )
 
 
+def _refuse_unread(mode: str) -> None:
+    """Ends the process if a flag was given that the mode does not read.
+
+    ``plan`` and ``preview`` take the command of a training run as it is; they warn of flags that only training reads.
+    """
+    reads_of_training = mode in (options_lib.PLAN, options_lib.PREVIEW)
+    for name, (_, flag) in flag_table().items():
+        if not flags.FLAGS[name].present or not flag.modes or mode in flag.modes:
+            continue
+        unread = f"--mode={mode} does not read --{name}, a flag of --mode={', '.join(flag.modes)}"
+        if not (reads_of_training and options_lib.TRAIN in flag.modes):
+            sys.exit(f"{unread}, so it would change nothing. Leave it out.")
+        logging.warning("%s. It changes nothing here.", unread)
+
+
 _CHATTY = tuple(
     os.path.join(folder, "")
     for name in ("tensorflow", "matplotlib")
@@ -179,6 +194,7 @@ def main(argv: list[str]) -> None:
     options = read_options()
     name = canonical_mode(options.mode)
     _refuse_strays(name, argv[1:])
+    _refuse_unread(name)
     logging.get_absl_handler().addFilter(_is_worth_telling)
     # Without a terminal there is no width to fit; 140 columns hold every table.
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)

@@ -169,7 +169,7 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path, monkeyp
         ),
         (
             ["--mode=predict", "--format=keras"],
-            "--mode=predict does not support --format=keras; use one of table, json.",
+            "--mode=predict does not support --format=keras; use one of table, json, csv, jsonl.",
         ),
         (
             ["--mode=export", "--format=json"],
@@ -195,6 +195,40 @@ def test_a_wrong_label_far_into_a_shard_gets_one_clear_message(tmp_path, monkeyp
         (["--mode=eval", "--hparam_str=data.hflip=0,train.gclip=1"], "so data.hflip would change nothing"),
         (["--mode=eval", "--model_dir=/nowhere", "--hparam_str=precision.jit_compile=1"], "so precision.jit_compile"),
         (["--mode=benchmark", "--batch_sizes=1,x"], "--batch_sizes=1,x must be whole numbers"),
+        (["--mode=eval", "--hparam_str=eval.isize=64,eval.sizes=32"], "so eval.isize would change nothing"),
+        (["--mode=export", "--quantize=int8", "--hparam_str=data.verify=0"], "so data.verify would change nothing"),
+        (
+            ["--mode=benchmark", "--hparam_str=model.include_preprocessing=0"],
+            "so model.include_preprocessing would change nothing",
+        ),
+        (
+            ["--mode=benchmark", "--image_size=64", "--hparam_str=eval.isize=32"],
+            "--image_size sets the image size, so eval.isize would change nothing",
+        ),
+        (
+            ["--mode=train", "--top_k=2"],
+            "--mode=train does not read --top_k, a flag of --mode=predict, so it would change nothing. Leave it out.",
+        ),
+        (["--mode=predict", "--data_dir=photos"], "--mode=predict does not read --data_dir"),
+        (["--mode=predict", "--dataset_cfg=folder"], "--mode=predict does not read --dataset_cfg"),
+        (["--mode=eval", "--nouse_ema"], "--mode=eval does not read --use_ema, a flag of --mode=predict, export"),
+        (["--mode=report", "--model_name=efficientnetv2-s"], "--mode=report does not read --model_name"),
+        (["--mode=summary", "--model_dir=run"], "--mode=summary does not read --model_dir"),
+        (["--mode=scale", "--dataset_cfg=demo"], "--mode=scale does not read --dataset_cfg"),
+        (["--mode=search", "--tpu=local"], "--mode=search does not read --tpu"),
+        (["--mode=plan", "--format=csv"], "--mode=plan does not read --format"),
+        (
+            ["--mode=export", "--model_dir=run", "--data_dir=photos"],
+            "Only --quantize=int8 reads images, so --data_dir would change nothing. Leave it out.",
+        ),
+        (
+            ["--mode=eval", "--model_dir=/nowhere", "--dataset_cfg=demo", "--model_name=efficientnetv2-s"],
+            "A run has its own network and settings, so --model_name and --dataset_cfg would change nothing. Leave "
+            "them out.",
+        ),
+        (["--mode=eval", "--dataset_cfg=demo", "--weights=latest"], "so --weights would change nothing"),
+        (["--mode=benchmark", "--nouse_ema"], "A network without a run has no checkpoints, so --use_ema would"),
+        (["--mode=benchmark", "--model_dir=/nowhere", "--model_name=tiny"], "so --model_name would change nothing"),
     ],
 )
 def test_mistakes_get_one_clear_message(arguments, message, capfd):
@@ -307,6 +341,13 @@ def test_a_path_that_cannot_be_written_is_a_message(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.import_module("effnetv2_keras.modes.summary"), "run", run)
     with pytest.raises(SystemExit, match=r"no/file' cannot be read or written: No such file .* Check the path"):
         run_here("--mode=summary")
+
+
+def test_a_plan_takes_the_command_of_a_training_run_and_says_which_flags_it_does_not_read(images, tmp_path, caplog):
+    common = ("--mode=plan", f"--data_dir={images}", f"--model_dir={tmp_path}", f"--hparam_str={SHORT}")
+    assert "16 images to train on" in run_here(*common, "--strategy=cpu")
+    assert "--mode=plan does not read --model_dir" in caplog.text
+    assert "--mode=plan does not read --strategy" in caplog.text
 
 
 def test_words_that_are_no_flags_are_not_ignored():

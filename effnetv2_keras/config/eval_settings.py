@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Literal
 
 import pydantic
 
@@ -39,6 +40,13 @@ class EvalConfig(Section):
     )
     per_class: bool = setting(
         False, "--mode=eval: also report the top-1 accuracy of each class, or its average precision if multi-label"
+    )
+    tta: Literal["none", "flip", "flip+crops"] = setting(
+        "none",
+        "--mode=eval and predict: test-time augmentation, which averages the probabilities of several views of each "
+        "image; flip is the image and its mirror image, which takes twice the time; flip+crops is the center and the "
+        "four corners, each with its mirror image, which takes ten times as long; none is off. Evaluations during "
+        "training and exports never use it",
     )
     every_epochs: OptionalFloat = setting(
         None,

@@ -27,6 +27,7 @@ from typing import Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data import decode
 from effnetv2_keras.data.formats import Reading
 
@@ -114,6 +115,23 @@ def _bilinear_square(image: tf.Tensor, image_size: int, crop: float | None, read
         return _reference_square(shape, image_size, crop)
 
     return _bilinear(decode.cut(image, choose, decode_whole=True, reading=reading), image_size)
+
+
+def evaluated_share(data: DataConfig, image_size: int) -> float:
+    """Returns the side of the square that ``Cropping.evaluate`` shows as a share of the image's shorter side.
+
+    Args:
+        data: data settings.
+        image_size: side of the result, pixels.
+
+    Returns:
+        A number in (0, 1]; 1 also where the whole image is squeezed into a square.
+    """
+    if data.eval_crop is not None:
+        return data.eval_crop
+    if data.pipeline == "original_finetune" or (data.pipeline == "original_v2" and image_size >= SQUEEZE_FROM):
+        return 1.0
+    return image_size / (image_size + decode.EVAL_MARGIN)
 
 
 def _bilinear(image: tf.Tensor, size: int) -> tf.Tensor:

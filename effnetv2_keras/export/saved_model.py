@@ -44,6 +44,30 @@ def load_saved_model(folder: str | os.PathLike[str]) -> Any:
         ) from error
 
 
+def squares(files: tf.Tensor, image_size: int, data: DataConfig, reading: Reading) -> tf.Tensor:
+    """Returns the pixels of image files, cropped as in evaluation.
+
+    Args:
+        files: bytes of the files, string ``[N]``.
+        image_size: side of the result, pixels.
+        data: the data settings, which determine how images are cropped and resized.
+        reading: how files are read.
+
+    Returns:
+        Pixels 0..255, float32 ``[N, image_size, image_size, 3]``.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the graph runs, if a file cannot be decoded or is refused.
+    """
+    cropping = CROPPINGS[data.pipeline]
+
+    def load(file: tf.Tensor) -> tf.Tensor:
+        return cropping.evaluate(file, image_size=image_size, crop=data.eval_crop, reading=reading)
+
+    cropped = tf.TensorSpec([image_size, image_size, 3], cropping.dtype)
+    return tf.cast(tf.map_fn(load, files, fn_output_signature=cropped), tf.float32)
+
+
 class Classifier(tf.Module):
     """A trained network as a module with one function per signature.
 
@@ -58,8 +82,6 @@ class Classifier(tf.Module):
         image_size: side of the squares that ``encoded`` makes of images, pixels.
         data: the data settings, which determine how ``encoded`` reads, crops and resizes.
         loss_type: loss of the training, which determines how ``probabilities`` follow from ``logits``.
-        export: whether the module will be exported. If not, ``encoded`` also reads WebP, TIFF, AVIF, HEIF and all BMP
-            files.
 
     Attributes:
         independent: bool variable, whether the classes are independent, so that the probabilities need not sum to 1.
@@ -80,12 +102,10 @@ class Classifier(tf.Module):
         image_size: int,
         data: DataConfig,
         loss_type: str = "softmax",
-        export: bool = True,
     ) -> None:
         super().__init__(name="classifier")
         # The functions use the Keras model as a closure. If it were an attribute, its layers would be saved as well.
-        names, cropping = list(class_names), CROPPINGS[data.pipeline]
-        reading = Reading.of_photos(data, export=export)
+        names = list(class_names)
         self.weights = model.variables
         self.image_size = tf.Variable(image_size, trainable=False)  # variables are attributes of the loaded model
         self.independent = tf.Variable(losses.are_independent(loss_type), trainable=False)
@@ -104,13 +124,9 @@ class Classifier(tf.Module):
         def classify_uint8(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return self.serving_default(tf.cast(images, tf.float32))
 
-        def load(image_bytes: tf.Tensor) -> tf.Tensor:
-            return cropping.evaluate(image_bytes, image_size=image_size, crop=data.eval_crop, reading=reading)
-
         def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            cropped = tf.TensorSpec([image_size, image_size, 3], cropping.dtype)
-            images = tf.map_fn(load, image_bytes, fn_output_signature=cropped)
-            return self.serving_default(tf.cast(images, tf.float32))
+            reading = Reading.of_photos(data, export=True)
+            return self.serving_default(squares(image_bytes, image_size, data, reading))
 
         def function(body: Callable[..., dict[str, tf.Tensor]], *inputs: tf.TensorSpec) -> Any:
             return tf.function(body, input_signature=inputs, autograph=False)
@@ -127,16 +143,14 @@ class SavedModelExporter(exporter.Exporter):
     folder = "saved_model"
     marker = SAVED_MODEL_FILE
 
-    def classifier(self, *, export: bool = True) -> Classifier:
-        """Returns the module that ``write`` saves, or one for use in this process."""
-        data = self.trained.config.data
+    def classifier(self) -> Classifier:
+        """Returns the module that ``write`` saves."""
         return Classifier(
             self.network,
             self.trained.class_names,
             image_size=self.image_size,
-            data=data,
+            data=self.trained.config.data,
             loss_type=self.trained.config.train.loss_type,
-            export=export,
         )
 
     def write(self, folder: pathlib.Path) -> None:

@@ -243,11 +243,17 @@ def run(invocation: Invocation) -> None:
         raise ConfigError(
             f"--batch_sizes={','.join(options.batch_sizes)} must be whole numbers, such as --batch_sizes=1,8"
         )
+    if options.quantize != "int8":
+        invocation.refuse("Only --quantize=int8 reads images", "data_dir")
     if options.model_dir:
+        invocation.refuse("A run has its own network and settings", "model_name", "dataset_cfg")
         changes = {**invocation.changes(reads_of_export(options.quantize)), **invocation.data_changes()}
         trained = load_trained(options.model_dir, which=options.weights, use_ema=options.use_ema)
         trained = dataclasses.replace(trained, config=trained.config.override(changes))
     else:
+        invocation.refuse("A network without a run has no checkpoints", "weights", "use_ema")
+        if options.image_size is not None and "eval.isize" in invocation.changes(BENCHMARK):
+            raise ConfigError("--image_size sets the image size, so eval.isize would change nothing. Leave one out.")
         trained = fresh(invocation.config(BENCHMARK))
     result = benchmark(
         trained,

@@ -20,6 +20,7 @@ from effnetv2_keras.data.pipeline import InputPlan, eval_input
 from effnetv2_keras.data.sources.base import Source
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.data.views import Views
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export.exporter import rebuilt
 from effnetv2_keras.export.saved_model import SAVED_MODEL_FILE, load_saved_model
@@ -245,11 +246,12 @@ def _evaluate_at(
     config = subject.config
     unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
     batch_size = eval_batch_size(config, strategy)
-    plan = InputPlan(config.data, batch_size, subject.normalization, unreadable)
+    views = Views.of(config.eval.tta, config.data, size)
+    plan = InputPlan(views.data, batch_size, subject.normalization, unreadable)
     evaluator = Evaluator(
-        subject.models,
+        {suffix: views.averaged(model, config.train.loss_type) for suffix, model in subject.models.items()},
         strategy,
-        input_fn=eval_input(source, plan, image_size=size),
+        input_fn=eval_input(source, plan, image_size=views.loaded_size),
         num_examples=source.num_examples,
         batch_size=batch_size,
         loss_type=config.train.loss_type,
@@ -264,13 +266,20 @@ def run(invocation: Invocation) -> None:
     """Evaluates the run or SavedModel in ``--model_dir``, or without it the weights of ``train.ft_init_ckpt``."""
     options, strategy, splits = invocation.options, invocation.strategy(), None
     model_dir = options.model_dir
+    if {"eval.isize", "eval.sizes"} <= parse_all_overrides(options.hparam_str).keys():
+        raise ConfigError(
+            "eval.sizes lists the image sizes, so eval.isize would change nothing. Leave one of them out."
+        )
     if model_dir is None:
+        invocation.refuse("Weights without a run have no checkpoints", "weights")
         config = invocation.config(EVALUATION_OF_WEIGHTS)
         splits = open_splits(config.data)
         subject = load_file(config, strategy, num_classes=len(splits.evaluation.class_names))
     elif is_export(model_dir):
+        invocation.refuse("A SavedModel holds the weights that were exported", "weights")
         subject = load_export(model_dir, strategy, invocation.config(EVALUATION_OF_AN_EXPORT))
     else:
+        invocation.refuse("A run has its own network and settings", "model_name", "dataset_cfg")
         changes = {**parse_all_overrides(options.hparam_str), **invocation.data_changes()}
         subject = load_run(model_dir, strategy, which=options.weights, changes=changes)
     folder = options.output_dir or (model_dir if subject.step is not None else ".")

@@ -17,6 +17,8 @@ def run(invocation: Invocation) -> None:
     options = invocation.options
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs each step of writing a SavedModel
     format_name = invocation.format(export.EXPORTERS)
+    if options.quantize != "int8":
+        invocation.refuse("Only --quantize=int8 reads images", "data_dir")
     changes = {**invocation.changes(reads_of_export(options.quantize)), **invocation.data_changes()}
     trained = load_trained(invocation.model_dir(), which=options.weights, use_ema=options.use_ema)
     invocation.say(f"Exporting {trained.spec.name} as {format_name}, then checking the export.")

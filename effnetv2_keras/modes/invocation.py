@@ -133,6 +133,24 @@ class Invocation:
         is_list = self.options.dataset_cfg.lower() in ("folder", "finetune") and os.path.isfile(place)
         return {"data.data_dir": place, **({"data.source": "csv"} if is_list else {})}
 
+    def refuse(self, why: str, *names: str) -> None:
+        """Checks that flags which the mode does not read in this case have their defaults.
+
+        Args:
+            why: a clause that says why they are not read.
+            names: the flags.
+
+        Raises:
+            ConfigError: if one has another value.
+        """
+        defaults = Options()
+        given = [f"--{name}" for name in names if getattr(self.options, name) != getattr(defaults, name)]
+        if given:
+            raise ConfigError(
+                f"{why}, so {' and '.join(given)} would change nothing. Leave {'it' if len(given) == 1 else 'them'} "
+                "out."
+            )
+
     def model_dir(self) -> str:
         """Returns ``--model_dir``.
 

@@ -11,8 +11,9 @@ REPORT, PLAN, PREVIEW, SUMMARY = "report", "plan", "preview", "summary"
 SEARCH, SCALE, DATA_SERVICE = "search", "scale", "data_service"
 _Text = Optional[str]
 _Number = Optional[int]
-_DEVICE_MODES = (TRAIN, EVAL, SEARCH, PLAN)
+_DEVICE_MODES = (TRAIN, EVAL, PLAN)
 _TRAINED_MODES = (EVAL, PREDICT, EXPORT, BENCHMARK, REPORT)
+_RECIPE_MODES = (TRAIN, EVAL, BENCHMARK, PLAN, PREVIEW, SUMMARY, SEARCH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +48,13 @@ class Options:
             "Network: efficientnetv2-nano, -micro, -b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b8, -l2; PATH.json "
             "(a ModelSpec); keras:NAME (of tf.keras.applications) or keras:package.module:function. Default: the "
             "recipes folder, csv, tfds and finetune choose by the number of images, all others take efficientnetv2-b0.",
+            (*_RECIPE_MODES, SCALE),
             path=True,
         ),
     ] = None
-    dataset_cfg: Annotated[str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.")] = "folder"
+    dataset_cfg: Annotated[
+        str, Flag("Recipe: the name of a file in hparams/, in upper or lower case.", _RECIPE_MODES)
+    ] = "folder"
     hparam_str: Annotated[
         tuple[str, ...],
         Flag(
@@ -60,12 +64,19 @@ class Options:
             path=True,
         ),
     ] = ()
-    data_dir: Annotated[_Text, Flag("Folder of the images, or of TensorFlow Datasets.", path=True)] = None
-    model_dir: Annotated[_Text, Flag("Folder of the run.", path=True)] = None
+    data_dir: Annotated[
+        _Text,
+        Flag(
+            "Folder of the images, or of TensorFlow Datasets.",
+            (TRAIN, EVAL, EXPORT, BENCHMARK, REPORT, PLAN, PREVIEW, SEARCH),
+            path=True,
+        ),
+    ] = None
+    model_dir: Annotated[_Text, Flag("Folder of the run.", (TRAIN, *_TRAINED_MODES, SEARCH), path=True)] = None
 
     strategy: Annotated[
         str,
-        Flag("Devices: auto, cpu, mirrored (all GPUs of this machine), multiworker or tpu.", _DEVICE_MODES),
+        Flag("Devices: auto, cpu, mirrored (all GPUs of this machine), multiworker or tpu.", (*_DEVICE_MODES, SEARCH)),
     ] = "auto"
     tpu: Annotated[str, Flag("Name or address of the TPU; 'local' is the TPU of this host.", _DEVICE_MODES)] = ""
     tpu_zone: Annotated[str, Flag("Google Cloud zone of the TPU; default: from the environment.", _DEVICE_MODES)] = ""
@@ -103,8 +114,8 @@ class Options:
     format: Annotated[
         _Text,
         Flag(
-            "predict: table or json. export: savedmodel, keras, tflite or onnx. benchmark: one or more of the export "
-            "formats, separated by commas. Default: the first listed.",
+            "predict: table, json, csv or jsonl; default: as --output ends. export: savedmodel, keras, tflite or onnx. "
+            "benchmark: one or more of the export formats, separated by commas. Default: the first listed.",
             (PREDICT, EXPORT, BENCHMARK),
         ),
     ] = None
@@ -124,6 +135,22 @@ class Options:
         ),
     ] = ()
     top_k: Annotated[int, Flag("Classes per image.", (PREDICT,), low=1)] = 5
+    output: Annotated[
+        _Text,
+        Flag(
+            "PATH.csv, .json or .jsonl: file for the predictions, instead of the screen; replaced if it exists.",
+            (PREDICT,),
+            path=True,
+        ),
+    ] = None
+    embeddings: Annotated[
+        _Text,
+        Flag(
+            "PATH.npz: also write the features before the classifier, for numpy.load; only with the folder of a run.",
+            (PREDICT,),
+            path=True,
+        ),
+    ] = None
     export_dir: Annotated[_Text, Flag("Folder to create; default: a folder in --model_dir.", (EXPORT,), path=True)] = (
         None
     )

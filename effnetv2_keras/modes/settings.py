@@ -60,12 +60,11 @@ EVALUATION_OF_WEIGHTS = Reads(
     _TRAINING,
     _RUN,
 )  # fmt: skip
-PREDICTION = Reads(("data.unreadable", "data.exif_orientation", "data.max_value"))
-_CALIBRATION = Reads(("data.",), _TRAINING)
+PREDICTION = Reads(("data.unreadable", "data.exif_orientation", "data.max_value", "eval.tta"))
+_CALIBRATION = Reads(("data.",), (*_TRAINING, "data.verify", "data.max_unreadable"))
 SUMMARY = Reads(("model.model_name", "model.network", "eval.isize"))
 BENCHMARK = Reads(
-    ("model.model_name", "model.network", "model.act_fn", "model.normalization", "model.include_preprocessing",
-     "eval.isize", "precision.policy")
+    ("model.model_name", "model.network", "model.act_fn", "model.normalization", "eval.isize", "precision.policy")
 )  # fmt: skip
 
 

@@ -110,6 +110,22 @@ def probabilities(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
     return tf.sigmoid(logits) if are_independent(loss_type) else tf.nn.softmax(logits)
 
 
+def mean_logits(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the logits of the mean of several probabilities.
+
+    Args:
+        loss_type: a key of ``LOSSES``.
+        logits: ``[K, batch, classes]`` float32; the probabilities of these K are averaged.
+
+    Returns:
+        ``[batch, classes]`` float32. ``probabilities`` of them is the mean of ``probabilities`` of ``logits``.
+    """
+    if are_independent(loss_type):
+        chances, others = (tf.reduce_logsumexp(tf.math.log_sigmoid(values), 0) for values in (logits, -logits))
+        return chances - others
+    return tf.reduce_logsumexp(tf.nn.log_softmax(logits), 0) - tf.math.log(tf.cast(tf.shape(logits)[0], tf.float32))
+
+
 def are_independent(loss_type: str) -> bool:
     """Returns whether the classes of an image are independent of each other, as with a sigmoid loss."""
     return loss_type != "softmax"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import rich.console
 import rich.progress
 import rich.table
+from absl import logging
 
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.console import show
+
+Item = TypeVar("Item")
 
 
 def estimate_seconds_left(stages: Sequence[Stage], *, step: int, seconds_per_step: float) -> float:
@@ -41,6 +44,40 @@ def format_seconds(seconds: float) -> str:
 def is_input_bound(row: Mapping[str, Any]) -> bool:
     """Returns whether, according to a row of metrics, devices waited for images for more than a fifth of the time."""
     return row.get("input_wait", 0.0) > 0.2
+
+
+def counted(items: Iterable[Item], total: int, what: str, *, every: float = 10.0) -> Iterator[Item]:
+    """Yields items and shows on standard error how many there were, how many a second, and the time left.
+
+    On a terminal it is a bar, and elsewhere a log line from time to time.
+
+    Args:
+        items: the items.
+        total: number of items, for the time left.
+        what: what happens to them, such as ``"predicting"``.
+        every: seconds between two log lines.
+    """
+    console = rich.console.Console(stderr=True)
+    text = functools.partial(rich.progress.TextColumn, markup=False)
+    columns = (text("{task.description}"), rich.progress.BarColumn(bar_width=20), rich.progress.MofNCompleteColumn())
+    bar = rich.progress.Progress(
+        *columns, text("{task.fields[note]}"), console=console, transient=True, disable=not console.is_terminal
+    )
+    first = told = time.monotonic()
+    with bar:
+        task = bar.add_task(what, total=total, note="")
+        for number, item in enumerate(items, 1):
+            now = time.monotonic()
+            if number == 1:
+                first = now  # the first item waits for what happens once
+            elif now - first > 0.5:
+                rate = (number - 1) / (now - first)
+                note = f"{rate:.3g} images/s, {format_seconds((total - number) / rate)} left"
+                bar.update(task, completed=number, note=note)
+                if bar.disable and now - told >= every and number < total:
+                    logging.info("%s: %s of %s, %s", what, f"{number:,}", f"{total:,}", note)
+                    told = now
+            yield item
 
 
 class Progress:

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import uuid
 from collections.abc import Iterator
+from typing import IO
 
 from effnetv2_keras.errors import UsageError
 
@@ -24,11 +25,22 @@ class NoRoomError(RunFolderError):
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a text file atomically: a reader sees the old or the new content, even after a crash."""
+    """Writes a text file in UTF-8 atomically: a reader sees the old or the new content, even after a crash."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Gives a new file to write, which replaces ``path`` after a ``with`` block that raises no error.
+
+    Args:
+        path: the file to create or replace.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("w", newline="") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

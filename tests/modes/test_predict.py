@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -15,23 +16,20 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.data import pipeline
-from effnetv2_keras.data.sources.base import DataError, FileSource
+from effnetv2_keras.data.formats import Reading
+from effnetv2_keras.data.sources.base import FileSource
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.export import export_model
-from effnetv2_keras.export.saved_model import SavedModelExporter
+from effnetv2_keras.export.saved_model import SavedModelExporter, squares
+from effnetv2_keras.models.features import with_features
 from effnetv2_keras.modes import predict as predict_mode
+from effnetv2_keras.modes import predictor as predictor_mode
+from effnetv2_keras.modes.image_paths import find_images
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.options import Options
-from effnetv2_keras.modes.predict import (
-    PredictError,
-    Prediction,
-    Predictor,
-    find_images,
-    format_table,
-    load_predictor,
-    predict,
-    to_json,
-)
+from effnetv2_keras.modes.predict import predict
+from effnetv2_keras.modes.predictions import Prediction, format_table, to_json
+from effnetv2_keras.modes.predictor import PredictError, Predictor, load_predictor
 from effnetv2_keras.runs.trained import Trained, load_trained
 from tests.made_runs import CLASS_NAMES, EVAL_SIZE, make_run, random_pixels
 
@@ -97,6 +95,29 @@ def test_takes_other_weights_of_a_run_on_request(run: pathlib.Path, trained: Tra
         chosen = table_of(predict(load_predictor(run, **choice), image, top_k=6))
         np.testing.assert_allclose(chosen, evaluated(load_trained(run, **choice), image), atol=1e-6)
         assert np.abs(chosen - best_average).max() > 1e-3
+
+
+def test_the_mirror_image_is_averaged_and_features_are_returned(trained: Trained, tmp_path: pathlib.Path):
+    config = trained.config.override({"eval.tta": "flip"})
+    flipped = predictor_mode._of_run(dataclasses.replace(trained, config=config), features=True)
+    PIL.Image.fromarray(random_pixels(40, 60)).save(tmp_path / "a.png")
+    (prediction,) = predict(flipped, [tmp_path], top_k=6)
+    files = tf.constant([(tmp_path / "a.png").read_bytes()])
+    usual = squares(files, EVAL_SIZE, config.data, Reading())
+    features, logits = with_features(trained.model)(tf.concat([usual, usual[:, :, ::-1]], 0), training=False)
+    probabilities = tf.nn.softmax(logits).numpy()
+    np.testing.assert_allclose(table_of([prediction])[0], probabilities.mean(0), atol=1e-6)
+    assert np.ptp(probabilities, axis=0).max() > 1e-3
+    np.testing.assert_allclose(prediction.features, features.numpy().mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_model_has_neither_features_nor_other_weights_nor_views(exported: pathlib.Path):
+    with pytest.raises(PredictError, match="returns probabilities but no features, so --embeddings cannot be written"):
+        load_predictor(exported, features=True)
+    with pytest.raises(PredictError, match="holds the weights that were exported, so --weights and --use_ema would"):
+        load_predictor(exported, which="latest")
+    with pytest.raises(PredictError, match="reads images as its run did, so eval.tta cannot be changed"):
+        load_predictor(exported, changes={"eval.tta": "flip"})
 
 
 def test_the_batch_size_changes_nothing(predictor: Predictor, photos: pathlib.Path):
@@ -234,14 +255,6 @@ def test_prints_a_table():
     assert ["y.jpg", "bee", "50.0%"] in cells
 
 
-def test_a_narrow_table_loses_nothing_of_a_path():
-    console = rich.console.Console(file=io.StringIO(), width=40)
-    path = "/".join(f"folder{number}" for number in range(8))
-    format_table([Prediction(pathlib.Path(path), (("bee", 0.5),))], console)
-    column = "".join(line.split("│")[1].strip() for line in console.file.getvalue().splitlines() if "│" in line)
-    assert column == path
-
-
 def test_writes_json():
     assert json.loads(to_json(PREDICTIONS)) == [
         {
@@ -284,10 +297,14 @@ def test_the_command_predicts_the_readable_images_and_names_the_others(
     folder.mkdir()
     (folder / "a.JPG").symlink_to(photos / "a.JPG")
     (folder / "gone.png").symlink_to("nowhere.png")
-    with pytest.raises(DataError, match="cannot open .*gone.png.*data.unreadable=skip to leave them out"):
+    with pytest.raises(PredictError, match=r"1 of 2 images cannot be read: .*gone.png \(the link or folder cannot be"):
         command(str(folder))
-    command(str(folder), settings="data.unreadable=skip")
-    assert [entry["path"] for entry in json.loads(capsys.readouterr().out)] == [str(folder / "a.JPG")]
+    for settings in ("", "data.unreadable=skip"):
+        if settings:
+            command(str(folder), settings=settings)
+        entries = json.loads(capsys.readouterr().out)
+        assert [entry["path"] for entry in entries] == [str(folder / "a.JPG"), str(folder / "gone.png")]
+        assert [bool(entry["classes"]) for entry in entries] == [True, False]
     with pytest.raises(PredictError, match="1 of 1 images cannot be read"):
         command(paths[1], settings="data.unreadable=skip")
     with pytest.raises(ConfigError, match="data.unreadable='often'"):
