@@ -185,7 +185,11 @@ class TrainStep:
             with stochastic_scope(seed, dropout_rate=self.stage.dropout_rate), scope:
                 logits = model(batch["image"], training=True)
             per_image = losses.loss_of_each(
-                train.loss_type, batch["label"], logits, label_smoothing=train.label_smoothing
+                train.loss_type,
+                batch["label"],
+                logits,
+                label_smoothing=train.label_smoothing,
+                focal_gamma=train.focal_gamma,
             )
             loss = tf.reduce_sum(per_image * batch["weight"]) / train.batch_size
             if train.weight_decay and self._l2:
