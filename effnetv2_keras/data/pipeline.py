@@ -50,6 +50,7 @@ class InputPlan:
         unreadable: records images that cannot be decoded.
         share_labels: whether the labels of a training image divide the image's weight evenly among them, as softmax
             needs, before images are mixed.
+        class_weights: weight in the loss of each class, in label order; empty for weights of 1.
     """
 
     data: DataConfig
@@ -57,6 +58,7 @@ class InputPlan:
     normalization: specs.Normalization | None
     unreadable: UnreadableImages
     share_labels: bool = False
+    class_weights: tuple[float, ...] = ()
 
     def per_replica(self, context: tf.distribute.InputContext) -> int:
         """Returns the number of images per replica and step.
@@ -111,9 +113,9 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
     Raises:
         DataError: if ``data.balanced_sampling`` is set and cannot be used with this source.
     """
+    drawn = balanced(source, plan.data.balanced_sampling)
     load = _load_for_training(source, plan, stage, seed)
     batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
-    drawn = balanced(source, plan.data.balanced_sampling)
 
     @plain_graph
     def finish(step: tf.Tensor, batch: Batch) -> Batch:
@@ -126,7 +128,10 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
             even_boxes=plan.data.augment_arithmetic == "original",
             seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
         )
-        return {**batch, "image": plan.normalize(images), "label": labels}
+        weight = batch["weight"]
+        if plan.class_weights:
+            weight *= losses.mean_weight(labels, plan.class_weights)
+        return {**batch, "image": plan.normalize(images), "label": labels, "weight": weight}
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         shard = Shard(context.num_input_pipelines, context.input_pipeline_id)

@@ -171,4 +171,4 @@ def find_sizes(data: config_lib.DataConfig) -> Sizes:
             raise
         logging.warning("The data is absent. Planning with the published sizes of the data set.")
         return sizes
-    return Sizes(splits.train.num_examples, splits.evaluation.num_examples, len(splits.train.class_names))
+    return Sizes(splits.train.num_examples, splits.evaluation.num_examples, len(splits.train.class_names), splits.train)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Callable
 
 import tensorflow as tf
@@ -188,6 +188,19 @@ def sharing(labels: tf.Tensor) -> tf.Tensor:
         labels: floats of at least 0, ``[batch, classes]``.
     """
     return tf.math.divide_no_nan(labels, tf.reduce_sum(labels, axis=-1, keepdims=True))
+
+
+def mean_weight(labels: tf.Tensor, class_weights: Sequence[float]) -> tf.Tensor:
+    """Returns the mean weight of the labels of each image; an image without labels has the weight 0.
+
+    Args:
+        labels: float32 of at least 0, ``[batch, classes]``; a label that is half of another counts half as much.
+        class_weights: weight of each class.
+
+    Returns:
+        ``[batch]`` float32.
+    """
+    return tf.linalg.matvec(sharing(labels), tf.constant(class_weights, tf.float32))
 
 
 def l2_penalty(variables: Iterable[tf.Variable]) -> tf.Tensor:
