@@ -45,19 +45,23 @@ def find_class_weights(config: Config, source: Source) -> tuple[float, ...]:
         DataError: if images have several labels, or the file does not exist, or lacks a class, has an unknown one, or
             a weight that is no positive number.
     """
-    chosen = config.train.class_weights
-    if chosen is None:
+    if config.train.class_weights is None:
         return ()
+    weights = _given_weights(config.train.class_weights, source)
+    counts = counts_of(source)
+    if weights is None:
+        weights = np.where(counts > 0, counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), 1.0)
+    return tuple((weights / np.dot(weights, shares(counts, config.data.balanced_sampling))).tolist())
+
+
+def _given_weights(chosen: str, source: Source) -> npt.NDArray[np.float64] | None:
+    """Returns the weights in the file that ``chosen`` names, or None for ``balanced``; raises ``DataError``."""
     if source.multi_label:
         raise DataError(
             f"train.class_weights={chosen} cannot be used where images have several labels, because the loss of an "
             "image has one weight. Set it to None; train.loss_type=sigmoid_focal puts more weight on rare labels."
         )
-    weights = None if chosen == BALANCED else np.array(read_class_weights(chosen, source.class_names))
-    counts = counts_of(source)
-    if weights is None:
-        weights = np.where(counts > 0, counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), 1.0)
-    return tuple((weights / np.dot(weights, shares(counts, config.data.balanced_sampling))).tolist())
+    return None if chosen == BALANCED else np.array(read_class_weights(chosen, source.class_names))
 
 
 def read_class_weights(path: str, class_names: Sequence[str]) -> tuple[float, ...]:
@@ -161,8 +165,11 @@ def plan_classes(config: Config, source: Source) -> str:
     Raises:
         DataError: as ``find_class_weights`` and ``describe_classes``.
     """
-    weights = () if known_counts(source) is None else find_class_weights(config, source)
-    return describe_classes(config, source, weights)
+    chosen = config.train.class_weights
+    if chosen and known_counts(source) is None:
+        _given_weights(chosen, source)
+        return describe_classes(config, source)
+    return describe_classes(config, source, find_class_weights(config, source))
 
 
 def _advice(config: Config, source: Source) -> str:
@@ -187,7 +194,7 @@ def _unequal(class_names: Sequence[str], counts: npt.NDArray[np.int64]) -> str:
 
 
 def _range(class_names: Sequence[str], values: Iterable[float], form: str) -> str:
-    """Returns the smallest and the largest value with their classes."""
+    """Returns the smallest and the largest value with their classes, or the one value that all have."""
     pairs = sorted(zip(values, class_names))
-    (low, first), (high, last) = pairs[0], pairs[-1]
-    return f"{low:{form}} ({first}) to {high:{form}} ({last})"
+    (low, first), (high, last) = ((f"{value:{form}}", name) for value, name in (pairs[0], pairs[-1]))
+    return f"{low} each" if low == high else f"{low} ({first}) to {high} ({last})"

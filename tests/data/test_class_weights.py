@@ -142,11 +142,13 @@ def test_unequal_classes_are_named_with_what_helps():
         f"{first}\nWeights in the loss (balanced): 0.443 (cat) to 14.8 (owl)."
     )
     assert plan_classes(config_of(**{"data.balanced_sampling": True}), source) == (
-        f"{first}\nImages drawn of a class in an epoch: 44 (cat) to 44 (owl)."
+        f"{first}\nImages drawn of a class in an epoch: 44 each."
     )
     assert describe_classes(config_of(), source_of([9, 5, 3])) == ""
     assert describe_classes(config_of(), Numbers(4)) == ""  # not worth reading all records
     assert plan_classes(config_of("balanced"), Numbers(4)) == ""
+    with pytest.raises(DataError, match="absent.csv is neither"):  # the file is checked all the same
+        plan_classes(config_of("absent.csv"), Numbers(4))
     several = ArraySource(np.zeros([9, 1, 1, 3], np.uint8), np.array([[1, i == 0] for i in range(9)], bool), ("a", "b"))
     assert describe_classes(config_of(), several).endswith("but 1 of b. See train.loss_type=sigmoid_focal.")
     with pytest.raises(DataError, match="read in any order"):

@@ -43,14 +43,15 @@ def _label_and_name(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]
 
 def _read_labels(source: Source) -> npt.NDArray[np.int64]:
     logging.info("Reading the labels of %d images, to count their classes.", source.num_examples)
-    found: list[npt.NDArray[np.int64]] = []
-    for labels, name in source.ordered(Shard()).map(_label_and_name).prefetch(256).as_numpy_iterator():
+    found: list[int] = []
+    records = source.ordered(Shard()).map(_label_and_name).prefetch(256).as_numpy_iterator()
+    for number, (labels, name) in enumerate(records, 1):
         wrong = labels[(labels < 0) | (labels >= len(source.class_names))]
         if len(wrong):
             text = name.decode(errors="replace")
             raise DataError(f"{text[0].upper()}{text[1:]} {source.describe_wrong_label(int(wrong[0]))}")
-        found.append(labels)
+        found += labels.tolist()
         logging.log_every_n_seconds(
-            logging.INFO, "Read the labels of %d of %d images.", _SAY_EVERY, len(found), source.num_examples
+            logging.INFO, "Read the labels of %d of %d images.", _SAY_EVERY, number, source.num_examples
         )
-    return np.concatenate(found)
+    return np.array(found, np.int64)
