@@ -16,6 +16,7 @@ from effnetv2_keras.config.fields import (
     OptionalStr,
     Section,
     setting,
+    truth_as_number,
 )
 
 _SEPARATORS = {"comma": ",", "space": " "}  # --hparam_str cannot contain them
@@ -189,6 +190,15 @@ class DataConfig(Section):
         "pipeline=original_finetune and with original_v2 from 320 pixels",
         unit="share of the side",
         source="reference code",
+    )
+    balanced_sampling: Annotated[float, pydantic.BeforeValidator(truth_as_number)] = setting(
+        0.0,
+        "folder, csv, digits: how often training draws the images of rare classes: 0 (or false) draws all images "
+        "equally often, 1 (or true) draws all classes equally often, so that images of rare classes repeat; between "
+        "them, a class with n images is drawn in proportion to n^(1 - balanced_sampling)",
+        ge=0,
+        le=1,
+        unit="exponent",
     )
     shuffle_buffer: int = setting(
         8192, "tfds, tfrecord: number of encoded records in the shuffle buffer", ge=1, unit="records"

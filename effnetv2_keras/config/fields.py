@@ -25,6 +25,11 @@ def _check_address(value: str) -> str:
     return value
 
 
+def truth_as_number(value: Any) -> Any:
+    """Returns 1 for ``true`` and 0 for ``false``, in any spelling of case; other values as they are."""
+    return {"true": 1, "false": 0}.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def _none_word(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
 

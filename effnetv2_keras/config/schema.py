@@ -69,6 +69,16 @@ class Config(Section):
             )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _classes_are_balanced_once(self) -> Config:
+        if self.train.class_weights == "balanced" and self.data.balanced_sampling:
+            raise ValueError(
+                f"train.class_weights=balanced and data.balanced_sampling={self.data.balanced_sampling:g} would "
+                "correct for unequal classes twice; set train.class_weights to None or to a file, or "
+                "data.balanced_sampling to 0"
+            )
+        return self
+
     @property
     def spec(self) -> specs.AnySpec:
         """The network, with the normalization of the configuration."""

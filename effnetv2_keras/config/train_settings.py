@@ -96,11 +96,26 @@ class TrainConfig(Section):
         unit="share",
         source="reference code",
     )
-    loss_type: Literal["softmax", "sigmoid", "custom"] = setting(
+    loss_type: Literal["softmax", "sigmoid", "custom", "focal", "sigmoid_focal"] = setting(
         "softmax",
         "loss: softmax is cross-entropy over the classes; sigmoid is the mean over the classes of binary "
-        "cross-entropy; custom is their sum, without label smoothing",
+        "cross-entropy; custom is their sum, without label smoothing; focal and sigmoid_focal are softmax and sigmoid "
+        "with less weight on images that are already classified well (arXiv 1708.02002)",
         source="reference code",
+    )
+    focal_gamma: float = setting(
+        2.0,
+        "loss_type=focal and sigmoid_focal: exponent of the factor (1 - p) of the loss, where p is the probability of "
+        "the label; 0 gives softmax or sigmoid",
+        ge=0,
+        unit="exponent",
+        source="arXiv 1708.02002",
+    )
+    class_weights: OptionalPath = setting(
+        None,
+        "weights of the classes in the loss: balanced gives rare classes more weight (images / (classes * images of "
+        "the class)); or the path of a JSON file {class: weight} or a CSV file with the columns class and weight, of "
+        "which only the ratios matter; None weights all images alike",
     )
     label_smoothing: float = setting(
         0.1,
@@ -220,9 +235,14 @@ class TrainConfig(Section):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _smoothing_fits_the_loss(self) -> TrainConfig:
+    def _parameters_fit_the_loss(self) -> TrainConfig:
         if self.loss_type == "custom" and self.label_smoothing:
             raise ValueError(
                 f"loss_type=custom does not smooth labels, but label_smoothing is {self.label_smoothing}; set it to 0"
+            )
+        if self.focal_gamma != 2.0 and self.loss_type not in ("focal", "sigmoid_focal"):
+            raise ValueError(
+                f"focal_gamma is {self.focal_gamma:g}, but loss_type={self.loss_type} has no such exponent; set "
+                "loss_type to focal or sigmoid_focal, or leave focal_gamma at 2"
             )
         return self

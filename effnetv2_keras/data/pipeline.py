@@ -21,6 +21,7 @@ from effnetv2_keras.data.augment import augmentation, mixing
 from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.data.service import from_services
+from effnetv2_keras.data.sources.balanced import balanced
 from effnetv2_keras.data.sources.base import Record, Shard, Source, StreamSource
 from effnetv2_keras.data.sources.labels import label_vector
 from effnetv2_keras.data.unreadable import UnreadableImages, guard, guard_label, is_sound
@@ -49,6 +50,7 @@ class InputPlan:
         unreadable: records images that cannot be decoded.
         share_labels: whether the labels of a training image divide the image's weight evenly among them, as softmax
             needs, before images are mixed.
+        class_weights: weight in the loss of each class, in label order; empty for weights of 1.
     """
 
     data: DataConfig
@@ -56,6 +58,7 @@ class InputPlan:
     normalization: specs.Normalization | None
     unreadable: UnreadableImages
     share_labels: bool = False
+    class_weights: tuple[float, ...] = ()
 
     def per_replica(self, context: tf.distribute.InputContext) -> int:
         """Returns the number of images per replica and step.
@@ -104,9 +107,13 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalized.
         - ``label``: float32 ``[b, classes]``; rows sum to 1. For a multi-label source, rows are multi-hot before
           mixing, or with ``plan.share_labels`` multi-hot divided by the number of labels.
-        - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image. The label row of an unreadable image is zero
-          before mixing.
+        - ``weight``: float32 ``[b]``, in the loss; 1 or the mean of ``plan.class_weights`` over the labels of the
+          image, or 0 for an unreadable image. The label row of an unreadable image is zero before mixing.
+
+    Raises:
+        DataError: if ``data.balanced_sampling`` is set and cannot be used with this source.
     """
+    drawn = balanced(source, plan.data.balanced_sampling)
     load = _load_for_training(source, plan, stage, seed)
     batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
 
@@ -121,7 +128,10 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
             even_boxes=plan.data.augment_arithmetic == "original",
             seed=tf.random.experimental.stateless_fold_in(batch_seed, step),
         )
-        return {**batch, "image": plan.normalize(images), "label": labels}
+        weight = batch["weight"]
+        if plan.class_weights:
+            weight *= losses.mean_weight(labels, plan.class_weights)
+        return {**batch, "image": plan.normalize(images), "label": labels, "weight": weight}
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         shard = Shard(context.num_input_pipelines, context.input_pipeline_id)
@@ -129,7 +139,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         local_replicas = context.num_replicas_in_sync // context.num_input_pipelines
 
         def make(steps: range) -> tf.data.Dataset:
-            records = source.stream(seed=seed, batch_size=plan.batch_size, steps=steps, shard=shard)
+            records = drawn.stream(seed=seed, batch_size=plan.batch_size, steps=steps, shard=shard)
             batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             batches = batches.batch(per_replica * local_replicas, drop_remainder=True)
             numbered = tf.data.Dataset.zip((tf.data.Dataset.range(steps.start, steps.stop, steps.step), batches))
@@ -138,7 +148,8 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         steps = range(first_step, stage.end_step)
         batches = from_services(make, steps, plan.data.service) if plan.data.service else make(steps)
         # Of several workers, each reads a part, and a class may be in the parts of others.
-        whole = 2 * source.num_examples if shard.count == 1 else None  # which contain an epoch from start to end
+        # So many images contain whole epochs in which each image is drawn.
+        whole = (1 + drawn.epochs_for_all) * source.num_examples if shard.count == 1 else None
         batches = plan.unreadable.report_problems(batches, source, images=_images_read(source, shard), whole=whole)
         # Images are mixed over the whole local batch before it is split, so they do not depend on the local replicas.
         if local_replicas > 1:

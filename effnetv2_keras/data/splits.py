@@ -177,11 +177,10 @@ def find_sizes(data: config_lib.DataConfig) -> Sizes:
             raise
         logging.warning("The data is absent. Planning with the published sizes of the data set.")
         return sizes
-    train = splits.train
-    return Sizes(train.num_examples, splits.evaluation.num_examples, len(train.class_names), _shorter_side(train))
+    return Sizes(splits.train.num_examples, splits.evaluation.num_examples, len(splits.train.class_names), splits.train)
 
 
-def _shorter_side(source: Source) -> int | None:
+def shorter_side(source: Source) -> int | None:
     """Returns the median of the shorter sides of some images of a source of files, pixels; None for other sources."""
     paths = [path for path, numbers in source.extents() if len(numbers) == 1]
     sides = []

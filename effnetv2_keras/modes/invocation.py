@@ -107,7 +107,7 @@ class Invocation:
 
     def _facts(self, usual: Config) -> Facts:
         """Returns the facts about the images that the flags name, given the recipe for a usual number of images."""
-        from effnetv2_keras.data.splits import find_sizes
+        from effnetv2_keras.data.splits import find_sizes, shorter_side
 
         changes = parse_all_overrides(self.options.hparam_str)
         changes.pop("recipe", None)
@@ -123,7 +123,7 @@ class Invocation:
             sizes = find_sizes(data)
         finally:
             logging.set_verbosity(told)
-        return Facts(sizes.num_train, sizes.shorter_side, given)
+        return Facts(sizes.num_train, shorter_side(sizes.train) if sizes.train else None, given)
 
     def data_changes(self) -> dict[str, Any]:
         """Returns the settings that ``--data_dir`` changes; a single file is a list of images."""

@@ -1,8 +1,8 @@
-"""The training losses: softmax and sigmoid cross-entropy with label smoothing, and the L2 penalty."""
+"""The training losses: softmax and sigmoid cross-entropy with label smoothing, focal losses, and the L2 penalty."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Callable
 
 import tensorflow as tf
@@ -22,11 +22,15 @@ def softmax_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothi
     Returns:
         ``[batch]`` float32, not averaged. Divide the sum over all replicas by the global batch size.
     """
+    # TensorFlow's fused op assumes labels that sum to 1: its gradient softmax - labels is not 0 for a row of zeros.
+    return -tf.reduce_sum(_smoothed(labels, logits, label_smoothing) * tf.nn.log_softmax(logits), axis=-1)
+
+
+def _smoothed(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> tf.Tensor:
+    """Returns the labels as ``softmax_cross_entropy`` smooths them, of the dtype of the logits."""
     labels = tf.cast(labels, logits.dtype)
     spread = tf.reduce_mean(labels, axis=-1, keepdims=True)
-    smoothed = labels * (1.0 - label_smoothing) + spread * label_smoothing
-    # TensorFlow's fused op assumes labels that sum to 1: its gradient softmax - labels is not 0 for a row of zeros.
-    return -tf.reduce_sum(smoothed * tf.nn.log_softmax(logits), axis=-1)
+    return labels * (1.0 - label_smoothing) + spread * label_smoothing
 
 
 def sigmoid_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
@@ -49,15 +53,70 @@ def summed_sigmoid_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, *, label_
     return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits), axis=-1)
 
 
+def softmax_focal_loss(
+    labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float, focal_gamma: float = 0.0
+) -> tf.Tensor:
+    """Returns the focal loss of each image over the softmax of its classes.
+
+    For one label with probability ``p`` it is ``-(1 - p) ** focal_gamma * log(p)`` (Lin et al. 2017, arXiv 1708.02002,
+    equation 4). A soft label ``y``, as label smoothing and mixing make it, has the mean of the losses of the classes:
+    ``-sum(y_c * (1 - p_c) ** focal_gamma * log(p_c))``. The loss of a mixed image is therefore the mix of two focal
+    losses, as for cross-entropy (Zhang et al. 2017, arXiv 1710.09412). ``tf.keras.losses.CategoricalFocalCrossentropy``
+    with ``alpha=1`` has the same definition, but clips probabilities, so its gradient vanishes for large logits.
+
+    Args:
+        labels: as for ``softmax_cross_entropy``.
+        logits: as for ``softmax_cross_entropy``.
+        label_smoothing: as for ``softmax_cross_entropy``.
+        focal_gamma: exponent of at least 0; 0 gives ``softmax_cross_entropy``.
+
+    Returns:
+        ``[batch]`` float32, not averaged.
+    """
+    log_p = tf.nn.log_softmax(logits)
+    focus = tf.exp(focal_gamma * _log_complement(log_p))
+    return -tf.reduce_sum(_smoothed(labels, logits, label_smoothing) * focus * log_p, axis=-1)
+
+
+def sigmoid_focal_loss(
+    labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float, focal_gamma: float = 0.0
+) -> tf.Tensor:
+    """Returns the binary focal loss of each image, averaged over the classes.
+
+    With the probability ``p`` of a class it is ``-y * (1 - p) ** focal_gamma * log(p) - (1 - y) * p ** focal_gamma *
+    log(1 - p)``, which for the labels 0 and 1 is equation 4 of Lin et al. 2017 (arXiv 1708.02002), and for soft labels
+    the mean of both, as in ``softmax_focal_loss``. It has no factor alpha. (Lin et al. divide the sum over all classes
+    by the number of labels.)
+
+    Arguments and result are those of ``softmax_focal_loss``; labels are those of ``sigmoid_cross_entropy``, and 0 for
+    ``focal_gamma`` gives that function.
+    """
+    smoothed = tf.cast(labels, logits.dtype) * (1.0 - label_smoothing) + label_smoothing / 2.0
+    log_p, log_rest = tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
+    positive = smoothed * tf.exp(focal_gamma * log_rest) * log_p
+    negative = (1.0 - smoothed) * tf.exp(focal_gamma * log_p) * log_rest
+    return -tf.reduce_mean(positive + negative, axis=-1)
+
+
+def _log_complement(log_p: tf.Tensor) -> tf.Tensor:
+    """Returns ``log(1 - p)``, finite and with a finite gradient; probabilities above 1 - 1e-7 have the same value."""
+    return tf.math.log(-tf.math.expm1(tf.minimum(log_p, -1e-7)))
+
+
 LOSSES: dict[str, Callable[..., tf.Tensor]] = {
     "softmax": softmax_cross_entropy,
     "sigmoid": sigmoid_cross_entropy,
     "custom": summed_sigmoid_cross_entropy,
+    "focal": softmax_focal_loss,
+    "sigmoid_focal": sigmoid_focal_loss,
 }
 """The loss for each ``train.loss_type``: ``(labels, logits, *, label_smoothing) -> [batch]``."""
+_SOFTMAX, _FOCAL = ("softmax", "focal"), ("focal", "sigmoid_focal")
 
 
-def loss_of_each(loss_type: str, labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float = 0.0) -> tf.Tensor:
+def loss_of_each(
+    loss_type: str, labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float = 0.0, focal_gamma: float = 0.0
+) -> tf.Tensor:
     """Returns the loss of each image; for softmax, several labels of an image get equal weights that sum to 1.
 
     Args:
@@ -65,12 +124,14 @@ def loss_of_each(loss_type: str, labels: tf.Tensor, logits: tf.Tensor, *, label_
         labels: ``[batch, classes]`` floats in [0, 1]; an image may have several labels, or none.
         logits: ``[batch, classes]`` float32.
         label_smoothing: as for the function in ``LOSSES``.
+        focal_gamma: exponent of the focal losses; 0 gives their cross-entropy. Other losses have none.
 
     Returns:
         ``[batch]`` float32.
     """
-    labels = sharing(labels) if loss_type == "softmax" else labels
-    return LOSSES[loss_type](labels, logits, label_smoothing=label_smoothing)
+    labels = labels if are_independent(loss_type) else sharing(labels)
+    gamma = {"focal_gamma": focal_gamma} if loss_type in _FOCAL else {}
+    return LOSSES[loss_type](labels, logits, label_smoothing=label_smoothing, **gamma)
 
 
 def score(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
@@ -91,7 +152,7 @@ def score(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
     if are_independent(loss_type):
         return logits
     log_p = tf.minimum(tf.nn.log_softmax(logits), -1e-7)
-    return log_p - tf.math.log(-tf.math.expm1(log_p))
+    return log_p - _log_complement(log_p)
 
 
 def probabilities(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
@@ -128,7 +189,7 @@ def mean_logits(loss_type: str, logits: tf.Tensor) -> tf.Tensor:
 
 def are_independent(loss_type: str) -> bool:
     """Returns whether the classes of an image are independent of each other, as with a sigmoid loss."""
-    return loss_type != "softmax"
+    return loss_type not in _SOFTMAX
 
 
 def activation(loss_type: str) -> str:
@@ -143,6 +204,19 @@ def sharing(labels: tf.Tensor) -> tf.Tensor:
         labels: floats of at least 0, ``[batch, classes]``.
     """
     return tf.math.divide_no_nan(labels, tf.reduce_sum(labels, axis=-1, keepdims=True))
+
+
+def mean_weight(labels: tf.Tensor, class_weights: Sequence[float]) -> tf.Tensor:
+    """Returns the mean weight of the labels of each image; an image without labels has the weight 0.
+
+    Args:
+        labels: float32 of at least 0, ``[batch, classes]``; a label that is half of another counts half as much.
+        class_weights: weight of each class.
+
+    Returns:
+        ``[batch]`` float32.
+    """
+    return tf.linalg.matvec(sharing(labels), tf.constant(class_weights, tf.float32))
 
 
 def l2_penalty(variables: Iterable[tf.Variable]) -> tf.Tensor:

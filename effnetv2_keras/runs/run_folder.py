@@ -1,10 +1,10 @@
 """The folder of a run: its settings, its data, and checks that prevent two runs from sharing a folder.
 
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``left_out.json``
-(unreadable images, if there are any), ``checkpoints/``, ``best/``, ``metrics.jsonl``, ``metrics.csv``,
-``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's event files. During training it also holds
-``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be read, and a metrics file with damaged
-lines, are kept as ``*.damaged``.
+(unreadable images, if there are any), ``class_weights.json`` (if the loss has them), ``checkpoints/``, ``best/``,
+``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's event
+files. During training it also holds ``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be read,
+and a metrics file with damaged lines, are kept as ``*.damaged``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from effnetv2_keras.runs.disk import RunFolderError, full_disk_explained, remove
 from effnetv2_keras.runs.folder_lock import LOCK_FILES, locked
 from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows
 
-__all__ = ["DATA_FILE", "LEFT_OUT_FILE", "RunFolder", "RunFolderError", "write_atomically"]
+__all__ = ["CLASS_WEIGHTS_FILE", "DATA_FILE", "LEFT_OUT_FILE", "RunFolder", "RunFolderError", "write_atomically"]
 
 DATA_FILE = "data.json"
 LEFT_OUT_FILE = "left_out.json"
 """Image files that the run leaves out because they could not be decoded, relative to ``data.data_dir``."""
+CLASS_WEIGHTS_FILE = "class_weights.json"
+"""Weight in the loss of each class, if ``train.class_weights`` is set."""
 _DATA_DIR, _TURNED = "data.data_dir", "data.exif_orientation"
 _IMAGES = "images"  # in data.json; runs of earlier versions lack it
 _SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
@@ -59,7 +61,7 @@ def whole_config(text: str) -> Config:
 
 def _is_no_content(name: str) -> bool:
     """Returns whether a file may be left by a run that ended before it wrote its configuration."""
-    return name in (DATA_FILE, LEFT_OUT_FILE, *LOCK_FILES) or name.endswith(".partial")
+    return name in (DATA_FILE, LEFT_OUT_FILE, CLASS_WEIGHTS_FILE, *LOCK_FILES) or name.endswith(".partial")
 
 
 class RunFolder:

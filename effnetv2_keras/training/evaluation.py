@@ -68,7 +68,8 @@ class Evaluator:
 
             - ``top1`` and ``top5``: accuracy in [0, 1]; for multi-label images, the share of images with at least one
               label among the k most likely classes;
-            - ``eval_loss``: mean of the training loss without label smoothing, nats;
+            - ``eval_loss``: mean of the training loss without label smoothing and class weights, nats; for a focal
+              loss, its cross-entropy;
             - multi-label only: ``precision_at_1`` and ``precision_at_5``, the mean share of correct classes among the k
               most likely classes (all classes if there are fewer than k). An image without labels has precision 0;
             - multi-label only: ``recall_at_1`` and ``recall_at_5``, the mean share of the labels of an image that are

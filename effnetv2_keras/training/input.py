@@ -31,6 +31,7 @@ class RunInput:
         config: configuration of the run.
         splits: data of the run.
         strategy: distribution strategy that receives the batches.
+        class_weights: weight in the loss of each class, in label order; empty for weights of 1.
 
     Attributes:
         eval_batch_size: images per evaluation step over all replicas.
@@ -41,6 +42,7 @@ class RunInput:
         config: Config,
         splits: Splits,
         strategy: tf.distribute.Strategy,
+        class_weights: tuple[float, ...] = (),
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
         self._unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
@@ -50,6 +52,7 @@ class RunInput:
             config.input_normalization,
             self._unreadable,
             share_labels=not losses.are_independent(config.train.loss_type),
+            class_weights=class_weights,
         )
         self.eval_batch_size = eval_batch_size(config, strategy)
         self._eval_plan = InputPlan(config.data, self.eval_batch_size, config.input_normalization, self._unreadable)

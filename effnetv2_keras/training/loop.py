@@ -11,12 +11,15 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.data.class_weights import describe_classes
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.distribution.strategy import explained_losses, make_strategy, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.progressive import remaining
+from effnetv2_keras.reporting.console import show
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.training.class_weights import weights_of_run
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 from effnetv2_keras.training.run import Run
 from effnetv2_keras.training.verified import verified_splits
@@ -62,7 +65,10 @@ def train(
         stack.enter_context(_ended_if_asked(stop))
         splits = verified_splits(config, folder, strategy, splits or open_splits(config.data), console, stop)
         config = config.with_batch_for(splits.train.num_examples)
-        run = Run(config, folder, strategy, splits, console)
+        class_weights = weights_of_run(config, folder, strategy, splits.train)
+        if note := describe_classes(config, splits.train, class_weights):
+            show(console, note)
+        run = Run(config, folder, strategy, splits, console, class_weights)
         stack.enter_context(run.shown())
         run.prepare(stop)
         while True:

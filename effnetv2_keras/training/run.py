@@ -40,6 +40,7 @@ class Run:
         strategy: tf.distribute.Strategy,
         splits: Splits,
         console: rich.console.Console,
+        class_weights: tuple[float, ...] = (),
     ) -> None:
         check_libraries(config.runtime.trackers)
         num_train, num_classes = splits.train.num_examples, len(splits.train.class_names)
@@ -71,7 +72,7 @@ class Run:
         if initialized:
             self.recorder.progress.say(initialized.describe())
         self._restore()
-        self.input = RunInput(config, splits, strategy)
+        self.input = RunInput(config, splits, strategy, class_weights)
         self._evaluator = Evaluator(
             self.state.models,
             strategy,

@@ -96,7 +96,7 @@ class TrainStep:
 
         Args:
             batch: on each replica, ``image`` ``[b, S, S, 3]``, ``label`` float32 ``[b, classes]``, and ``weight``
-                float32 ``[b]``, 0 for an image that does not count.
+                float32 ``[b]``: weight of the image in the loss, 0 for an image that does not count.
             stop: whether a signal asked this worker to end the run; the step tells the other workers.
 
         Returns:
@@ -187,7 +187,10 @@ class TrainStep:
         return sums
 
     def _compute(self, batch: Batch, seed: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
-        """Returns gradients and metrics of a micro-batch: sums over its images, divided by the global batch size."""
+        """Returns gradients and metrics of a micro-batch: sums over its images, divided by the global batch size.
+
+        The mean of the weights over the training images is 1, so this is their weighted mean; see ``class_weights``.
+        """
         train, model = self._train, self._state.model
         with tf.GradientTape() as tape:
             scope = training_scope(
@@ -196,7 +199,11 @@ class TrainStep:
             with stochastic_scope(seed, dropout_rate=self.stage.dropout_rate), scope:
                 logits = model(batch["image"], training=not self._head_only)
             per_image = losses.loss_of_each(
-                train.loss_type, batch["label"], logits, label_smoothing=train.label_smoothing
+                train.loss_type,
+                batch["label"],
+                logits,
+                label_smoothing=train.label_smoothing,
+                focal_gamma=train.focal_gamma,
             )
             loss = tf.reduce_sum(per_image * batch["weight"]) / train.batch_size
             if train.weight_decay and self._l2:
@@ -208,4 +215,5 @@ class TrainStep:
         hits = tf.cast(likeliest >= tf.reduce_max(batch["label"], axis=-1), tf.float32) * tf.cast(
             likeliest > 0, tf.float32
         )
-        return gradients, {"loss": loss, "top1": tf.reduce_sum(hits * batch["weight"]) / train.batch_size}
+        counts = tf.cast(batch["weight"] > 0, tf.float32)  # accuracy has no weights of classes
+        return gradients, {"loss": loss, "top1": tf.reduce_sum(hits * counts) / train.batch_size}

@@ -107,6 +107,12 @@ def test_batches_of_services_are_those_of_this_process(tmp_path, three_services,
 
 
 @pytest.mark.slow
+def test_services_draw_rare_classes_more_often_too(tmp_path, three_services):
+    source, settings = open_splits(DataConfig(**folder(tmp_path))).train, {"augment": "none", "balanced_sampling": 1}
+    assert_same(batches(source, three_services, first_step=1, **settings), batches(source, **settings)[1:])
+
+
+@pytest.mark.slow
 def test_services_make_the_same_batches_from_any_step_in_any_number(digits_source, three_services):
     whole = batches(digits_source)
     assert_same(batches(digits_source, three_services[:2], first_step=3, steps=6), whole[3:6])

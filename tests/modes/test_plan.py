@@ -38,6 +38,19 @@ def test_plan_says_why_the_run_is_as_long_as_it_is(tmp_path, changes, message):
     assert message in output.getvalue()
 
 
+def test_plan_names_unequal_classes(tmp_path):
+    write_classes(tmp_path / "train", {"red": 20, "green": 8, "blue": 2})
+    write_classes(tmp_path / "val", {"red": 1, "green": 1, "blue": 1}, seed=1)
+    config = tiny_config("train.class_weights=balanced", data_dir=str(tmp_path))
+    lines, _, _ = shown(config)
+    place = lines.index("Unequal classes: 20 training images of red, but 2 of blue.")
+    assert lines[place + 1] == "Weights in the loss (balanced): 0.5 (red) to 5 (blue)."
+    lines, _, _ = shown(config.override({"train.class_weights": None}))
+    assert lines[place].endswith("2 of blue. See train.class_weights=balanced and data.balanced_sampling=true.")
+    with pytest.raises(DataError, match="absent.csv is neither 'balanced' nor a file"):
+        shown(config.override({"train.class_weights": "absent.csv"}))
+
+
 def test_plan_of_random_sizes_counts_from_the_largest(digits, monkeypatch):
     monkeypatch.setitem(SOURCES, "digits", lambda _: digits)
     changes = {"progressive.order": "random", "progressive.stages": 8, "progressive.image_size.end": 320}

@@ -121,7 +121,7 @@ def test_every_loss_has_a_name():
 def test_a_loss_by_its_name_takes_several_labels(loss_type):
     labels, logits = random_labels()
     found = losses.loss_of_each(loss_type, labels, tf.constant(logits)).numpy()
-    target = labels / np.maximum(labels.sum(1, keepdims=True), 1) if loss_type == "softmax" else labels
+    target = labels / np.maximum(labels.sum(1, keepdims=True), 1) if loss_type in ("softmax", "focal") else labels
     np.testing.assert_allclose(found, losses.LOSSES[loss_type](target, tf.constant(logits), label_smoothing=0.0))
     smoothed = losses.loss_of_each(loss_type, labels, tf.constant(logits), label_smoothing=0.2).numpy()
     assert np.allclose(found, smoothed) == (loss_type == "custom")
@@ -142,4 +142,81 @@ def test_probabilities_follow_from_the_loss():
     np.testing.assert_allclose(losses.probabilities("softmax", logits), tf.nn.softmax(logits))
     for loss_type in ("sigmoid", "custom"):
         np.testing.assert_allclose(losses.probabilities(loss_type, logits), tf.sigmoid(logits))
-    assert [losses.activation(loss_type) for loss_type in losses.LOSSES] == ["softmax", "sigmoid", "sigmoid"]
+    found = {loss_type: losses.activation(loss_type) for loss_type in losses.LOSSES}
+    sigmoid = dict.fromkeys(("sigmoid", "custom", "sigmoid_focal"), "sigmoid")
+    assert found == {**sigmoid, "softmax": "softmax", "focal": "softmax"}
+
+
+GAMMAS = (0.0, 0.5, 2.0)
+
+
+def focal_reference(labels, logits, gamma, smoothing, kind):
+    """Returns the focal loss in float64: the mean of the losses of the labels 0 and 1, or of the classes."""
+    labels, logits = labels.astype(np.float64), logits.astype(np.float64)
+    if kind == "sigmoid":
+        p, y = 1 / (1 + np.exp(-logits)), labels * (1 - smoothing) + smoothing / 2
+        return -np.mean(y * (1 - p) ** gamma * np.log(p) + (1 - y) * p**gamma * np.log(1 - p), axis=-1)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    y = labels * (1 - smoothing) + labels.sum(-1, keepdims=True) * smoothing / labels.shape[-1]
+    return -np.sum(y * (1 - p) ** gamma * np.log(p), axis=-1)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_focal_losses_are_those_of_the_paper_and_their_mean_for_soft_labels(kind):
+    random, name = np.random.default_rng(3), {"softmax": "focal", "sigmoid": "sigmoid_focal"}[kind]
+    logits = (random.normal(size=(8, 5)) * 3).astype(np.float32)
+    hard = np.eye(5, dtype=np.float32)[random.integers(0, 5, 8)]
+    soft = random.dirichlet(np.ones(5), size=8).astype(np.float32)
+    p_of_label = {"softmax": tf.nn.softmax(logits).numpy(), "sigmoid": None}[kind]
+    for labels in (hard, soft):
+        for gamma in GAMMAS:
+            for smoothing in (0.0, 0.1):
+                found = losses.loss_of_each(
+                    name, labels, tf.constant(logits), label_smoothing=smoothing, focal_gamma=gamma
+                )
+                assert found.dtype == tf.float32
+                np.testing.assert_allclose(found, focal_reference(labels, logits, gamma, smoothing, kind), rtol=2e-5)
+                if not gamma:
+                    plain = losses.loss_of_each(kind, labels, tf.constant(logits), label_smoothing=smoothing)
+                    np.testing.assert_allclose(found, plain, rtol=2e-6)
+    if kind == "softmax":  # equation 4 as it is printed
+        p = (p_of_label * hard).sum(-1)
+        found = losses.loss_of_each(name, hard, tf.constant(logits), focal_gamma=2.0)
+        np.testing.assert_allclose(found, -((1 - p) ** 2) * np.log(p), rtol=1e-4)
+
+
+def test_focal_losses_are_those_of_keras_where_keras_does_not_clip():
+    random = np.random.default_rng(4)
+    logits, soft = random.normal(size=(6, 4)).astype(np.float32), random.dirichlet(np.ones(4), 6).astype(np.float32)
+    keras = tf.keras.losses.CategoricalFocalCrossentropy(
+        alpha=1.0, gamma=2.0, from_logits=True, label_smoothing=0.1, reduction="none"
+    )
+    found = losses.softmax_focal_loss(soft, tf.constant(logits), label_smoothing=0.1, focal_gamma=2.0)
+    np.testing.assert_allclose(found, keras(soft, logits), rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss_type", ["focal", "sigmoid_focal"])
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_gradient_of_a_focal_loss_is_finite_and_right_at_extreme_logits(loss_type, gamma):
+    logits = tf.constant([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [40.0, -40.0, 0.0], [0.0, 0.0, 0.0], [20.0, 0.0, 1.0]])
+    labels = tf.constant([[1.0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0.7, 0.3, 0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = losses.loss_of_each(loss_type, labels, logits, label_smoothing=0.1, focal_gamma=gamma)
+    gradient = tape.gradient(loss, logits).numpy()
+    assert np.isfinite(loss).all()
+    assert np.isfinite(gradient).all()
+    assert gradient[1, 0] < -0.1  # a wrong image still pulls: Keras' clipped loss has no gradient here
+    easy = tf.constant([[3.0, -3.0, -3.0]])
+    hard = tf.constant([[-3.0, 3.0, -3.0]])
+    ratio = [
+        losses.loss_of_each(loss_type, labels[:1], rows, focal_gamma=gamma)[0]
+        / losses.loss_of_each(loss_type, labels[:1], rows)[0]
+        for rows in (easy, hard)
+    ]
+    assert ratio[0] < 0.6 * ratio[1] or not gamma
+
+
+def test_the_mean_weight_of_labels_counts_each_by_its_share():
+    labels = tf.constant([[1.0, 0, 0], [0.25, 0.75, 0], [0.3, 0, 0], [0, 0, 0]])  # the third lost a partner of 0.7
+    np.testing.assert_allclose(losses.mean_weight(labels, (1.0, 3.0, 9.0)), [1, 2.5, 1, 0], rtol=1e-6)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import layers
+from effnetv2_keras.optim import losses
 from effnetv2_keras.optim.clipping import clip_gradients
 from effnetv2_keras.optim.optimizers import DECOUPLED, OPTIMIZERS
 from effnetv2_keras.runs.checkpoints import Checkpoints
@@ -123,12 +124,26 @@ PLAIN = (
     ],
 )
 def test_accumulated_equals_whole(strategy, parts):
-    """Two replicas of four images each, at most four parts: the same loss, gradients and weights."""
+    """Two replicas of four images each, at most four parts: the same loss, gradients and weights.
+
+    Classes have weights, and the loss is their sum over the whole batch, divided by its size.
+    """
+
+    def weighted(seed):
+        batch = make_batch(seed)
+        return {**batch, "weight": losses.mean_weight(batch["label"], (0.25, 0.5, 3.0))}
+
     whole = Run("cpu", PLAIN, freeze_bn=True)
     divided = Run(strategy, f"{PLAIN},train.accumulation_steps={parts}|1", freeze_bn=True)
-    before = whole.weights()
+    before, batch, state = whole.weights(), weighted(0), whole.state
+    labels, logits = batch["label"].numpy() * 0.9 + 0.1 / 3, state.model(batch["image"], training=False).numpy()
+    entropy = np.log(np.exp(logits).sum(-1)) - (labels * logits).sum(-1)
+    penalty = 0.01 * sum(np.sum(variable.numpy() ** 2) / 2 for variable in state.decayed)
+    expected = np.sum(batch["weight"].numpy() * entropy) / BATCH + penalty
     for seed in range(3):
-        assert whole(make_batch(seed)) == pytest.approx(divided(make_batch(seed)), rel=1e-5)
+        first = whole(weighted(seed))
+        assert first == pytest.approx(divided(weighted(seed)), rel=1e-5)
+        assert seed or first["loss"] == pytest.approx(expected, rel=1e-4)
     for expected, value in zip(whole.weights(), divided.weights()):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
     moved = [np.abs(after - start).max() for start, after in zip(before, whole.weights())]

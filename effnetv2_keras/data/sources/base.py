@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from effnetv2_keras.data.sources.labels import check_labels
 from effnetv2_keras.errors import DataAbsentError as DataAbsentError  # noqa: PLC0414  sources import it from here
 from effnetv2_keras.errors import DataError as DataError  # noqa: PLC0414
 
@@ -46,11 +47,16 @@ class Source(abc.ABC):
         class_names: names of the classes, in label order.
         num_examples: number of images.
         multi_label: whether an image may have several labels, or none.
+        known_labels: the labels of all images, one after the other in data order, int64 ``[n]``; None if the data must
+            be read to know them.
+        epochs_for_all: number of epochs, from any one on, in which training draws every image at least once.
     """
 
     class_names: tuple[str, ...]
     num_examples: int
     multi_label: bool = False
+    known_labels: npt.NDArray[np.int64] | None = None
+    epochs_for_all: int = 1
 
     def extents(self) -> Sequence[Extent]:
         """Returns the files of this split and the ranges of their records; empty for sources without files."""
@@ -87,6 +93,12 @@ class Source(abc.ABC):
         """Returns every record of this worker's part once, in data order; together the parts contain all records."""
 
 
+def shuffled(place: tf.Tensor, count: int | tf.Tensor, seed: int, stream: tf.Tensor) -> tf.Tensor:
+    """Returns what a shuffle of ``range(count)`` has at a place, int64; seed and stream determine the shuffle."""
+    seeds = tf.stack([tf.constant(seed, tf.int64), stream])
+    return tf.random.experimental.index_shuffle(place, seeds, tf.cast(count, tf.int64) - 1)
+
+
 class RandomAccessSource(Source):
     """A source that can fetch any record by its index; the order of an epoch is a computed permutation."""
 
@@ -102,13 +114,15 @@ class RandomAccessSource(Source):
             step = steps.start + counter // local_batch * steps.step
             position = step * batch_size + shard.index * local_batch + counter % local_batch
             epoch, offset = position // self.num_examples, position % self.num_examples
-            index = tf.random.experimental.index_shuffle(
-                offset, tf.stack([tf.constant(seed, tf.int64), epoch]), tf.constant(self.num_examples - 1, tf.int64)
-            )
-            return {**self.lookup(index), "index": index, "epoch": epoch}
+            index, own_epoch = self.draw(seed, epoch, offset)
+            return {**self.lookup(index), "index": index, "epoch": own_epoch}
 
         counters = tf.data.Dataset.range(len(steps) * local_batch)
         return counters.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def draw(self, seed: int, epoch: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns which record is at a place of an epoch, and how often it was drawn before it: int64 scalars."""
+        return shuffled(offset, self.num_examples, seed, epoch), epoch
 
     def ordered(self, shard: Shard) -> tf.data.Dataset:
         """See ``Source.ordered``."""
@@ -150,6 +164,7 @@ class ArraySource(RandomAccessSource):
         check_labels(np.arange(labels.shape[-1])[labels.any(0)] if self.multi_label else labels, class_names)
         self.class_names = tuple(class_names)
         self.num_examples = len(images)
+        self.known_labels = np.nonzero(labels)[1] if self.multi_label else labels.astype(np.int64)
         self._images, self._labels = tf.constant(images), tf.constant(labels, None if self.multi_label else tf.int64)
 
     def lookup(self, index: tf.Tensor) -> Record:
@@ -189,7 +204,7 @@ class FileSource(RandomAccessSource):
         flat = np.asarray([label for row in rows for label in row], np.int64)
         check_labels(flat, class_names)
         self.class_names = tuple(class_names)
-        self.num_examples = len(paths)
+        self.num_examples, self.known_labels = len(paths), flat
         self.labels_of = dict(zip(paths, map(tuple, rows)))
         self._files, self._paths = tuple(paths), tf.constant([*map(os.fsencode, paths)])
         self._labels = tf.constant(flat)
@@ -282,14 +297,3 @@ class StreamSource(Source):
     def _read_all(self, seed: tf.Tensor | None) -> tf.data.Dataset:
         """Returns ``read(seed)``; it fails if the number of records in the files has changed."""
         return self.read(seed).apply(tf.data.experimental.assert_cardinality(self.num_examples))
-
-
-def check_labels(labels: npt.NDArray[Any], class_names: Sequence[str]) -> None:
-    """Raises ``DataError`` unless there are labels and all lie in [0, classes)."""
-    if not len(labels):
-        raise DataError("There are no images with a label.")
-    if labels.min() < 0 or labels.max() >= len(class_names):
-        raise DataError(
-            f"Labels go from {labels.min()} to {labels.max()}, but the labels of {len(class_names)} classes must be 0 "
-            f"to {len(class_names) - 1}."
-        )

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from effnetv2_keras import config as config_lib
-from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.data.sources.base import DataError, Source
 from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.split_names import find_evaluation
 
@@ -19,13 +19,13 @@ class Sizes:
         num_train: number of training images.
         num_eval: number of evaluation images.
         num_classes: number of classes.
-        shorter_side: median of the shorter sides of the training images, pixels; None if it is not known.
+        train: the training images; None if the data is absent.
     """
 
     num_train: int
     num_eval: int
     num_classes: int
-    shorter_side: int | None = None
+    train: Source | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,16 @@
-"""Reads the file that names the classes, ``labels.txt``, and encodes labels as one-hot or multi-hot vectors."""
+"""Reads ``labels.txt``, which names the classes; checks labels, and encodes them as one-hot or multi-hot vectors."""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
 
 from effnetv2_keras.basics.text_files import read_text
-from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.errors import DataError
 
 LABELS_FILE = "labels.txt"
 """File in the data folder with one class name per line, in label order."""
@@ -65,3 +68,14 @@ def label_vector(label: tf.Tensor, num_classes: int) -> tf.Tensor:
     if label.shape.rank == 0:
         return tf.one_hot(label, num_classes)
     return tf.tensor_scatter_nd_max(tf.zeros([num_classes]), label[:, tf.newaxis], tf.ones_like(label, tf.float32))
+
+
+def check_labels(labels: npt.NDArray[Any], class_names: Sequence[str]) -> None:
+    """Raises ``DataError`` unless there are labels and all lie in [0, classes)."""
+    if not len(labels):
+        raise DataError("There are no images with a label.")
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise DataError(
+            f"Labels go from {labels.min()} to {labels.max()}, but the labels of {len(class_names)} classes must be 0 "
+            f"to {len(class_names) - 1}."
+        )
