@@ -158,7 +158,7 @@ def _matrix(evaluation: Evaluation, names: Sequence[str]) -> tuple[list[str], li
     errors = np.zeros(len(names))
     for true, predicted, count in evaluation.confused:
         errors[[true, predicted]] += count
-    chosen = range(len(names))
+    chosen = list(range(len(names)))
     if len(names) > _MOST_IN_MATRIX:
         chosen = sorted(np.argsort(-errors, kind="stable")[:_MOST_CONFUSED].tolist())
     counts = {(true, predicted): count for true, predicted, count in evaluation.confused}
@@ -181,7 +181,7 @@ def _matrix(evaluation: Evaluation, names: Sequence[str]) -> tuple[list[str], li
 
 def _pictures(mistake: Picture, folder: pathlib.Path) -> tuple[str, str | None, Picture] | None:
     """Returns the pictures of a mistake as data URLs; None if the file is gone or damaged."""
-    pictures = []
+    pictures: list[str | None] = []
     for name in (mistake.picture, mistake.overlay):
         try:
             with PIL.Image.open(folder / pathlib.Path(name or "").name) as image:
