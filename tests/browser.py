@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -13,6 +15,25 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 def find_chromium():
     """Returns the path in ``CHROMIUM_PATH``, or that of the first Chromium on the PATH; None if there is none."""
     return os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def widths_of(chromium, page: pathlib.Path, folder: pathlib.Path, *, windows):
+    """Returns how wide a page is in windows of some widths, pixels, and the other lines of the console.
+
+    The page is shown in frames, because the window of a Chromium has a smallest width.
+    """
+    source = html.escape(page.read_text(encoding="utf-8"))
+    measure = "console.log('width ' + this.width + ' ' + this.contentDocument.documentElement.scrollWidth)"
+    frames = (
+        f'<iframe width="{width}" height="900" style="border: 0" srcdoc="{source}" onload="{measure}"></iframe>'
+        for width in windows
+    )
+    frame = folder / "frame.html"
+    frame.write_text("<!DOCTYPE html>" + "".join(frames), encoding="utf-8")
+    lines = open_page(chromium, frame, folder / "frame.png", size=(1500, 2000))
+    measured = [re.search(r'"width (\d+) (\d+)"', line) for line in lines]
+    shown = {int(match[1]): int(match[2]) for match in measured if match}
+    return shown, [line for line, match in zip(lines, measured) if not match]
 
 
 def open_page(chromium, page: pathlib.Path, screenshot: pathlib.Path, *, size=(1280, 2900)):

@@ -81,7 +81,7 @@ def test_train_eval_predict_export(images, tmp_path, monkeypatch):
     assert "stage 2/2 · 40 px · step 2/2" in output
     assert "evaluated 2 of 2 images" in output
     assert (model_dir / "training.png").stat().st_size > 10_000
-    output = run_here("--mode=eval", f"--model_dir={model_dir}", "--hparam_str=eval.sizes=32|40,eval.per_class=true")
+    output = run_here("--mode=eval", f"--model_dir={model_dir}", "--hparam_str=eval.sizes=32|40")
     result = json.loads(output.splitlines()[-1])
     assert (result["step"], result["num_images"]) == (2, 2)
     assert [row["image_size"] for row in result["sizes"]] == [32, 40]

@@ -9,7 +9,7 @@ from typing import Literal
 import pydantic
 
 from effnetv2_keras.basics.exact import exact
-from effnetv2_keras.config.fields import OptionalFloat, OptionalInt, Section, Sizes, setting
+from effnetv2_keras.config.fields import OptionalFloat, OptionalInt, OptionalMetric, Section, Sizes, setting
 
 _LEAST_STEPS = 100
 """Steps between two evaluations if neither the epochs nor the steps are set. Fewer would make a run of many short
@@ -38,8 +38,11 @@ class EvalConfig(Section):
         "--mode=eval: image sides to compare, pixels, such as 224|300; empty evaluates at eval.isize only",
         unit="pixels",
     )
-    per_class: bool = setting(
-        False, "--mode=eval: also report the top-1 accuracy of each class, or its average precision if multi-label"
+    best_metric: OptionalMetric = setting(
+        None,
+        "figure of an evaluation by which the best checkpoint is chosen, of the averaged weights if there are any: "
+        "top1, top5, macro_f1, balanced_accuracy, ece or loss (of these two the smallest is best), or map for images "
+        "with several labels; None is top1, or map if images have several labels",
     )
     tta: Literal["none", "flip", "flip+crops"] = setting(
         "none",

@@ -43,6 +43,10 @@ OptionalBool = Annotated[Optional[bool], pydantic.BeforeValidator(_none_word)]
 OptionalInt = Annotated[Optional[int], pydantic.BeforeValidator(_none_word)]
 OptionalFloat = Annotated[Optional[float], pydantic.BeforeValidator(_none_word)]
 OptionalNormalization = Annotated[Optional[specs.Normalization], pydantic.BeforeValidator(_none_word)]
+OptionalMetric = Annotated[
+    Optional[Literal["top1", "top5", "macro_f1", "balanced_accuracy", "ece", "loss", "map"]],
+    pydantic.BeforeValidator(_none_word),
+]
 OptionalStr = Annotated[Optional[str], pydantic.BeforeValidator(_none_word)]
 OptionalPath = Annotated[
     Optional[str],

@@ -39,13 +39,19 @@ CONFIG_FILE = "config.yaml"
 
 _CHANGEABLE = (
     "runtime.", "data.service", "data.unreadable", "data.max_unreadable", "data.verify", "eval.batch_size",
-    "eval.every_epochs", "eval.min_steps", "search.",
+    "eval.every_epochs", "eval.min_steps", "eval.best_metric", "search.",
 )  # fmt: skip
 """Settings, or prefixes of settings, that may change when a run is resumed.
 
 They do not change its weights, with two exceptions: ``runtime.rematerialize`` changes the rounding, and a rollback
 (``runtime.nan_policy``) lowers the learning rate.
 """
+
+_REMOVED = {
+    "eval.per_class": "--mode=eval always prints the figures of each class, and writes them into the folder of the run "
+    "or --output_dir"
+}
+"""Settings of earlier versions that a stored configuration may still have, and what there is instead."""
 
 
 class Config(Section):
@@ -185,6 +191,9 @@ class Config(Section):
                 out of range, or a setting of the reference code without an equivalent.
         """
         tree = self.model_dump()
+        for key in changes.keys() & _REMOVED.keys():
+            logging.warning("%s is no longer a setting and changes nothing: %s. Leave it out.", key, _REMOVED[key])
+        changes = _still_there(changes)
         own = {key: value for key, value in changes.items() if key not in reference_keys.CONVERTED}
         changes = reference_keys.translate(changes, _context(_changed(tree, reference_keys.translate(own))))
         return _validate(_changed(tree, changes))
@@ -200,7 +209,7 @@ class Config(Section):
         Raises:
             ConfigError: for text that is not YAML, unknown fields, or values of the wrong type.
         """
-        return Config().override(read_yaml(text))
+        return Config().override(_still_there(read_yaml(text)))
 
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """Returns the fields that differ, except ``_CHANGEABLE``: ``{key: (value in self, value in other)}``."""
@@ -210,6 +219,10 @@ class Config(Section):
             for key in mine
             if not key.startswith(_CHANGEABLE) and mine[key] != theirs[key]
         }
+
+
+def _still_there(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in changes.items() if key not in _REMOVED}
 
 
 def _changed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,13 +21,15 @@ _SHEET_COLUMNS = 8
 
 _SEVERAL_LABELS = (
     "map", "global_ap", "precision_at_1", "precision_at_5", "recall_at_1", "recall_at_5",
-    "map_error", "global_ap_error",
+    "map_error", "global_ap_error", "macro_recall",
 )  # fmt: skip
+_OF_CLASSES = ("macro_precision", "macro_f1", "balanced_accuracy", "ece")
 FIELDS = (
     "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "lr_scale", "gradient_norm",
     "skipped_steps", "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss",
     "top5", "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
+    *_OF_CLASSES, *(f"{name}_ema" for name in _OF_CLASSES),
 )  # fmt: skip
 """Columns of the metrics files.
 

@@ -20,7 +20,7 @@ from effnetv2_keras.progressive import QUANTITIES, Stage
 from effnetv2_keras.reporting.primary_metric import primary_metric
 from effnetv2_keras.reporting.stage_summary import summarize_stages
 
-_MOST_NAMES = 50
+_MOST_NAMES, _MOST_COUNTS = 50, 30
 _FONTS = (
     "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC",
     "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Noto Sans", "Noto Sans Devanagari", "Noto Sans Thai",
@@ -175,7 +175,8 @@ def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str],
 
     Args:
         confusion: numbers of images by true class (rows) and predicted class (columns), ``[classes, classes]``, int64.
-        class_names: names of the classes, in the same order. The names are drawn if there are at most 50.
+        class_names: names of the classes, in the same order. The names are drawn if there are at most 50, and the
+            numbers of images if there are at most 30.
         path: path of the PNG.
     """
     count = len(class_names)
@@ -187,5 +188,9 @@ def plot_confusion(confusion: npt.NDArray[np.int64], class_names: Sequence[str],
         if count <= _MOST_NAMES:
             axes.set_xticks(range(count), class_names, rotation=90)
             axes.set_yticks(range(count), class_names)
+        for true, predicted in np.argwhere(confusion) if count <= _MOST_COUNTS else ():
+            color = "black" if shares[true, predicted] > 0.6 else "white"  # viridis is bright at its end
+            text = f"{confusion[true, predicted]}"
+            axes.text(predicted, true, text, color=color, fontsize=7, ha="center", va="center")
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")

@@ -17,6 +17,7 @@ from effnetv2_keras.distribution.strategy import worker_of
 from effnetv2_keras.errors import TrainingDiverged
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting import plots
+from effnetv2_keras.reporting.evaluations import evaluation_of, note_evaluation
 from effnetv2_keras.reporting.html_report import write_report
 from effnetv2_keras.reporting.metrics_log import MetricsLog
 from effnetv2_keras.reporting.primary_metric import ema_gap
@@ -237,10 +238,17 @@ class Recorder:
         self.log.add({**self._head("rollback", stage, step), "lr_scale": lr_scale})
 
     def evaluated(self, stage: Stage, step: int, figures: dict[str, Any], num_examples: int, *, is_best: bool) -> None:
-        """Records the metrics of ``Evaluator`` after ``step`` finished steps."""
-        row = {**self._head("eval", stage, step), **figures, **ema_gap(figures)}
+        """Records the metrics of ``Evaluator`` after ``step`` finished steps; of each class, those of the best."""
+        numbers = {name: value for name, value in figures.items() if not isinstance(value, np.ndarray)}
+        row = {**self._head("eval", stage, step), **numbers, **ema_gap(figures, self._config.eval.best_metric)}
+        if is_best and self._writes:
+            size = self._config.eval_size
+            note_evaluation(
+                self._folder, evaluation_of(self._config, figures, num_examples, step=step, image_size=size)
+            )
         self.log.add(row)
-        self.progress.say(describe_evaluation(row, num_examples, is_best=is_best))
+        chosen = self._config.eval.best_metric
+        self.progress.say(describe_evaluation(row, num_examples, is_best=is_best, chosen=chosen))
 
     def finish(self, samples: Samples) -> None:
         """Writes ``training.png`` and ``report.html``, and prints the table of stages."""

@@ -34,21 +34,24 @@ class Curve:
     color: str
 
 
-def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage]) -> tuple[Plot, ...]:
+def draw_plots(rows: Sequence[dict[str, Any]], stages: Sequence[Stage], chosen: str | None = None) -> tuple[Plot, ...]:
     """Returns plots of the metrics of a run over its steps; metrics that the run does not have are left out.
 
     Args:
         rows: rows of ``metrics.jsonl``.
         stages: the stage plan, drawn behind the curves.
+        chosen: value of ``eval.best_metric``.
     """
-    key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}))
+    key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}), chosen)
     plots = {
         "loss, nats": (
             Curve("train", "loss", "training", BLUE),
             Curve("eval", "eval_loss", "evaluation, raw", ORANGE),
             Curve("eval", "eval_loss_ema", "evaluation, EMA", GREEN),
         ),
-        f"evaluation {name}": (Curve("eval", key, "raw", ORANGE), Curve("eval", f"{key}_ema", "EMA", GREEN)),
+        f"evaluation {name}": (Curve("eval", key, "raw", ORANGE), Curve("eval", f"{key}_ema", "EMA", GREEN))
+        if key != "eval_loss"
+        else (),
         "learning rate": (Curve("train", "lr", "", BLUE),),
         "gradient norm": (Curve("train", "gradient_norm", "", BLUE),),
         "images per second": (Curve("train", "images_per_second", "", BLUE),),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
@@ -18,6 +20,7 @@ from effnetv2_keras.data.sources.base import DataError, Source
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.gradcam import GradCam
 from effnetv2_keras.optim import losses
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.runs.trained import Which, load_trained
@@ -34,12 +37,15 @@ class Sample:
         true: true classes.
         predicted: most likely class.
         probability: probability of that class, in [0, 1].
+        overlay: the image, uint8 ``[S, S, 3]``, on which the parts that speak for the most likely class are colored;
+            None if the network gives no such parts.
     """
 
     image: npt.NDArray[np.uint8]
     true: tuple[str, ...]
     predicted: str
     probability: float
+    overlay: npt.NDArray[np.uint8] | None = None
 
     @property
     def correct(self) -> bool:
@@ -90,16 +96,51 @@ def draw_samples(
     images = np.stack([record["image"].numpy() for record in records])
     plan = InputPlan(config.data, count, config.input_normalization, unreadable)
     size = config.eval_batch_size(replicas) // replicas  # which fits in memory
-    parts = [images[start : start + size] for start in range(0, len(images), size)]
-    logits = tf.concat([model(plan.normalize(tf.constant(part)), training=False) for part in parts], 0)
+    logits, overlays = explain(model, images, plan.normalize, batch_size=size)
     probabilities = losses.probabilities(config.train.loss_type, logits).numpy()
     samples = []
-    for image, record, shares in zip(images, records, probabilities):
+    for image, record, shares, overlay in zip(images, records, probabilities, overlays):
         labels = np.flatnonzero(record["label"].numpy())
         likeliest = int(shares.argmax())
         true = tuple(source.class_names[label] for label in labels)
-        samples.append(Sample(image, true, source.class_names[likeliest], float(shares[likeliest])))
+        samples.append(Sample(image, true, source.class_names[likeliest], float(shares[likeliest]), overlay))
     return Samples(tuple(samples), note)
+
+
+def explain(
+    model: tf.keras.Model,
+    images: npt.NDArray[np.uint8],
+    normalize: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    batch_size: int,
+) -> tuple[tf.Tensor, list[npt.NDArray[np.uint8] | None]]:
+    """Returns the logits of some images, and the images with the parts colored that speak for the most likely class.
+
+    Args:
+        model: network that returns float32 logits ``[N, classes]``.
+        images: ``[N, S, S, 3]``, uint8.
+        normalize: makes network input of pixels in 0..255.
+        batch_size: number of images that fit in memory.
+
+    Returns:
+        Logits ``[N, classes]`` and N images, uint8 ``[S, S, 3]``; see ``GradCam``. An image is None if the network has
+        no feature map that tells.
+    """
+    network = GradCam(model)
+    parts = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    answers = [network(normalize(tf.constant(part))) for part in parts]
+    maps = [heat for _, of_part in answers if of_part is not None for heat in of_part.numpy()]
+    overlays: list[npt.NDArray[np.uint8] | None] = [_colored(image, heat) for image, heat in zip(images, maps)]
+    return tf.concat([logits for logits, _ in answers], 0), overlays or [None] * len(images)
+
+
+def _colored(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Returns an image with a map laid over it, from transparent (0) to strongly colored (1)."""
+    resized = PIL.Image.fromarray(heat).resize((image.shape[1], image.shape[0]), PIL.Image.Resampling.BILINEAR)
+    strength = np.clip(np.asarray(resized), 0, 1)
+    color = 255 * matplotlib.colormaps["turbo"](strength)[..., :3]
+    share = 0.6 * strength[..., np.newaxis]
+    return ((1 - share) * image + share * color).astype(np.uint8)
 
 
 def samples_of_run(

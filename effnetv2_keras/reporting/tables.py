@@ -13,33 +13,38 @@ from effnetv2_keras.reporting.progress import format_seconds
 from effnetv2_keras.reporting.stage_summary import summarize_stages
 
 
-def describe_evaluation(row: dict[str, Any], num_examples: int, *, is_best: bool = False) -> str:
+def describe_evaluation(
+    row: dict[str, Any], num_examples: int, *, is_best: bool = False, chosen: str | None = None
+) -> str:
     """Returns one line of text about an evaluation.
 
     Args:
         row: an ``eval`` row of ``metrics.jsonl``.
         num_examples: number of images in the split.
         is_best: whether no earlier evaluation of the run is better.
+        chosen: value of ``eval.best_metric``.
     """
-    ema = f", EMA {_figures(row, '_ema')}" if "top1_ema" in row else ""
+    ema = f", EMA {_figures(row, '_ema', chosen)}" if "top1_ema" in row else ""
     where = f"epoch {row['epoch']:.1f}, step {row['step']}: " if "epoch" in row else ""
     return (
-        f"{where}evaluated {row['num_images']} of {num_examples} images: {_figures(row, '')}{ema}"
+        f"{where}evaluated {row['num_images']} of {num_examples} images: {_figures(row, '', chosen)}{ema}"
         f"{' (best so far)' if is_best else ''}"
     )
 
 
-def _figures(row: dict[str, Any], suffix: str) -> str:
-    """Returns the metrics of the model with a suffix."""
+def _figures(row: dict[str, Any], suffix: str, chosen: str | None) -> str:
+    """Returns the metrics of the model with a suffix, and the one by which the best checkpoint is chosen."""
+    key, name = primary_metric(row, chosen)
+    special = "" if key in ("top1", "top5", "map") else f" {name} {row[f'{key}{suffix}']:.4f}"
     if f"map{suffix}" not in row:
-        return f"top-1 {row[f'top1{suffix}']:.4f} top-5 {row[f'top5{suffix}']:.4f}"
+        return f"top-1 {row[f'top1{suffix}']:.4f} top-5 {row[f'top5{suffix}']:.4f}{special}"
     error = f" (off by at most {row[f'map_error{suffix}']:.1g})" if f"map_error{suffix}" in row else ""
     named = {
         "global AP": "global_ap", "precision@1": "precision_at_1", "precision@5": "precision_at_5",
         "recall@1": "recall_at_1", "recall@5": "recall_at_5",
     }  # fmt: skip
     others = (f"{name} {row[f'{key}{suffix}']:.4f}" for name, key in named.items())
-    return " ".join((f"mAP {row[f'map{suffix}']:.4f}{error}", *others))
+    return " ".join((f"mAP {row[f'map{suffix}']:.4f}{error}{special}", *others))
 
 
 def spreadsheet_cell(value: Any) -> Any:

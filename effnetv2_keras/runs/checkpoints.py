@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import tempfile
 import time
@@ -226,18 +227,23 @@ class Checkpoints:
                 self._recent.prune()
         return self._recent.prefix(step)
 
-    def save_if_best(self, value: float, metric: str) -> bool:
-        """Saves the state in ``best/`` if ``value`` is above all earlier ones of the metric; returns whether it did.
+    def save_if_best(self, value: float, metric: str, *, smaller_is_better: bool = False) -> bool:
+        """Saves the state in ``best/`` if ``value`` is better than all earlier ones of the metric.
 
         Args:
-            value: value of the metric; higher is better.
+            value: value of the metric; NaN is never the best.
             metric: name of the metric. The first value of a metric other than that of the best checkpoint always
                 counts as the best.
+            smaller_is_better: whether the smallest value is the best, otherwise the largest.
+
+        Returns:
+            Whether the value is the best so far.
 
         Raises:
             NoRoomError: if the disk is full; the best checkpoint so far is kept.
         """
-        is_best = self._best_note.get("metric") != metric or self._best_note["value"] < value
+        best = self._best_note["value"] if self._best_note.get("metric") == metric else None
+        is_best = not math.isnan(value) and (best is None or (value < best if smaller_is_better else value > best))
         if not self._agree(float(is_best)):
             return False
         note = {"metric": metric, "value": value, "step": self._finished_steps}

@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.optim import losses
+from effnetv2_keras.reporting.class_figures import Answers, means
 from effnetv2_keras.training.average_precision import AveragePrecision
 from effnetv2_keras.training.input import free_in_background
+from effnetv2_keras.training.mistakes import Mistakes
 
 _TOP = (1, 5)
-Outputs = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
+_HEAD, _ANSWER = 2, 3
+"""Columns of a row of answers: label and weight, then for each model class, probability and whether it is right."""
+Outputs = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]
 
 
 class Evaluator:
@@ -29,8 +34,11 @@ class Evaluator:
         num_examples: number of images in the split.
         batch_size: images per step over all replicas.
         loss_type: loss of the training, a key of ``losses.LOSSES``.
-        per_class: whether the result includes the metrics of each class.
         max_unreadable: largest share of the images that may be unreadable, in [0, 1].
+        keep_mistakes: number of wrong answers to keep with their images, the most confident ones.
+
+    Attributes:
+        mistakes: the wrong answers of the last ``run``, of the last model. A worker has those to its own images.
     """
 
     def __init__(
@@ -42,10 +50,11 @@ class Evaluator:
         num_examples: int,
         batch_size: int,
         loss_type: str = "softmax",
-        per_class: bool = False,
         max_unreadable: float = 1.0,
+        keep_mistakes: int = 0,
     ) -> None:
-        self._models, self._strategy, self._loss_type, self._per_class = models, strategy, loss_type, per_class
+        self._models, self._strategy, self._loss_type = models, strategy, loss_type
+        self._keep_mistakes, self.mistakes = keep_mistakes, Mistakes(keep_mistakes)
         self._num_examples, self._max_unreadable = num_examples, max_unreadable
         self._steps = num_eval_steps(num_examples, batch_size)
         self._dataset = strategy.distribute_datasets_from_function(input_fn)
@@ -70,6 +79,9 @@ class Evaluator:
               label among the k most likely classes;
             - ``eval_loss``: mean of the training loss without label smoothing and class weights, nats; for a focal
               loss, its cross-entropy;
+            - ``macro_precision``, ``macro_f1``, ``balanced_accuracy`` and ``ece``: see ``class_figures.Answers``;
+              for multi-label images ``macro_recall`` instead of the last two, where every class with a probability
+              above 0.5 is predicted;
             - multi-label only: ``precision_at_1`` and ``precision_at_5``, the mean share of correct classes among the k
               most likely classes (all classes if there are fewer than k). An image without labels has precision 0;
             - multi-label only: ``recall_at_1`` and ``recall_at_5``, the mean share of the labels of an image that are
@@ -77,33 +89,50 @@ class Evaluator:
               divides the hits of all images by the labels of all images;
             - multi-label only: ``map``, ``global_ap`` and, for large splits, ``map_error`` and ``global_ap_error``:
               results of ``AveragePrecision`` for ``losses.score``;
-            - with ``per_class``: ``confusion``, int64 ``[classes, classes]``, number of images by true class (rows) and
-              predicted class (columns); for multi-label images, ``average_precision`` and ``num_positive`` instead,
-              ``[classes]`` each.
+            - arrays of one number per class: ``num_positive`` (images of the class), ``num_predicted`` (images for
+              which it is predicted) and ``num_hits`` (those that are both), int64, and for multi-label images
+              ``average_precision``;
+            - ``confusion``, int64 ``[classes, classes]``, number of images by true class (rows) and predicted class
+              (columns); not for multi-label images, nor for more than 1000 classes.
 
         Raises:
             DataError: if no image could be read, or more than ``max_unreadable`` of them could not.
         """
         totals: dict[str, Any] = {}
-        rankings: dict[str, AveragePrecision] = {}
+        answers: dict[str, Answers] = {}
+        rankings: dict[str, Ranking] = {}
+        self.mistakes = Mistakes(self._keep_mistakes)
         batches = [iter(self._dataset)]
         for number in range(self._steps):
-            sums, scores = self._function(next(batches[0]))
+            batch = next(batches[0])
+            sums, gathered, rows = self._function(batch)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value.numpy().astype(np.float64)
-            for suffix in self._models if scores else ():
-                ranking = rankings.setdefault(suffix, AveragePrecision(scores[suffix].shape[-1]))
-                ranking.update(scores[suffix], scores["label"], scores["weight"])
+            for position, suffix in enumerate(self._models):
+                if "rows" in gathered:
+                    collected = answers.setdefault(suffix, Answers(self._num_classes))
+                    _collect(collected, gathered["rows"].numpy(), position)
+                else:
+                    ranking = rankings.setdefault(suffix, Ranking(self._num_classes))
+                    ranking.update(gathered[suffix], gathered["label"], gathered["weight"])
+            if self._keep_mistakes:
+                self._note_mistakes(batch, rows)
             if on_step:
                 on_step(number + 1, self._steps)
         free_in_background(batches)
         figures = _means(totals)
         self._check_count(figures["num_images"])
-        for suffix, ranking in rankings.items():
-            for name, value in ranking.result().items():
-                if self._per_class or not isinstance(value, np.ndarray):
-                    figures[f"{name}{suffix}"] = value
+        collectors: dict[str, Answers | Ranking] = {**answers, **rankings}
+        for suffix, collector in collectors.items():
+            figures.update({f"{name}{suffix}": value for name, value in collector.result().items()})
         return figures
+
+    def _note_mistakes(self, batch: dict[str, Any], rows: Any) -> None:
+        """Keeps the wrong answers of the last model to the images of this worker."""
+        parts = (self._strategy.experimental_local_results(part) for part in (rows, batch["label"], batch["image"]))
+        for answers, labels, images in zip(*parts):
+            own = answers.numpy()
+            self.mistakes.update(own[:, 1] > 0, own[:, -_ANSWER:], labels.numpy(), images)
 
     def _check_count(self, evaluated: int) -> None:
         """Raises ``DataError`` unless enough images were evaluated; all workers have the same number."""
@@ -120,24 +149,25 @@ class Evaluator:
             )
 
     def _step(self, batch: dict[str, tf.Tensor]) -> Outputs:
-        sums, scores = self._strategy.run(self._replica_step, args=(batch,))
+        sums, scores, rows = self._strategy.run(self._replica_step, args=(batch,))
         totals = {
             name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for name, value in sums.items()
         }
-        if scores:  # ranking needs the scores of all workers
-            ranked = {**scores, "label": batch["label"], "weight": batch["weight"]}
-            scores = {name: self._strategy.gather(value, axis=0) for name, value in ranked.items()}
-        return totals, scores
+        # Ranking needs the scores of all workers; figures of classes need their answers.
+        wanted = {**scores, "label": batch["label"], "weight": batch["weight"]} if scores else {"rows": rows}
+        return totals, {name: self._strategy.gather(value, axis=0) for name, value in wanted.items()}, rows
 
     def _replica_step(self, batch: dict[str, tf.Tensor]) -> Outputs:
-        """Returns the sums of one replica and, for multi-label images, the scores of each model."""
+        """Returns the sums of one replica, for multi-label images the scores of each model, and rows of answers."""
         label, weight = batch["label"], batch["weight"]
         several = label.shape.rank == 2
         sums, scores = {"num_images": tf.reduce_sum(weight)}, {}
+        columns = [tf.zeros_like(weight) if several else tf.cast(label, tf.float32), weight]
         if several:
             sums["num_labelled"] = tf.reduce_sum(weight * tf.reduce_max(label, axis=-1))
         for suffix, model in self._models.items():
             logits = tf.cast(model(batch["image"], training=False), tf.float32)
+            self._num_classes = logits.shape[-1]
             target = label if several else tf.one_hot(label, logits.shape[-1])
             labels = tf.reduce_sum(target, axis=-1)
             figures = {"eval_loss": losses.loss_of_each(self._loss_type, target, logits)}
@@ -151,12 +181,36 @@ class Evaluator:
             sums.update({f"{name}{suffix}": tf.reduce_sum(value * weight) for name, value in figures.items()})
             if several:
                 scores[suffix] = losses.score(self._loss_type, logits)
-            elif self._per_class:
-                taken_for = tf.argmax(logits, axis=-1)
-                sums[f"confusion{suffix}"] = tf.math.confusion_matrix(
-                    label, taken_for, num_classes=logits.shape[-1], weights=weight, dtype=tf.float32
-                )
-        return sums, scores
+            probability = tf.reduce_max(losses.probabilities(self._loss_type, logits), axis=-1)
+            columns += [tf.cast(tf.argmax(logits, axis=-1), tf.float32), probability, figures["top1"]]
+        return sums, scores, tf.stack(columns, axis=1)
+
+
+class Ranking(AveragePrecision):
+    """Average precision, and precision and recall where every class with a probability above 0.5 is predicted."""
+
+    def __init__(self, num_classes: int, **options: int) -> None:
+        super().__init__(num_classes, **options)
+        self._predicted, self._hits = np.zeros([2, num_classes], np.int64)
+
+    def update(self, scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike) -> None:
+        """Adds a batch, as in ``AveragePrecision``; a score above 0 is a probability above 0.5."""
+        super().update(scores, labels, weights)
+        predicted = (np.asarray(scores) > 0) & (np.asarray(weights) > 0)[:, np.newaxis]
+        self._predicted += predicted.sum(axis=0)
+        self._hits += (predicted & (np.asarray(labels) > 0)).sum(axis=0)
+
+    def result(self) -> dict[str, Any]:
+        """Returns the result of ``AveragePrecision`` and the means and counts of ``class_figures``."""
+        figures = {**super().result(), "num_predicted": self._predicted, "num_hits": self._hits}
+        return {**figures, **means(figures, several=True)}
+
+
+def _collect(answers: Answers, rows: npt.NDArray[np.float32], model: int) -> None:
+    """Adds the rows of images that count to the answers of the model at a position."""
+    counted = rows[rows[:, 1] > 0]
+    first = _HEAD + _ANSWER * model
+    answers.update(counted[:, 0], counted[:, first], counted[:, first + 1])
 
 
 def _means(totals: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,9 +218,7 @@ def _means(totals: Mapping[str, Any]) -> dict[str, Any]:
     num_images = totals["num_images"]
     figures: dict[str, Any] = {"num_images": int(num_images)}
     for name, value in totals.items():
-        if value.ndim:
-            figures[name] = value.astype(np.int64)
-        elif not name.startswith("num_"):
+        if not name.startswith("num_"):
             count = totals["num_labelled"] if name.startswith("recall") else num_images
             figures[name] = float(value) / max(float(count), 1.0)
     return figures

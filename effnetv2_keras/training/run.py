@@ -16,7 +16,7 @@ from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.distribution.strategy import make_agreement, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.progressive import Stage, remaining
-from effnetv2_keras.reporting.primary_metric import primary_metric_key
+from effnetv2_keras.reporting.primary_metric import check_best_metric, judged
 from effnetv2_keras.reporting.recorder import Recorder
 from effnetv2_keras.reporting.samples import Samples, describe_network, draw_samples
 from effnetv2_keras.reporting.trackers import check_libraries
@@ -43,6 +43,7 @@ class Run:
         class_weights: tuple[float, ...] = (),
     ) -> None:
         check_libraries(config.runtime.trackers)
+        check_best_metric(config, several=splits.evaluation.multi_label)
         num_train, num_classes = splits.train.num_examples, len(splits.train.class_names)
         total_steps, per_epoch = config.total_steps(num_train), config.steps_per_epoch(num_train)
         self.stages = config.plan(total_steps)
@@ -279,8 +280,7 @@ class Run:
         with self.recorder.paused():
             with self.input.evaluating(), self._explained_shortage():
                 figures = self._evaluator.run(on_step)
-            metric = primary_metric_key(figures)
-            is_best = self._checkpoints.save_if_best(figures[metric], metric)
+            is_best = self._checkpoints.save_if_best(**judged(figures, self._config.eval.best_metric))
         # Last, so that a run that is killed before this line evaluates again.
         self.recorder.evaluated(
             stage, self.state.finished_steps, figures, self._splits.evaluation.num_examples, is_best=is_best

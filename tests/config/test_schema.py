@@ -188,6 +188,14 @@ def test_every_setting_is_described():
     assert not list(undescribed(Config))
 
 
+def test_a_setting_of_earlier_versions_is_named_and_ignored(caplog):
+    stored = Config().to_yaml().replace("eval:\n", "eval:\n  per_class: false\n")
+    assert Config.from_yaml(stored) == Config()  # a run of an earlier version
+    assert not caplog.text
+    assert overridden("eval.per_class=true,train.epochs=3").train.epochs == 3
+    assert "eval.per_class is no longer a setting and changes nothing: --mode=eval always" in caplog.text
+
+
 def test_a_configuration_keeps_the_network_of_a_file(tmp_path):
     path = tmp_path / "found.json"
     path.write_text(dataclasses.replace(TINY, name="found").to_json())

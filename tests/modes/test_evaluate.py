@@ -8,10 +8,11 @@ import io
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 import rich.console
 import tensorflow as tf
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import Config
@@ -23,7 +24,11 @@ from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.export import export_model
 from effnetv2_keras.models import build_model
 from effnetv2_keras.modes.evaluate import evaluate, is_export, load_export, load_file, load_run
+from effnetv2_keras.modes.per_class import report_classes
 from effnetv2_keras.reporting import plots
+from effnetv2_keras.reporting.class_figures import Answers
+from effnetv2_keras.reporting.evaluations import read_evaluations
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.runs.trained import load_trained
 from tests.made_runs import CLASS_NAMES, EVAL_CROP, EVAL_SIZE, make_run, random_pixels
 from tests.models.filling import fill_at_random
@@ -62,6 +67,23 @@ def quiet():
     return rich.console.Console(file=io.StringIO(), width=300)
 
 
+def check_mistakes(run, noted):
+    """The most confident mistakes of the averaged weights are kept as pictures."""
+    crops = [decode.central_crop(tf.constant(image), image_size=EVAL_SIZE, crop=EVAL_CROP) for image in IMAGES]
+    shares = tf.nn.softmax(load_trained(run).model(tf.stack(crops), training=False)).numpy()
+    predicted, probability = shares.argmax(1), shares.max(1)
+    wrong = [number for number in np.argsort(-probability) if predicted[number] != LABELS[number]]
+    assert len(noted.mistakes) == min(len(wrong), 24)
+    for mistake, number in zip(noted.mistakes, wrong):
+        assert mistake.probability == pytest.approx(probability[number], abs=1e-3)
+        assert (mistake.predicted, mistake.true) == (
+            CLASS_NAMES[predicted[number]], (CLASS_NAMES[LABELS[number]],)
+        )  # fmt: skip
+        with PIL.Image.open(run / "mistakes" / mistake.picture) as picture:
+            assert np.abs(np.asarray(picture).astype(float) - crops[number]).mean() < 25  # JPEG; others: 80
+        assert (run / "mistakes" / mistake.overlay).stat().st_size > 500
+
+
 @pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
 def test_a_run_gives_its_best_raw_and_averaged_weights(run, splits, strategy_name, tmp_path):
     strategy, console = make_strategy(strategy_name), quiet()
@@ -74,6 +96,19 @@ def test_a_run_gives_its_best_raw_and_averaged_weights(run, splits, strategy_nam
     )  # fmt: skip
     assert {"top1", "top5", "eval_loss", "top1_ema", "top5_ema", "eval_loss_ema"} <= set(result)
     assert result["eval_loss"] != result["eval_loss_ema"]
+    assert {path.name for path in tmp_path.iterdir()} == {"per_class.csv", "confusion.csv", "confusion.png"}
+    (noted,) = read_evaluations(RunFolder(run))
+    assert (noted.split, noted.step, noted.averaged, noted.image_size) == (None, 0, True, EVAL_SIZE)
+    figures = {name: value for name, value in result.items() if name in noted.figures}
+    assert noted.figures == figures
+    assert figures.keys() >= {"macro_f1", "balanced_accuracy", "ece", "macro_f1_ema", "ece_ema"}
+    check_mistakes(run, noted)
+
+
+def test_an_export_leaves_no_files_unless_a_folder_is_given(run, splits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subject = dataclasses.replace(load_run(run, make_strategy("cpu"), changes=EVAL), step=None, folder=None)
+    evaluate(subject, make_strategy("cpu"), splits=splits, console=quiet())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,8 +180,7 @@ def test_several_sizes_give_a_row_each_and_a_plot(run, splits, tmp_path):
 
 def test_each_class_is_counted(run, splits, tmp_path):
     strategy, console = make_strategy("mirrored"), quiet()
-    changes = {"eval.per_class": True, **EVAL}
-    subject = load_run(run, strategy, changes=changes)
+    subject = load_run(run, strategy, changes=EVAL)
     result = evaluate(subject, strategy, splits=splits, folder=tmp_path / "new", console=console)
     confusion = expected_confusion(run, EVAL_SIZE)
     with (tmp_path / "new" / "per_class.csv").open(encoding="utf-8", newline="") as file:
@@ -159,7 +193,29 @@ def test_each_class_is_counted(run, splits, tmp_path):
     hits = sum(float(row["top1"]) * int(row["images"]) for row in rows[:5])
     assert result["top1_ema"] == pytest.approx(hits / COUNT)
     assert (tmp_path / "new" / "confusion.png").stat().st_size > 5000
-    assert "Lowest top-1: " in console.file.getvalue()
+    with (tmp_path / "new" / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        assert [[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]] == confusion.tolist()
+    output = console.file.getvalue()
+    assert "Classes, lowest F1 first (EMA)" in output
+    true, predicted = np.unravel_index((confusion - np.diag(confusion.diagonal())).argmax(), confusion.shape)
+    count, total = confusion[true, predicted], confusion[true].sum()
+    assert f"{count} of {total} {CLASS_NAMES[true]} were called {CLASS_NAMES[predicted]}." in output
+
+
+def test_what_is_printed_fits_80_columns(tmp_path):
+    """Whatever the names and the number of classes."""
+    names = [f"a class with a very long name that goes on and on, number {number}" for number in range(40)]
+    answers = Answers(40)
+    answers.update(np.arange(4000) % 40, np.arange(4000) % 39, np.full(4000, 0.25))
+    figures = {"num_images": 123456, "top1": 0.5, "top1_ema": 0.5}
+    figures.update({f"{name}{suffix}": one for suffix in ("", "_ema") for name, one in answers.result().items()})
+    console = rich.console.Console(file=io.StringIO(), width=80)
+    report_classes(figures, names, None, console)
+    tables = [line for line in console.file.getvalue().splitlines() if "were called" not in line]
+    assert max(map(len, tables)) <= 80
+    assert sum("a class with" in line for line in tables) == 20
+    assert "The 20 worst of 40 classes" in console.file.getvalue()
+    assert "0.5000 (0.497 to 0.503)" in console.file.getvalue()
 
 
 SEVERAL = np.random.default_rng(1).random((COUNT, 6)) < np.linspace(0.1, 0.6, 6)
@@ -168,7 +224,7 @@ SEVERAL[:, 2] = False  # no image of this class
 
 def test_each_class_of_several_labels_has_its_average_precision(run, tmp_path):
     strategy, console = make_strategy("mirrored"), quiet()
-    changes = {"eval.per_class": True, "eval.sizes": "24|40", **EVAL}
+    changes = {"eval.sizes": "24|40", **EVAL}
     source = ArraySource(IMAGES, SEVERAL, CLASS_NAMES)
     result = evaluate(
         load_run(run, strategy, changes=changes), strategy, splits=Splits(source, source), folder=tmp_path,
@@ -191,8 +247,12 @@ def test_each_class_of_several_labels_has_its_average_precision(run, tmp_path):
     assert f"24 px: evaluated {COUNT} of {COUNT} images: mAP {result['sizes'][0]['map']:.4f} global AP " in lines[0]
     assert f", EMA mAP {result['sizes'][0]['map_ema']:.4f} global AP " in lines[0]
     assert json.loads(lines[-1]) == result
-    worst = min((row for row in rows), key=lambda row: float(row["average precision"]))
-    assert any(line.startswith(f"Lowest average precision: {worst['class']} ") for line in lines)
+    found = np.stack(scores) > 0.5
+    known = [c for c in range(6) if c != 2]
+    assert result["macro_f1_ema"] == pytest.approx(
+        f1_score(SEVERAL, found, labels=known, average="macro", zero_division=0), abs=1e-6
+    )
+    assert any(line.startswith("│ macro recall") for line in lines)
     assert {path.name for path in tmp_path.iterdir()} == {"per_class.csv", "eval_sizes.png"}
 
 

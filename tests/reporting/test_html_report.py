@@ -13,11 +13,14 @@ from effnetv2_keras.data.sources.base import ArraySource
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.models import build_model
 from effnetv2_keras.reporting import samples
+from effnetv2_keras.reporting.class_figures import Answers
+from effnetv2_keras.reporting.effective_settings import effective_settings
+from effnetv2_keras.reporting.evaluations import evaluation_of, note_evaluation, read_evaluations
 from effnetv2_keras.reporting.html_report import write_report
 from effnetv2_keras.reporting.samples import Sample, Samples, draw_samples, samples_of_run
 from effnetv2_keras.runs.provenance import describe_provenance, note_provenance
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
-from tests.browser import find_chromium, open_page
+from tests.browser import find_chromium, open_page, widths_of
 from tests.made_runs import make_run
 from tests.tiny import TINY
 
@@ -57,10 +60,27 @@ def make_folder(path, *, steps=1200, log_every=5, several=False, **changes):
     return folder
 
 
-def make_samples(size=32):
-    noise = np.random.default_rng(0).integers(0, 256, (24, size, size, 3), np.uint8)
-    predicted = [NASTY, "green"] * 12
-    return Samples(tuple(Sample(image, (NASTY,), name, 0.876) for image, name in zip(noise, predicted)), "Noise.")
+def make_samples(size=32, *, count=24, overlay=False):
+    noise = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+    predicted = [NASTY, "green"] * (count // 2)
+    return Samples(
+        tuple(
+            Sample(image, (NASTY,), name, 0.876, 255 - image if overlay else None)
+            for image, name in zip(noise, predicted)
+        ),
+        "Noise.",
+    )
+
+
+def note(folder, split, *, names=3, mistakes=()):
+    """Notes an evaluation of 40 images of each class: every fourth image is taken for the next class."""
+    labels = np.arange(40 * names) % names
+    predicted = np.where(np.arange(40 * names) % 4 == 0, (labels + 1) % names, labels)
+    answers = Answers(names)
+    answers.update(labels, predicted, np.full(len(labels), 0.75))
+    figures = {"num_images": len(labels), "top1": 0.75, "top5": 1.0, "eval_loss": 0.9, **answers.result()}
+    config = Config().override({"data.eval_split": split})
+    note_evaluation(folder, evaluation_of(config, figures, len(labels), step=1200, image_size=32), mistakes)
 
 
 class Page(html.parser.HTMLParser):
@@ -231,6 +251,92 @@ def test_provenance_names_versions_and_devices(tmp_path):
     assert (facts["TensorFlow"], facts["strategy"], facts["replicas"]) == (tf.__version__, "MirroredStrategy", "1")
     assert "CPU" in facts["devices"]
     assert re.fullmatch(r"[0-9a-f]{12}( with changes)?", facts.get("git commit", "0" * 12))
+
+
+def test_the_page_shows_each_split_that_was_evaluated(tmp_path):
+    folder = make_folder(tmp_path / "run")
+    wrong = make_samples(overlay=True, count=4).samples
+    note(folder, "validation", mistakes=wrong[:2])
+    note(folder, "test", mistakes=wrong)
+    page = check_page(write_report(folder, NO_SAMPLES))
+    words = [word for word in page.text if word]
+    assert table_row(page, "75.0%", 2) == ["75.0%", "top-1 on test, 95 %: 66.6% to 81.9%"]
+    assert words.index("Results") < words.index("Classes") < words.index("Confusion") < words.index("Curves")
+    assert table_row(page, "test", 5) == ["test", "120", "1,200", "raw", "0.7500 (0.666 to 0.819)"]
+    assert table_row(page, "validation", 4) == ["validation", "120", "1,200", "raw"]
+    assert table_row(page, "green", 5) == ["green", "40", "0.750", "0.750", "0.750"]
+    assert f"10 of 40 {NASTY} were called green." in words
+    assert table_row(page, "Rows: true class. Columns: predicted class. A cell has the number of images; its color is "
+                     "their share of the true class.", 2)[1] == "Most confident mistakes"  # fmt: skip
+    assert page.tags.count("img") == 2 * (4 + 2)
+    assert page.tags.count("details") == 1
+    (folder / "mistakes" / "test-01.jpg").write_bytes(b"")
+    (folder / "mistakes" / "test-02-why.jpg").unlink()
+    assert check_page(write_report(folder, NO_SAMPLES)).tags.count("img") == 2 * (4 + 2) - 3
+
+
+def test_an_evaluation_takes_the_place_of_an_earlier_one_of_its_split(tmp_path):
+    folder = make_folder(tmp_path / "run")
+    wrong = make_samples(count=6).samples
+    for number, split in enumerate(("train[:5%]", "train[5%:]", "train[:5%]", None)):
+        note(folder, split, mistakes=wrong[number : number + 2])
+    kept = read_evaluations(folder)
+    assert [one.split for one in kept] == ["train[5%:]", "train[:5%]", None]
+    names = [mistake.picture for one in kept for mistake in one.mistakes]
+    assert sorted(names) == sorted(path.name for path in (folder / "mistakes").iterdir())
+    assert len(set(names)) == 6
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[3]", '[{"split": null}]', "[" * 100_000])
+def test_damaged_evaluations_do_not_prevent_the_report(tmp_path, damage, caplog):
+    folder = make_folder(tmp_path / "run", steps=0)
+    note(folder, "test")
+    text = (folder / "evaluations.json").read_text()
+    for content in (damage, text.replace('"num_hits":[', '"num_hits":[1,'), text.replace("[[0,1,", "[[0,7,")):
+        (folder / "evaluations.json").write_text(content)
+        assert read_evaluations(folder) == []
+    assert "cannot be read" in caplog.text
+    check = write_report(folder, NO_SAMPLES).read_text()
+    assert "There is no evaluation yet." in check
+
+
+def test_many_classes_have_a_matrix_of_those_that_are_confused(tmp_path):
+    names = tuple(f"class {number}" for number in range(40))
+    folder = make_folder(tmp_path / "run", steps=0)
+    data = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({**data, "class_names": names}))
+    note(folder, "test", names=40)
+    page = Page(write_report(folder, NO_SAMPLES).read_text())
+    assert any(word.startswith("The 20 classes that are confused most.") for word in page.text)
+
+
+def test_only_settings_with_an_effect_are_listed():
+    config = Config().override({"train.lr_sched": "cosine", "train.lr_decay_factor": 0.5, "data.augment": "none"})
+    shown = {f"{section}.{name}" for section, rows in effective_settings(config).items() for name, *_ in rows}
+    assert {"train.lr_sched", "train.lr_base", "data.augment", "data.hflip", "progressive.stages"} <= shown
+    assert not any(name.startswith(("search.", "progressive.randaug", "progressive.cutmix")) for name in shown)
+    assert not {"train.lr_decay_factor", "train.gclip", "data.tfds_name", "train.ft_init_ema", "eval.sizes"} & shown
+    shown = effective_settings(Config().override({"data.hflip": False, "progressive.mixup_alpha.end": 0.5}))
+    assert ("hflip", "False", True) in shown["data"]
+    assert ("mixup_alpha.end", "0.5", True) in shown["progressive"]
+
+
+@pytest.mark.skipif(not find_chromium(), reason="there is no Chromium on the PATH or in CHROMIUM_PATH")
+def test_nothing_is_wider_than_the_window(tmp_path):
+    """With long names, many classes, pictures and a wide table."""
+    folder = make_folder(tmp_path / "run")
+    names = [f"{'an_unusually_long_name_' * 4}{number}" for number in range(29)]
+    data = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({**data, "class_names": names}))
+    note(folder, "test", names=29, mistakes=make_samples(128, overlay=True).samples)
+    page = write_report(folder, make_samples(128, overlay=True))
+    check_page(page)
+    assert {"Results", "Classes", "Confusion", "Most confident mistakes", "Samples", "Curves"} <= set(
+        Page(page.read_text()).text
+    )
+    shown, complaints = widths_of(find_chromium(), page, tmp_path, windows=(400, 1400))
+    assert complaints == []
+    assert shown == {400: 400, 1400: 1400}
 
 
 @pytest.mark.skipif(not find_chromium(), reason="there is no Chromium on the PATH or in CHROMIUM_PATH")

@@ -5,7 +5,6 @@ import pytest
 import rich.console
 
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.reporting.primary_metric import ema_gap
 from effnetv2_keras.reporting.progress import Progress
 from effnetv2_keras.reporting.timing import StepClock, memory_mb
 
@@ -59,9 +58,3 @@ def test_an_input_bound_run_says_so(share, shown):
     row = {"step": 5, "images_per_second": 10.0, "loss": 1.0, "lr": 0.1, "input_wait": share}
     progress.train_row(stage, row, 1.0)
     assert ("input-bound (43 % of the time waiting for images)" in output.getvalue()) == shown
-
-
-def test_ema_gap_is_of_the_primary_metric():
-    assert ema_gap({"top1": 0.5, "top1_ema": 0.75}) == {"ema_gap": 0.25}
-    assert ema_gap({"top1": 0.5, "top1_ema": 0.75, "map": 0.5, "map_ema": 0.25}) == {"ema_gap": -0.25}
-    assert ema_gap({"top1": 0.5}) == {}

@@ -226,6 +226,14 @@ def test_the_best_checkpoint_is_kept_by_its_metric(tmp_path, state):
     assert not resumed.save_if_best(0.1, "map_ema")
 
 
+def test_the_smallest_value_can_be_the_best_and_nan_never_is(tmp_path, state):
+    checkpoints = Checkpoints(state, RunFolder(tmp_path), keep=2)
+    for step, value, better in [(1, float("nan"), False), (2, 0.4, True), (3, 0.5, False), (4, 0.1, True)]:
+        state.step.assign(step)
+        assert checkpoints.save_if_best(value, "ece", smaller_is_better=True) == better
+    assert json.loads((tmp_path / "best" / "best.json").read_text()) == {"metric": "ece", "value": 0.1, "step": 4}
+
+
 @pytest.mark.parametrize(
     ("damage", "name"), [(truncate, f"ckpt-6{DATA}"), (remove, "ckpt-6.index"), (garble, "best.json")]
 )

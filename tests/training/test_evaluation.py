@@ -1,19 +1,20 @@
 """The figures of images with several labels, against NumPy and scikit-learn."""
 
+import functools
 import io
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from sklearn.metrics import average_precision_score, confusion_matrix
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 from effnetv2_keras.data.pipeline import eval_input
 from effnetv2_keras.data.sources.base import FileSource
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.optim import losses
+from effnetv2_keras.reporting.class_figures import calibration_error
 from effnetv2_keras.training import evaluation
-from effnetv2_keras.training.average_precision import AveragePrecision
 from tests.data.test_pipeline import make_plan
 
 COUNT, CLASSES, BROKEN = 45, 7, 11
@@ -85,7 +86,6 @@ def test_several_labels_an_image(tmp_path, strategy_name, loss_type):
         num_examples=COUNT,
         batch_size=8,
         loss_type=loss_type,
-        per_class=True,
     )
     result = evaluator.run()
     assert result["num_images"] == COUNT - 1
@@ -112,25 +112,41 @@ def test_the_confusion_of_classes_counts_each_readable_image_once(tmp_path, stra
     with strategy.scope():
         model = linear_model(0)
     steps = []
-    result = evaluation.Evaluator(
+    evaluator = evaluation.Evaluator(
         {"": model},
         strategy,
         input_fn=eval_input(FileSource(paths, labels, CLASS_NAMES), make_plan(8, unreadable="skip"), image_size=8),
         num_examples=COUNT,
         batch_size=8,
-        per_class=True,
-    ).run(lambda *step: steps.append(step))
+        keep_mistakes=5,
+    )
+    result = evaluator.run(lambda *step: steps.append(step))
     assert steps == [(number, 6) for number in range(1, 7)]
     readable = np.arange(COUNT) != BROKEN
-    taken_for = model(colours[:, None, None].astype(np.float32) * np.ones((1, 8, 8, 1))).numpy().argmax(1)
+    logits = model(colours[:, None, None].astype(np.float32) * np.ones((1, 8, 8, 1)))
+    taken_for, probabilities = logits.numpy().argmax(1), tf.nn.softmax(logits).numpy()
     expected = confusion_matrix(np.array(labels)[readable], taken_for[readable], labels=range(CLASSES))
     np.testing.assert_array_equal(result["confusion"], expected)
     assert result["top1"] == pytest.approx(np.trace(expected) / (COUNT - 1))
+    true, found = np.array(labels)[readable], taken_for[readable]
+    assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(true, found))
+    assert result["macro_f1"] == pytest.approx(f1_score(true, found, average="macro", zero_division=0))
+    assert result["ece"] == pytest.approx(
+        calibration_error(probabilities.max(1)[readable].astype(float), true == found), abs=1e-5
+    )
+    wrong = np.flatnonzero(readable & (taken_for != np.array(labels)))
+    worst = wrong[np.argsort(-probabilities.max(1)[wrong])][:5]
+    kept = evaluator.mistakes.worst()
+    assert [one.predicted for one in kept] == taken_for[worst].tolist()
+    assert [one.true for one in kept] == [(labels[number],) for number in worst]
+    for mistake, number in zip(kept, worst):
+        assert (mistake.image == colours[number]).all()
 
 
 def test_rounded_figures_name_their_error(tmp_path, monkeypatch):
     _, labels, paths = write_images(tmp_path)
-    monkeypatch.setattr(evaluation, "AveragePrecision", lambda classes: AveragePrecision(classes, kept_scores=100))
+    ranking = functools.partial(evaluation.Ranking, kept_scores=100)
+    monkeypatch.setattr(evaluation, "Ranking", ranking)
     evaluator = evaluation.Evaluator(
         {"": linear_model(0)},
         make_strategy("cpu"),
@@ -142,4 +158,3 @@ def test_rounded_figures_name_their_error(tmp_path, monkeypatch):
     result = evaluator.run()
     assert 0 <= result["map_error"] < 0.01
     assert 0 <= result["global_ap_error"] < 0.01
-    assert not any(isinstance(value, np.ndarray) for value in result.values())
