@@ -36,10 +36,11 @@ def load_weights(
             by their content: HDF5 of ``tf.keras.applications`` (V2 and V1, with or without top); TensorFlow checkpoints
             of the reference code, also as the published ``.tgz``; timm's ``.safetensors`` and ``.pth``; and this
             package's runs, checkpoints, ``.keras``, ``.weights.h5`` and ``.h5``. Names are ``"imagenet"``,
-            ``"imagenet21k"`` (21843 classes), ``"imagenet21k-ft1k"`` and ``"noisy-student"``; their files are
-            downloaded unless they are in the cache folder.
+            ``"imagenet21k"`` (21843 classes), ``"imagenet21k-ft1k"``, ``"noisy-student"``, ``"timm:NAME"`` for
+            weights of timm and ``"hf:OWNER/REPOSITORY"`` or ``"hf:OWNER/REPOSITORY/FILE"`` for others on the Hugging
+            Face hub; their files are downloaded unless they are in the cache folder.
         cache_dir: folder of downloaded files; None for the environment variable ``EFFNETV2_KERAS_CACHE``, or
-            ``~/.cache/effnetv2_keras`` if it is not set.
+            ``~/.cache/effnetv2_keras`` if it is not set. For the hub, None is the hub's own cache folder.
         prefer_ema: whether to load the moving averages of the weights if the file has them.
 
     Returns:
@@ -53,7 +54,7 @@ def load_weights(
     names = weight_names(model)
     shapes = dict(zip(names, (tuple(weight.shape) for weight in model.weights)))
     path = pathlib.Path(weights).expanduser()
-    if weights in registry.NAMES:
+    if registry.is_name(weights):
         with_top = shapes.get("classifier/bias") == (1000,)
         path = registry.fetch(str(weights), layout.variant_of(shapes), with_top=with_top, cache_dir=cache_dir)
     report = assign(model, formats.read(path, shapes=shapes, prefer_ema=prefer_ema), str(path))
