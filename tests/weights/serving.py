@@ -40,8 +40,8 @@ class Behavior:
 
     @property
     def sent(self) -> list[int]:
-        """The bytes of each answer to GET."""
-        return [size for method, _, size in self.asked if method == "GET"]
+        """The bytes of each answer to GET that had a content."""
+        return [size for _, _, size in self.asked if size]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
