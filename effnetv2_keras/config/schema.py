@@ -8,6 +8,7 @@ run.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
@@ -70,8 +71,12 @@ class Config(Section):
 
     @property
     def spec(self) -> specs.AnySpec:
-        """The network, with the normalization of the configuration."""
-        return self.model.spec
+        """The network, normalized as the configuration says, or as the weights of a Keras network need."""
+        spec = self.model.spec
+        if not isinstance(spec, specs.KerasSpec) or self.model.normalization or self.train.ft_init_ckpt is None:
+            return spec
+        own = specs.KERAS_NORMALIZATION.get(spec.name.partition(":")[2], spec.normalization)
+        return dataclasses.replace(spec, normalization=own)
 
     @property
     def eval_size(self) -> int:

@@ -40,7 +40,7 @@ from effnetv2_keras.runs.trained import Which, load_trained
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.input import eval_batch_size
 from effnetv2_keras.training.verified import verified_evaluation
-from effnetv2_keras.weights import load_weights
+from effnetv2_keras.weights.loading import load_configured
 
 SIZES_PLOT = "eval_sizes.png"
 
@@ -167,7 +167,7 @@ def load_file(config: Config, strategy: tf.distribute.Strategy, *, num_classes: 
         )
     with strategy.scope():
         model = build_for(config, num_classes)
-        report = load_weights(model, path, prefer_ema=config.train.ft_init_ema)
+        report = load_configured(model, config)
     if report.missing or report.mismatched:
         raise ConfigError(
             f"The data has {num_classes} classes, but {report.source} has no classifier for them. {report.describe()} "

@@ -8,8 +8,11 @@ import pathlib
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.architecture import specs
+from effnetv2_keras.config import Config
 from effnetv2_keras.weights import formats, layout, registry
 from effnetv2_keras.weights.assign import assign, weight_names
+from effnetv2_keras.weights.keras_networks import load_keras_weights
 from effnetv2_keras.weights.report import WeightReport
 
 
@@ -61,3 +64,20 @@ def load_weights(
     for warning in report.warnings:
         logging.warning("%s: %s", path, warning)
     return report
+
+
+def load_configured(model: tf.keras.Model, config: Config) -> WeightReport:
+    """Loads the weights of ``train.ft_init_ckpt`` into the network of a configuration.
+
+    Args:
+        model: result of ``build_for`` with this configuration.
+        config: a configuration whose ``train.ft_init_ckpt`` is not None. For ``keras:NAME`` it is ``"imagenet"``,
+            which stands for Keras' own weights of that network.
+
+    Raises:
+        WeightsError: as ``load_weights``.
+    """
+    spec = config.spec
+    if isinstance(spec, specs.KerasSpec):
+        return load_keras_weights(model, spec.name.partition(":")[2], spec.normalization)
+    return load_weights(model, str(config.train.ft_init_ckpt), prefer_ema=config.train.ft_init_ema)
