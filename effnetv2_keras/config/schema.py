@@ -17,7 +17,7 @@ from typing import Any
 import pydantic
 import yaml
 
-from effnetv2_keras.architecture import specs
+from effnetv2_keras.architecture import keras_inputs, specs
 from effnetv2_keras.basics.exact import exact
 from effnetv2_keras.config import reference_keys
 from effnetv2_keras.config.data_settings import DataConfig
@@ -75,7 +75,7 @@ class Config(Section):
         spec = self.model.spec
         if not isinstance(spec, specs.KerasSpec) or self.model.normalization or self.train.ft_init_ckpt is None:
             return spec
-        own = specs.KERAS_NORMALIZATION.get(spec.name.partition(":")[2], spec.normalization)
+        own = keras_inputs.NORMALIZATION.get(spec.name.partition(":")[2], spec.normalization)
         return dataclasses.replace(spec, normalization=own)
 
     @property

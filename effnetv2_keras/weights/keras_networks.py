@@ -9,7 +9,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.architecture.specs import KERAS_NORMALIZATION
+from effnetv2_keras.architecture import keras_inputs
 from effnetv2_keras.models.keras_models import application
 from effnetv2_keras.models.naming import layers_by_name, variable_names
 from effnetv2_keras.models.rebuilding import rebuild
@@ -41,7 +41,7 @@ def load_keras_weights(model: tf.keras.Model, name: str, normalization: str) -> 
     """
     made = _with_weights(name)
     flat = tf.keras.Model(made.inputs, made.outputs[0], name=name)
-    own = KERAS_NORMALIZATION.get(name)
+    own = keras_inputs.NORMALIZATION.get(name)
     report = copy_weights(rebuild(flat, bn_momentum=0.99, dtype="float32"), model, bgr=own == "caffe")
     if own and normalization != own:
         warning = f"These weights are for model.normalization={own}, but it is {normalization}."

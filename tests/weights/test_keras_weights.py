@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.architecture.specs import KERAS_NORMALIZATION, pixel_rescaling
+from effnetv2_keras.architecture.keras_inputs import NORMALIZATION
+from effnetv2_keras.architecture.specs import pixel_rescaling
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.from_config import build_for
@@ -49,7 +50,7 @@ def test_other_classes_have_a_new_classifier(monkeypatch, caplog):
     published = own_networks.tiny(7)
     fill_at_random(published, seed=1)
     monkeypatch.setattr(keras_networks, "application", lambda *_: published)
-    monkeypatch.setitem(KERAS_NORMALIZATION, "Tiny", "symmetric")
+    monkeypatch.setitem(NORMALIZATION, "Tiny", "symmetric")
     model = build_for(config_of(**{"model.model_name": "keras:tests.own_networks:tiny", "train.ft_init_ckpt": None}), 3)
     layers = [layer for layer in layers_by_name(model).values() if layer.weights]
     fresh = layers[-1].get_weights()
@@ -99,14 +100,14 @@ def test_networks_for_images_as_bgr_take_rgb():
     assert_close(model(images), source(images[..., ::-1]))
 
 
-@pytest.mark.parametrize("name", KERAS_NORMALIZATION)
+@pytest.mark.parametrize("name", NORMALIZATION)
 def test_the_normalization_is_that_of_preprocess_input(name):
     function = getattr(tf.keras.applications, name)
     images = np.random.default_rng(0).uniform(0, 255, [1, 4, 4, 3]).astype(np.float32)
     theirs = sys.modules[function.__module__].preprocess_input(images.copy())
-    scale, offset = pixel_rescaling(KERAS_NORMALIZATION[name])
+    scale, offset = pixel_rescaling(NORMALIZATION[name])
     ours = images * np.asarray(scale) + np.asarray(offset)
-    if KERAS_NORMALIZATION[name] == "caffe":
+    if NORMALIZATION[name] == "caffe":
         ours = ours[..., ::-1]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
@@ -115,7 +116,7 @@ def test_the_other_networks_do_not_need_one():
     """They normalize pixels themselves, so that their ``preprocess_input`` does nothing, or have Flatten."""
     images = np.full([1, 2, 2, 3], 77, np.float32)
     for name, function in inspect.getmembers(tf.keras.applications, inspect.isfunction):
-        if name not in KERAS_NORMALIZATION and not name.startswith("VGG"):
+        if name not in NORMALIZATION and not name.startswith("VGG"):
             np.testing.assert_array_equal(sys.modules[function.__module__].preprocess_input(images.copy()), images)
 
 
