@@ -242,8 +242,8 @@ def _published(
             kwargs["weights"] = weights
             if weights is None:
                 logging.warning(
-                    "%s has random initial weights, because none are published as 'imagenet'. Pass timm:NAME, the path of "
-                    "a file, or weights=None to hide this warning.",
+                    "%s has random initial weights, because none are published as 'imagenet'. Pass timm:NAME, a path, "
+                    " or weights=None to hide this warning.",
                     title,
                 )
         return bound(*args, **kwargs)

@@ -25,8 +25,7 @@ PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[fl
 }
 """Mean and standard deviation per channel for pixels in 0..255: network input is ``(pixel - mean) / std``.
 
-With ``"symmetric"``, the network input spans -1 to 1. The reference code uses it to fine-tune every variant. With
-``"caffe"``, only the mean is subtracted; Keras' weights of ResNet50 and others are for such input.
+The reference code fine-tunes every variant with ``"symmetric"``. Keras' ResNet50 was trained with ``"caffe"``.
 """
 
 
