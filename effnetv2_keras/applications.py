@@ -243,7 +243,7 @@ def _published(
             if weights is None:
                 logging.warning(
                     "%s has random initial weights, because none are published as 'imagenet'. Pass timm:NAME, a path, "
-                    " or weights=None to hide this warning.",
+                    "or weights=None to hide this warning.",
                     title,
                 )
         return bound(*args, **kwargs)
