@@ -35,7 +35,7 @@ REPORT_SECONDS = 5.0
 """Seconds between two lines of progress where the output is not a terminal."""
 
 _CHUNK = 1 << 14  # a chunk is counted when it is complete, and should take few seconds on a slow line too
-_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+AGAIN = {408, 425, 429, 500, 502, 503, 504}
 """Status codes that may be better next time."""
 
 _ERRORS = (requests.RequestException, EOFError)  # urllib3's own errors come as those of requests
@@ -203,7 +203,7 @@ def _may_pass(error: Exception) -> bool:
     """Returns whether another attempt can help."""
     response = getattr(error, "response", None)
     if response is not None:
-        return response.status_code in _AGAIN
+        return response.status_code in AGAIN
     return not isinstance(error, (ValueError, requests.TooManyRedirects))  # ValueError: an address that is none
 
 

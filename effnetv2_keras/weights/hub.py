@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import re
+import time
 from typing import Any
 
 import pooch
+from absl import logging
 
+from effnetv2_keras.weights import download
 from effnetv2_keras.weights.download import DownloadError, Progress
 
 DEFAULT_FILE = "model.safetensors"
@@ -79,6 +83,25 @@ def _import() -> Any:
 
 
 def _download(hub: Any, repository: str, file: str, cache_dir: pathlib.Path | None, again: bool) -> pathlib.Path:
+    """Returns the path of a file, downloaded even if it is there with ``again``; tries again if that may help."""
+    from huggingface_hub import errors
+
+    for attempt in itertools.count(1):
+        try:
+            return _try(hub, repository, file, cache_dir, again)
+        except DownloadError:
+            raise
+        except Exception as error:  # the HTTP library, and so its errors, differ between versions of huggingface_hub
+            if attempt == download.ATTEMPTS or not _may_pass(error, errors.LocalEntryNotFoundError):
+                reason = str(_root(error)).strip().partition("\n")[0] or type(_root(error)).__name__
+                raise DownloadError(f"Cannot download {address(repository, file)}: {reason}") from error
+            wait = download.FIRST_PAUSE * 2 ** (attempt - 1)
+            logging.warning("%s: %s; trying again in %g s", file, _root(error), wait)
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def _try(hub: Any, repository: str, file: str, cache_dir: pathlib.Path | None, again: bool) -> pathlib.Path:
     from huggingface_hub import errors
 
     try:
@@ -92,12 +115,20 @@ def _download(hub: Any, repository: str, file: str, cache_dir: pathlib.Path | No
         raise DownloadError(
             f"There is no repository {repository} on the Hugging Face hub, or it is private (then set HF_TOKEN)."
         ) from error
-    except errors.LocalEntryNotFoundError as error:  # also an EntryNotFoundError
-        raise DownloadError(f"Cannot download {address(repository, file)}: {_root(error)}") from error
+    except errors.LocalEntryNotFoundError:  # also an EntryNotFoundError
+        raise
     except errors.EntryNotFoundError as error:
         raise DownloadError(f"{repository} has no file {file}.{_listed(hub, repository)}") from error
-    except Exception as error:  # the HTTP library, and so its errors, differ between versions of huggingface_hub
-        raise DownloadError(f"Cannot download {address(repository, file)}: {_root(error)}") from error
+
+
+def _may_pass(error: Exception, lost: type[Exception]) -> bool:
+    """Returns whether another attempt can help; ``lost`` is the error of a connection that cannot be opened."""
+    status = getattr(getattr(_root(error), "response", None), "status_code", None)
+    if status is not None:
+        return status in download.AGAIN
+    if isinstance(error, lost):  # newer versions of huggingface_hub have tried again, and it takes long
+        return False
+    return not isinstance(error, ValueError) and getattr(error, "errno", None) is None  # such as no space on the disk
 
 
 def _listed(hub: Any, repository: str) -> str:
@@ -110,8 +141,8 @@ def _listed(hub: Any, repository: str) -> str:
     return f" Its files of weights are {', '.join(weights)}." if weights else " It has no file of weights."
 
 
-def _root(error: BaseException) -> str:
-    """Returns the message of the error that caused the others, in one line."""
+def _root(error: BaseException) -> BaseException:
+    """Returns the error that caused the others."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return error

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from effnetv2_keras.weights import WeightsError, hub, layout, load_weights, registry
+from effnetv2_keras.weights import WeightsError, hub, load_weights, registry
 from effnetv2_keras.weights.download import DownloadError
 from effnetv2_keras.weights.published import TIMM
 from tests.tiny import TINY
@@ -38,6 +38,7 @@ def server(monkeypatch):
         reasons={FOLDER: "EntryNotFound", "/no/": "RepoNotFound", "/shy/": "GatedRepo"},
     ) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setattr(hub.download, "FIRST_PAUSE", 0.001)
         for module in ("file_download", "utils._http"):
             monkeypatch.setattr(
                 f"huggingface_hub.{module}.time",
@@ -97,17 +98,16 @@ def timm_file(model):
     return save(timm_state(model, TINY))
 
 
-@pytest.fixture
-def tiny_is_b0(monkeypatch):
-    monkeypatch.setattr(layout, "variant_of", lambda shapes: "efficientnetv2-b0")
-
-
 @pytest.mark.parametrize("name", [f"timm:{REPOSITORY[5:]}", f"hf:{REPOSITORY}", f"hf:{REPOSITORY}/model.safetensors"])
-def test_names_of_the_hub(name, server, tiny_is_b0, tmp_path):
-    saved = tiny(seed=1)
+def test_names_of_the_hub(name, server, tmp_path):
+    path = registry.fetch(name, "efficientnetv2-b0", with_top=True, cache_dir=tmp_path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_weights_of_timm_are_loaded(server, tmp_path):
+    saved, model = tiny(seed=1), tiny()
     server.files[f"{FOLDER}/model.safetensors"] = timm_file(saved)
-    model = tiny()
-    report = load_weights(model, name, cache_dir=tmp_path)
+    report = load_weights(model, f"hf:{REPOSITORY}", cache_dir=tmp_path)
     assert_same_weights(model, saved)
     assert report.warnings == ()  # the folder in the cache says which network it is
 
@@ -119,25 +119,29 @@ def test_a_folder_of_another_of_timms_networks_is_refused(server, tmp_path):
         load_weights(tiny(), "hf:timm/efficientnet_b0.ra_in1k", cache_dir=tmp_path)
 
 
-def test_names_that_are_not_known_say_which_are(tiny_is_b0, tmp_path):
-    for name, message in (
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
         (
             "timm:imagenet",
-            "are not known for 'efficientnetv2-b0'. Names for efficientnetv2-b0 are timm:tf_efficientnetv2_b0",
+            "'timm:imagenet' are not known for 'efficientnetv2-b0'. Names for efficientnetv2-b0 are "
+            "timm:tf_efficientnetv2_b0.in1k",
         ),
         ("timm:tf_efficientnetv2_s.in1k", "are those of 'efficientnetv2-s', but the network is 'efficientnetv2-b0'"),
         ("hf:imagenet", "The weights are 'hf:imagenet', but must be hf:OWNER/REPOSITORY or hf:OWNER/REPOSITORY/FILE"),
         ("hf:", "but must be hf:OWNER"),
-    ):
-        with pytest.raises(WeightsError, match=re.escape(message)):
-            load_weights(tiny(), name, cache_dir=tmp_path)
+    ],
+)
+def test_names_that_are_not_known_say_which_are(name, message, tmp_path):
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        registry.fetch(name, "efficientnetv2-b0", with_top=True, cache_dir=tmp_path)
 
 
 def test_a_network_without_a_name_has_no_names(tmp_path):
     with pytest.raises(
         WeightsError, match="'timm:tf_b0' are not known for one without a name. Names of other networks"
     ):
-        load_weights(tiny(), "timm:tf_b0", cache_dir=tmp_path)
+        registry.fetch("timm:tf_b0", None, with_top=True, cache_dir=tmp_path)
 
 
 def test_timms_names_belong_to_variants():
@@ -153,7 +157,7 @@ def test_without_a_connection_the_message_says_what_to_do(tmp_path, monkeypatch)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     with pytest.raises(WeightsError) as caught:
-        load_weights(tiny(), f"hf:{REPOSITORY}", cache_dir=tmp_path)
+        registry.fetch(f"hf:{REPOSITORY}", None, with_top=True, cache_dir=tmp_path)
     for text in (
         f"Cannot download http://127.0.0.1:9{FOLDER}/model.safetensors: ",
         f"was looked for in {tmp_path}",
