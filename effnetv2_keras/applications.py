@@ -42,7 +42,8 @@ The model maps images, float32 or uint8 ``[N, H, W, C]`` with pixels 0..255, to 
 
 Args:
     include_top: whether the model ends with pooling, dropout and the classifier.
-    weights: {weights}; a file or folder that ``load_weights`` reads; or None for random initial weights. The default
+    weights: {weights}; ``"timm:NAME"`` or ``"hf:OWNER/REPOSITORY"`` for the
+        Hugging Face hub; a file or folder that ``load_weights`` reads; or None for random initial weights. The default
         is {default}.
     input_tensor: Keras tensor to use as the images: a ``tf.keras.Input``, or the output of layers or of another model.
         ``input_shape`` is then ignored.
@@ -197,18 +198,19 @@ def _find_weights(
     end = tf.keras.activations.get(activation) if classes is not None else None  # raises for unknown names
     if weights is None:
         return None
-    path = os.path.expanduser(os.fspath(weights))
-    if weights not in registry.NAMES and not any(tf.io.gfile.exists(path + suffix) for suffix in ("", ".index")):
+    path, named = os.path.expanduser(os.fspath(weights)), registry.is_name(weights)
+    if not named and not any(tf.io.gfile.exists(path + suffix) for suffix in ("", ".index")):
         raise UsageError(
-            f"weights is {os.fspath(weights)!r}, but there is no such file. Use one of {', '.join(registry.NAMES)}, "
-            "the path of a file, or None for random initial weights."
+            f"weights is {os.fspath(weights)!r}, but there is no such file. Use one of {registry.FORMS}, the "
+            "path of a file, or None for random initial weights."
         )
-    if weights in registry.NAMES and classes not in (None, registry.NAMES[str(weights)]):
+    count = registry.class_count(str(weights)) if named else None
+    if None not in (classes, count) and classes != count:
         raise UsageError(
-            f"classes is {classes}, but the weights {weights!r} have {registry.NAMES[str(weights)]} classes. Pass that "
+            f"classes is {classes}, but the weights {weights!r} have {count} classes. Pass that "
             "number, or pass include_top=False and add your own classifier."
         )
-    if weights in registry.NAMES and channels != 3:
+    if named and channels != 3:
         raise UsageError(
             f"The images have {channels} channels, but the weights {weights!r} are for 3 (RGB). Pass images with 3 "
             "channels, or weights=None and call load_weights, which adapts the weights."
@@ -217,7 +219,7 @@ def _find_weights(
         raise UsageError(
             f"classifier_activation is {activation!r}, but with weights it must be 'softmax', or None for logits."
         )
-    if weights in registry.NAMES:
+    if named:
         return registry.fetch(str(weights), variant, with_top=classes is not None, cache_dir=cache_dir)
     return weights
 
@@ -240,7 +242,7 @@ def _published(
             kwargs["weights"] = weights
             if weights is None:
                 logging.warning(
-                    "%s has random initial weights, because none are published under a name. Pass the path of a file, "
+                    "%s has random initial weights, because none are published as 'imagenet'. Pass timm:NAME, a path, "
                     "or weights=None to hide this warning.",
                     title,
                 )

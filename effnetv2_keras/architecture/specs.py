@@ -12,7 +12,7 @@ from effnetv2_keras.basics.small_files import parse_json
 from effnetv2_keras.errors import UsageError
 
 BlockKind = Literal["mbconv", "fused_mbconv"]
-Normalization = Literal["centered", "imagenet", "symmetric"]
+Normalization = Literal["centered", "imagenet", "symmetric", "caffe"]
 
 DEPTH_DIVISOR = 8
 """Every scaled width is a multiple of this number and at least this number (reference code, ``round_filters``)."""
@@ -21,10 +21,11 @@ PIXEL_STATISTICS: dict[Normalization, tuple[tuple[float, float, float], tuple[fl
     "centered": ((128.0, 128.0, 128.0), (128.0, 128.0, 128.0)),
     "imagenet": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
     "symmetric": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "caffe": ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),
 }
 """Mean and standard deviation per channel for pixels in 0..255: network input is ``(pixel - mean) / std``.
 
-With ``"symmetric"``, the network input spans -1 to 1. The reference code uses it to fine-tune every variant.
+The reference code fine-tunes every variant with ``"symmetric"``. Keras' ResNet50 was trained with ``"caffe"``.
 """
 
 

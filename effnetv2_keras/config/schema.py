@@ -8,6 +8,7 @@ run.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
@@ -17,7 +18,7 @@ import pydantic
 import yaml
 from absl import logging
 
-from effnetv2_keras.architecture import specs
+from effnetv2_keras.architecture import keras_inputs, specs
 from effnetv2_keras.basics.exact import exact
 from effnetv2_keras.config import reference_keys
 from effnetv2_keras.config.data_settings import DataConfig
@@ -87,8 +88,12 @@ class Config(Section):
 
     @property
     def spec(self) -> specs.AnySpec:
-        """The network, with the normalization of the configuration."""
-        return self.model.spec
+        """The network, normalized as the configuration says, or as the weights of a Keras network need."""
+        spec = self.model.spec
+        if not isinstance(spec, specs.KerasSpec) or self.model.normalization or self.train.ft_init_ckpt is None:
+            return spec
+        own = keras_inputs.NORMALIZATION.get(spec.name.partition(":")[2], spec.normalization)
+        return dataclasses.replace(spec, normalization=own)
 
     @property
     def eval_size(self) -> int:

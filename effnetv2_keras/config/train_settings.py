@@ -142,8 +142,9 @@ class TrainConfig(Section):
     )
     ft_init_ckpt: OptionalPath = setting(
         None,
-        "weights from which a new run starts: the name of published weights such as imagenet21k, or the path of a "
-        "file, checkpoint or run folder; None starts from random weights (not for keras: networks)",
+        "weights from which a new run starts: the name of published weights such as imagenet21k, timm:NAME or "
+        "hf:OWNER/REPOSITORY, or the path of a file, checkpoint or run folder; keras: networks have imagenet only; "
+        "None starts from random weights",
         source="reference code",
     )
     ft_init_ema: bool = setting(

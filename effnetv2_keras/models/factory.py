@@ -146,7 +146,7 @@ def _images(
         raise ValueError(
             f"input_shape is {shape}, but must be (height, width, channels); height and width may be None."
         )
-    if include_preprocessing and spec.normalization == "imagenet" and shape[2] != 3:
+    if include_preprocessing and spec.normalization in ("imagenet", "caffe") and shape[2] != 3:
         raise ValueError(
             f"input_shape has {shape[2]} channels, but the preprocessing of {spec.name!r} needs 3 (RGB). "
             "Pass include_preprocessing=False and normalize the input yourself."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
@@ -58,7 +60,7 @@ def _check_settings(config: Config, spec: specs.KerasSpec) -> None:
         (config.model.bn_epsilon != 1e-3, "model.bn_epsilon", "a Keras network has its own epsilon"),
         (config.runtime.rematerialize, "runtime.rematerialize", "set train.accumulation_steps to save memory"),
         (
-            config.train.ft_init_ckpt is not None,
+            config.train.ft_init_ckpt is not None and spec.name.count(":") > 1,
             "train.ft_init_ckpt",
             "a run starts with the weights of the model that keras:package.module:function returns, so load them there",
         ),
@@ -67,6 +69,17 @@ def _check_settings(config: Config, spec: specs.KerasSpec) -> None:
             raise UsageError(
                 f"{key} applies only to networks of a ModelSpec, not to {spec.name}: {instead}. Remove the setting."
             )
+    if config.train.ft_init_ckpt not in (None, "imagenet"):
+        raise UsageError(
+            f"train.ft_init_ckpt is {config.train.ft_init_ckpt!r}, but {spec.name} has only the weights imagenet, "
+            "those of Keras. Use train.ft_init_ckpt=imagenet, or train.ft_init_ckpt= for random weights."
+        )
+    if config.train.ft_init_ckpt and (match := re.fullmatch(r"keras:EfficientNet(B\d)", spec.name)):
+        twin = "efficientnet-b3-keras" if match[1] == "B3" else f"efficientnet-{match[1].lower()}"
+        raise UsageError(
+            f"train.ft_init_ckpt=imagenet does not apply to {spec.name}: Keras builds another network for these "
+            f"weights than for random ones. Use --model_name={twin}, the same network, which loads the same file."
+        )
 
 
 def _build_from_blocks(config: Config, spec: specs.ModelSpec, num_classes: int) -> tf.keras.Model:

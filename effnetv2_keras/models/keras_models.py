@@ -63,8 +63,7 @@ def build_keras_model(
     require_keras_2(spec.name)
     require_channels_last()
     name = spec.name[len(KERAS) :]
-    function = _own_function(spec.name) if ":" in name else _application(name)
-    made = function(num_classes)
+    made = _own_function(spec.name)(num_classes) if ":" in name else application(name, num_classes)
     _check(made, spec.name, num_classes)
     flat = tf.keras.Model(made.inputs, made.outputs[0], name=name.rpartition(":")[2].strip("_") or "network")
     try:
@@ -101,7 +100,17 @@ def has_head_dropout(model: tf.keras.Model) -> bool:
     return any(isinstance(layer, HeadDropout) for layer in sublayers(model))
 
 
-def _application(name: str) -> Callable[[int], Any]:
+def application(name: str, num_classes: int, weights: str | None = None) -> tf.keras.Model:
+    """Returns a model of ``tf.keras.applications`` that returns logits.
+
+    Args:
+        name: name of the function, such as ``"ResNet50"``.
+        num_classes: width of the classifier; 1000 with weights.
+        weights: None for random weights, or ``"imagenet"``, which Keras downloads.
+
+    Raises:
+        UsageError: if there is no such function; the message names the nearest.
+    """
     known = dict(inspect.getmembers(tf.keras.applications, inspect.isfunction))
     if name not in known:
         lower = {other.lower(): other for other in known}
@@ -110,7 +119,7 @@ def _application(name: str) -> Callable[[int], Any]:
             f"tf.keras.applications has no model {name!r}; did you mean {KERAS}{near}? Its models are "
             f"{', '.join(known)}. For your own function, give {KERAS}package.module:function."
         )
-    return lambda num_classes: known[name](weights=None, classes=num_classes, classifier_activation=None)
+    return known[name](weights=weights, classes=num_classes, classifier_activation=None)
 
 
 def _own_function(name: str) -> Callable[[int], Any]:

@@ -19,7 +19,7 @@ from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.modes.settings import EVALUATION_OF_A_RUN, check_read
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.runs.trained import Which, load_trained
-from effnetv2_keras.weights import load_weights
+from effnetv2_keras.weights.loading import load_configured
 
 Network = Callable[..., tf.Tensor]
 """A Keras model or a callable like it: ``network(images, training=False)`` returns logits ``[N, classes]``."""
@@ -145,15 +145,14 @@ def load_file(config: Config, strategy: tf.distribute.Strategy, *, num_classes: 
         ConfigError: if ``train.ft_init_ckpt`` is None, or its classifier has another number of classes.
         WeightsError: if the weights cannot be found, downloaded or read, or do not fit the network.
     """
-    path = config.train.ft_init_ckpt
-    if path is None:
+    if config.train.ft_init_ckpt is None:
         raise ConfigError(
             "--mode=eval needs --model_dir, the folder of a run or of a SavedModel. To evaluate weights instead, use "
             "--model_name=NAME --hparam_str=train.ft_init_ckpt=PATH."
         )
     with strategy.scope():
         model = build_for(config, num_classes)
-        report = load_weights(model, path, prefer_ema=config.train.ft_init_ema)
+        report = load_configured(model, config)
     if report.missing or report.mismatched:
         raise ConfigError(
             f"The data has {num_classes} classes, but {report.source} has no classifier for them. {report.describe()} "

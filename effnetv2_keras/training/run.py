@@ -58,7 +58,7 @@ class Run:
         self._checkpoints = Checkpoints(
             self.state, folder, keep=config.runtime.keep_checkpoint_max, is_chief=worker.is_chief, agree=self._agree
         )
-        initialized = initialize(self.state, config.train) if self._checkpoints.is_new() else None
+        initialized = initialize(self.state, config) if self._checkpoints.is_new() else None
         if worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
         self.recorder = Recorder(

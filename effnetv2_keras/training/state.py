@@ -9,13 +9,14 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.basics.exact import Number
-from effnetv2_keras.config import Config, TrainConfig
+from effnetv2_keras.config import Config
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.optim.optimizers import build, make_optimizer, set_layer_rates
 from effnetv2_keras.optim.schedules import ScaledSchedule, WarmupSchedule, WeightDecay, make_schedule
 from effnetv2_keras.training.selection import layer_rates, moved_variables, split_by_decay
-from effnetv2_keras.weights import WeightReport, load_weights
+from effnetv2_keras.weights import WeightReport
+from effnetv2_keras.weights.loading import load_configured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _scalar(value: float, dtype: tf.DType) -> tf.Variable:
     return tf.Variable(value, dtype=dtype, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
 
-def initialize(state: TrainState, train: TrainConfig) -> WeightReport | None:
+def initialize(state: TrainState, config: Config) -> WeightReport | None:
     """Loads the weights of ``train.ft_init_ckpt`` into the model of a new run and its moving average.
 
     Returns:
@@ -178,9 +179,9 @@ def initialize(state: TrainState, train: TrainConfig) -> WeightReport | None:
     Raises:
         WeightsError: if the weights cannot be found, downloaded or read, or do not fit the model.
     """
-    if train.ft_init_ckpt is None:
+    if config.train.ft_init_ckpt is None:
         return None
-    report = load_weights(state.model, train.ft_init_ckpt, prefer_ema=train.ft_init_ema)
+    report = load_configured(state.model, config)
     if state.ema_model:
         state.ema_model.set_weights(state.model.get_weights())
     return report

@@ -93,8 +93,7 @@ def _read_checkpoint(path: pathlib.Path, shapes: Mapping[str, Shape], prefer_ema
             "Give the prefix of the checkpoint."
         )
     raise WeightsError(
-        f"There is no file, folder or checkpoint {path}. The names of published weights are "
-        f"{', '.join(registry.NAMES)}."
+        f"There is no file, folder or checkpoint {path}. The names of published weights are {registry.FORMS}."
     )
 
 

@@ -8,8 +8,11 @@ import pathlib
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.architecture import specs
+from effnetv2_keras.config import Config
 from effnetv2_keras.weights import formats, layout, registry
 from effnetv2_keras.weights.assign import assign, weight_names
+from effnetv2_keras.weights.keras_networks import load_keras_weights
 from effnetv2_keras.weights.report import WeightReport
 
 
@@ -36,10 +39,11 @@ def load_weights(
             by their content: HDF5 of ``tf.keras.applications`` (V2 and V1, with or without top); TensorFlow checkpoints
             of the reference code, also as the published ``.tgz``; timm's ``.safetensors`` and ``.pth``; and this
             package's runs, checkpoints, ``.keras``, ``.weights.h5`` and ``.h5``. Names are ``"imagenet"``,
-            ``"imagenet21k"`` (21843 classes), ``"imagenet21k-ft1k"`` and ``"noisy-student"``; their files are
-            downloaded unless they are in the cache folder.
+            ``"imagenet21k"`` (21843 classes), ``"imagenet21k-ft1k"``, ``"noisy-student"``, ``"timm:NAME"`` for
+            weights of timm and ``"hf:OWNER/REPOSITORY"`` or ``"hf:OWNER/REPOSITORY/FILE"`` for others on the Hugging
+            Face hub; their files are downloaded unless they are in the cache folder.
         cache_dir: folder of downloaded files; None for the environment variable ``EFFNETV2_KERAS_CACHE``, or
-            ``~/.cache/effnetv2_keras`` if it is not set.
+            ``~/.cache/effnetv2_keras`` if it is not set. For the hub, None is the hub's own cache folder.
         prefer_ema: whether to load the moving averages of the weights if the file has them.
 
     Returns:
@@ -53,10 +57,27 @@ def load_weights(
     names = weight_names(model)
     shapes = dict(zip(names, (tuple(weight.shape) for weight in model.weights)))
     path = pathlib.Path(weights).expanduser()
-    if weights in registry.NAMES:
+    if registry.is_name(weights):
         with_top = shapes.get("classifier/bias") == (1000,)
         path = registry.fetch(str(weights), layout.variant_of(shapes), with_top=with_top, cache_dir=cache_dir)
     report = assign(model, formats.read(path, shapes=shapes, prefer_ema=prefer_ema), str(path))
     for warning in report.warnings:
         logging.warning("%s: %s", path, warning)
     return report
+
+
+def load_configured(model: tf.keras.Model, config: Config) -> WeightReport:
+    """Loads the weights of ``train.ft_init_ckpt`` into the network of a configuration.
+
+    Args:
+        model: result of ``build_for`` with this configuration.
+        config: a configuration whose ``train.ft_init_ckpt`` is not None. For ``keras:NAME`` it is ``"imagenet"``,
+            which stands for Keras' own weights of that network.
+
+    Raises:
+        WeightsError: as ``load_weights``.
+    """
+    spec = config.spec
+    if isinstance(spec, specs.KerasSpec):
+        return load_keras_weights(model, spec.name.partition(":")[2], spec.normalization)
+    return load_weights(model, str(config.train.ft_init_ckpt), prefer_ema=config.train.ft_init_ema)

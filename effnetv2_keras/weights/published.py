@@ -8,6 +8,9 @@
 
 ``"noisy-student"``: V1 checkpoints of tensorflow/tpu (``models/official/efficientnet/README.md``), trained on ImageNet
 and on JFT-300M without labels (arXiv 1911.04252).
+
+``"timm:NAME"``: weights of timm's networks that compute the same as ours (huggingface/pytorch-image-models,
+``timm/models/efficientnet.py``, ``default_cfgs``), in the repository ``timm/NAME`` of the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -92,3 +95,23 @@ PUBLISHED: dict[tuple[str, str], tuple[Published, Published]] = {
     },
 }
 """For each (variant, name): the file to use with the classifier, and the file to use without it."""
+
+_TIMM_V2 = ("in1k", "in21k", "in21k_ft_in1k")
+_TIMM_V1 = ("in1k", "aa_in1k", "ap_in1k", "ns_jft_in1k")
+_TIMM_TAGS = {
+    **{f"efficientnetv2-{size}": ("in1k",) for size in ("b0", "b1", "b2")},
+    **{f"efficientnetv2-{size}": _TIMM_V2 for size in ("b3", "s", "m", "l")},
+    "efficientnetv2-xl": ("in21k", "in21k_ft_in1k"),
+    **{f"efficientnet-{size}": _TIMM_V1 for size in ("b0", "b1", "b2", "b3-keras", "b4")},
+    "efficientnet-b5": (*_TIMM_V1, "ra_in1k"),
+    "efficientnet-b6": ("aa_in1k", "ap_in1k", "ns_jft_in1k"),
+    "efficientnet-b7": ("aa_in1k", "ap_in1k", "ns_jft_in1k", "ra_in1k"),
+    "efficientnet-b8": ("ap_in1k", "ra_in1k"),
+    "efficientnet-l2": ("ns_jft_in1k", "ns_jft_in1k_475"),
+}
+
+TIMM: dict[str, str] = {
+    f"tf_{_v1_name(variant).replace('-', '_')}.{tag}": variant for variant, tags in _TIMM_TAGS.items() for tag in tags
+}
+"""For each name in timm: the variant. ``ap`` is AdvProp, ``aa`` AutoAugment, ``ra`` RandAugment, ``ns_jft`` Noisy
+Student; ``in21k`` has 21843 classes, all others 1000."""

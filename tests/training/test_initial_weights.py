@@ -38,7 +38,7 @@ def saved(tmp_path):
 def test_the_model_and_its_average_start_from_the_file(saved, tmp_path, two_replicas):
     config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5")
     state = new_state(config, two_replicas)
-    report = initialize(state, config.train)
+    report = initialize(state, config)
     assert len(report.loaded) == len(saved.weights)
     assert_same_weights(state.model, saved)
     assert_same_weights(state.ema_model, saved)
@@ -47,7 +47,7 @@ def test_the_model_and_its_average_start_from_the_file(saved, tmp_path, two_repl
 def test_a_classifier_for_other_classes_is_a_new_one_in_model_and_average(saved, tmp_path):
     config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5")
     state, untouched = new_state(config, num_classes=3), new_state(tiny_config(), num_classes=3)
-    initialize(state, config.train)
+    initialize(state, config)
     assert_same_weights(state.ema_model, state.model)
     ours, fresh, filled = map(named_weights, (state.model, untouched.model, saved))
     for name, value in ours.items():
@@ -60,14 +60,14 @@ def test_another_run_gives_its_averages_or_its_weights(use_ema, tmp_path):
     run = make_run(tmp_path / "run")
     config = tiny_config(f"train.ft_init_ckpt={run},train.ft_init_ema={use_ema}")
     state = new_state(config, num_classes=6)
-    initialize(state, config.train)
+    initialize(state, config)
     assert_same_weights(state.model, load_trained(run, use_ema=use_ema).model)
 
 
 def test_without_the_setting_nothing_is_loaded():
     state = new_state(tiny_config())
     before = named_weights(state.model)
-    assert initialize(state, tiny_config("train.ft_init_ckpt=none").train) is None
+    assert initialize(state, tiny_config("train.ft_init_ckpt=none")) is None
     for name, value in named_weights(state.model).items():
         np.testing.assert_array_equal(value, before[name])
 

@@ -1,48 +1,25 @@
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.server
-import os
-import socket
 import sys
-import threading
-import time
+import types
 
 import pytest
 import tensorflow as tf
 
 from effnetv2_keras.architecture import variants
-from effnetv2_keras.weights import WeightsError, download, layout, load_weights, registry
+from effnetv2_keras.weights import WeightsError, layout, load_weights, registry
 from effnetv2_keras.weights.registry import PUBLISHED, Published
 from tests.weights.filled import assert_same_weights, tiny, write_h5
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    content, announced = b"", 0
-    asked = ()
-
-    def do_GET(self):  # noqa: N802
-        self.asked.append(self.path)
-        self.send_response(404 if "nowhere" in self.path else 200)
-        self.send_header("Content-Length", str(self.announced or len(self.content)))
-        self.end_headers()
-        self.wfile.write(self.content)
-
-    def log_message(self, *_):
-        pass
+from tests.weights.serving import serving
 
 
 @pytest.fixture
-def server():
-    """A server of one file: its address, and the class that holds what it serves."""
-    handler = type("OneFile", (Handler,), {"asked": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", handler
-        server.shutdown()
-        thread.join()
+def server(tmp_path, monkeypatch):
+    """A server of files; the folders of Keras and of this package are empty."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -53,17 +30,22 @@ def saved():
 @pytest.fixture
 def publish(monkeypatch, server, saved, tmp_path):
     """Publishes the tiny network, filled, on the server."""
-    address, handler = server
     write_h5(saved, tmp_path / "source.h5")
-    handler.content = (tmp_path / "source.h5").read_bytes()
+    content = (tmp_path / "source.h5").read_bytes()
+    server.files = {f"/{place}/tiny.h5": content for place in ("top", "notop")}
     monkeypatch.setattr(layout, "variant_of", lambda shapes: "tiny")
 
     def publish(md5=None, name="tiny.h5"):
-        files = tuple(Published(f"{address}/{place}/{name}", md5) for place in ("top", "notop"))
+        files = tuple(Published(f"{server.address}/{place}/{name}", md5) for place in ("top", "notop"))
         monkeypatch.setitem(PUBLISHED, ("tiny", "imagenet"), files)
-        return hashlib.md5(handler.content).hexdigest()
+        return hashlib.md5(content).hexdigest()
 
     return publish
+
+
+def left(folder):
+    """Returns the names of files in a cache folder that are more than a lock."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_every_variant_has_its_files():
@@ -102,15 +84,15 @@ def test_a_file_is_downloaded_once_and_checked(publish, server, saved, tmp_path,
         model = tiny()
         load_weights(model, "imagenet")
         assert_same_weights(model, saved)
-    assert os.listdir(tmp_path / "cache") == ["tiny.h5"]
-    assert server[1].asked == ["/notop/tiny.h5"]  # the classifier has 5 classes, not 1000
+    assert left(tmp_path / "cache") == ["tiny.h5"]
+    assert [path for _, path, _ in server.asked] == ["/notop/tiny.h5"]  # the classifier has 5 classes, not 1000
 
 
 @pytest.mark.parametrize(("settings", "place"), [({"num_classes": 1000}, "top"), ({"include_top": False}, "notop")])
 def test_the_file_with_the_classifier_is_taken_where_it_fits(settings, place, publish, server, tmp_path):
     publish(publish())
     load_weights(tiny(**settings), "imagenet", cache_dir=tmp_path / "cache")
-    assert server[1].asked == [f"/{place}/tiny.h5"]
+    assert [path for _, path, _ in server.asked] == [f"/{place}/tiny.h5"]
 
 
 def test_without_a_published_checksum_that_is_said(publish, tmp_path, caplog):
@@ -120,57 +102,50 @@ def test_without_a_published_checksum_that_is_said(publish, tmp_path, caplog):
     assert md5 in caplog.text
 
 
-def test_a_damaged_download_leaves_nothing(publish, tmp_path):
+def test_a_damaged_download_leaves_nothing(publish, tmp_path, monkeypatch):
+    monkeypatch.setattr("pooch.core.time", types.SimpleNamespace(sleep=lambda _: None))
     publish("0" * 32)
-    with pytest.raises(WeightsError, match=r"is damaged: its MD5 is \w{32}, but should be 0{32}\. Download http"):
+    with pytest.raises(WeightsError, match=r"The file at http.* is not the published one.* md5:0{32} but got \w{32}"):
         load_weights(tiny(), "imagenet", cache_dir=tmp_path / "cache")
-    assert os.listdir(tmp_path / "cache") == []
+    assert left(tmp_path / "cache") == []
 
 
-def test_a_download_that_breaks_off_leaves_nothing(publish, server, tmp_path):
-    publish()
-    server[1].announced = len(server[1].content) + 1000
-    with pytest.raises(WeightsError, match="was interrupted: .*Download http"):
-        load_weights(tiny(), "imagenet", cache_dir=tmp_path / "cache")
-    assert os.listdir(tmp_path / "cache") == []
-
-
-def test_a_file_that_the_server_does_not_have(publish, tmp_path):
-    publish(name="nowhere.h5")
-    with pytest.raises(WeightsError, match="Cannot download .*404"):
-        load_weights(tiny(), "imagenet", cache_dir=tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_damaged_file_in_the_cache_is_refused(publish, server, tmp_path):
+def test_a_damaged_file_in_the_cache_is_replaced(publish, server, saved, tmp_path, caplog):
     publish(publish())
     (tmp_path / "tiny.h5").write_bytes(b"something else")
-    with pytest.raises(WeightsError, match=r"tiny\.h5 is damaged: .*Delete the file and try again"):
-        load_weights(tiny(), "imagenet", cache_dir=tmp_path)
-    assert server[1].asked == []
+    model = tiny()
+    load_weights(model, "imagenet", cache_dir=tmp_path)
+    assert_same_weights(model, saved)
+    assert f"{tmp_path / 'tiny.h5'} is not used: its MD5 is" in caplog.text
 
 
-@contextlib.contextmanager
-def silent_server():
-    """Takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/silent.h5"
+def test_the_file_of_keras_is_used(publish, server, saved, tmp_path, caplog):
+    """If it is the published one."""
+    keras = tmp_path / "keras" / "models"
+    keras.mkdir(parents=True)
+    (tmp_path / "source.h5").rename(keras / "tiny.h5")
+    publish(publish())
+    model = tiny()
+    load_weights(model, "imagenet", cache_dir=tmp_path / "cache")
+    assert_same_weights(model, saved)
+    assert server.asked == []
+    (keras / "tiny.h5").write_bytes(b"something else")
+    load_weights(tiny(), "imagenet", cache_dir=tmp_path / "cache")
+    assert len(server.asked) == 1
+    assert f"{keras / 'tiny.h5'} is not used: its MD5 is" in caplog.text
+    assert (keras / "tiny.h5").read_bytes() == b"something else"
 
 
-@pytest.mark.parametrize("kind", ["refused", "silent", "no such host"])
-def test_offline_fails_fast_with_one_message_and_leaves_nothing(kind, tmp_path):
-    with silent_server() as silent:
-        url = {"refused": "http://127.0.0.1:9/weights.h5", "no such host": "http://host.invalid/weights.h5"}.get(
-            kind, silent
-        )
-        path = tmp_path / "cache" / url.rpartition("/")[2]
-        started = time.monotonic()
-        with pytest.raises(WeightsError) as caught:
-            download.download(url, path, md5=None)
-        assert time.monotonic() - started < 2
-    for text in (f"Cannot download {url}", f"save it as {path.name} in the folder {path.parent}"):
-        assert text in str(caught.value)
-    assert not (tmp_path / "cache").exists()
+def test_a_file_that_cannot_be_downloaded_says_what_to_do(publish, server, tmp_path):
+    publish(name="nowhere.h5")
+    with pytest.raises(WeightsError) as caught:
+        load_weights(tiny(), "imagenet", cache_dir=tmp_path / "cache")
+    assert str(caught.value) == (
+        f"Cannot download {server.address}/notop/nowhere.h5: the server answers 404 Not Found. nowhere.h5 was looked "
+        f"for in {tmp_path / 'cache'} and {tmp_path / 'keras' / 'models'}. Check the connection; or download "
+        f"{server.address}/notop/nowhere.h5 elsewhere and put the file into {tmp_path / 'cache'}. To start from random "
+        "weights instead, use --hparam_str=train.ft_init_ckpt= (in Python: weights=None)."
+    )
 
 
 def test_a_variant_without_such_weights_says_which_there_are(tmp_path, monkeypatch):
