@@ -20,7 +20,7 @@ from effnetv2_keras.runs.disk import (
     free_bytes,
     full_disk_explained,
     is_out_of_room,
-    megabytes,
+    no_room_for_checkpoints,
     write_atomically,
 )
 from effnetv2_keras.runs.run_folder import RunFolder
@@ -213,6 +213,22 @@ class Checkpoints:
             for damaged in damages if self._is_chief else ():
                 self._best.move_aside(damaged)
 
+    @property
+    def best_step(self) -> int:
+        """Number of finished steps of the best checkpoint; 0 if there is none."""
+        return int(self._best_note.get("step", 0))
+
+    def restore_best(self) -> None:
+        """Restores the best checkpoint, which ``--weights=best`` loads, if there is one and it can be read."""
+        step = self._of_chief(lambda: self._best.newest_intact()[0])
+        if step is None:
+            return
+        path = self._best.prefix(step)
+        if not self._is_chief:
+            self._wait_for(path)
+        with read_literally(path) as readable:
+            self._checkpoint.restore(readable).expect_partial()
+
     def save(self) -> str:
         """Saves the state under its step, unless it is already saved, and returns the path prefix.
 
@@ -288,11 +304,6 @@ class Checkpoints:
         return checkpoint_bytes([*variables, *self._state.optimizer.variables()])
 
     def _no_room(self, needed: int, advice: str) -> NoRoomError:
-        """Returns the error that says how much disk space is needed and free, and which step is saved."""
-        steps = self._recent.steps
-        kept = f"The run is saved at step {steps[0]}" if steps else "There is no checkpoint yet"
-        return NoRoomError(
-            f"Not enough disk space for checkpoints in {self._folder.path}, which keeps {self._keep} recent ones and "
-            f"the best one: {megabytes(needed)} are needed ({megabytes(self._bytes)} each) and "
-            f"{megabytes(free_bytes(self._folder.path))} are free. {kept}. {advice}."
+        return no_room_for_checkpoints(
+            self._folder.path, needed, keep=self._keep, each=self._bytes, steps=self._recent.steps, advice=advice
         )

@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from effnetv2_keras.errors import UsageError
@@ -115,3 +115,24 @@ def free_bytes(folder: pathlib.Path) -> int:
 def megabytes(size: float) -> str:
     """Returns a number of bytes as text, in units of 10^6 bytes, such as ``"1.5 MB"``."""
     return f"{size / 1e6:,.1f} MB"
+
+
+def no_room_for_checkpoints(
+    folder: pathlib.Path, needed: int, *, keep: int, each: int, steps: Sequence[int], advice: str
+) -> NoRoomError:
+    """Returns the error that says how much disk space checkpoints need, how much is free, and which step is saved.
+
+    Args:
+        folder: folder of the run.
+        needed: bytes that are needed.
+        keep: number of recent checkpoints that the run keeps.
+        each: bytes of a checkpoint.
+        steps: steps of the recent checkpoints, the newest first.
+        advice: what to do, without a period.
+    """
+    kept = f"The run is saved at step {steps[0]}" if steps else "There is no checkpoint yet"
+    return NoRoomError(
+        f"Not enough disk space for checkpoints in {folder}, which keeps {keep} recent ones and the best one: "
+        f"{megabytes(needed)} are needed ({megabytes(each)} each) and {megabytes(free_bytes(folder))} are free. "
+        f"{kept}. {advice}."
+    )
