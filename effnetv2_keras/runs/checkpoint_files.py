@@ -8,15 +8,20 @@ import os
 import pathlib
 import re
 import shutil
+import time
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.runs.disk import RunFolderError, remove_partial_files, sync_folder, write_atomically
 
 _FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+)")
 _ASIDE = ".writing-"
+
+VISIBLE_WITHIN = 120.0
+"""Seconds within which a process sees the files of another one; a shared file system may need a minute."""
 
 
 class CheckpointFiles:
@@ -157,3 +162,21 @@ def check_integrity(prefix: str) -> str | None:
                 raise RunFolderError(f"{prefix} cannot be read: {reason}. Give this user read permission.") from error
             return reason.splitlines()[0] if reason else type(error).__name__
     return None
+
+
+def wait_for_checkpoint(path: str) -> None:
+    """Waits until this process sees the checkpoint that the chief chose.
+
+    Raises:
+        RunFolderError: if it does not see it within two minutes.
+    """
+    end = time.monotonic() + VISIBLE_WITHIN
+    while damage := check_integrity(path):
+        logging.log_every_n_seconds(logging.WARNING, "Waiting for the checkpoint %s of the first worker.", 30, path)
+        if time.monotonic() > end:
+            raise RunFolderError(
+                f"The first worker resumes from the checkpoint {path}, which this worker cannot read after "
+                f"{VISIBLE_WITHIN:.0f} s: {damage}. All workers need the same --model_dir on a shared file "
+                "system. Check on this machine that it is mounted and up to date, then start all workers again."
+            )
+        time.sleep(min(1.0, VISIBLE_WITHIN / 4))

@@ -6,14 +6,13 @@ import json
 import math
 import pathlib
 import tempfile
-import time
 from typing import Any, Callable, Protocol
 
 import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.basics.small_files import read_literally
-from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, check_integrity, checkpoint_bytes
+from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, checkpoint_bytes, wait_for_checkpoint
 from effnetv2_keras.runs.disk import (
     NoRoomError,
     RunFolderError,
@@ -30,7 +29,6 @@ _SINCE_ROLLBACKS = ("lr_scale", "rollbacks")
 """Parts of a checkpoint that those of earlier versions lack."""
 _NONE, _FAILED = -1, -2
 """What the chief passes on instead of a step."""
-_VISIBLE_WITHIN = 120.0  # seconds; a shared file system may show new files only after a minute
 _LAMB_HINT = """
 LAMB from TensorFlow Addons stores its slots differently from the LAMB of this package. Resume in an environment that
 matches the one in which the run began: with TensorFlow Addons if it was installed there, without it if it was not."""
@@ -146,7 +144,7 @@ class Checkpoints:
             return 0
         path = self._recent.prefix(step)
         if not self._is_chief:
-            self._wait_for(path)
+            wait_for_checkpoint(path)
         try:
             with read_literally(path) as readable:
                 names = tf.train.load_checkpoint(readable).get_variable_to_shape_map()
@@ -185,23 +183,6 @@ class Checkpoints:
             raise RunFolderError(f"The first worker cannot resume the run in {self._folder.path}; read its message.")
         return None if answer == _NONE else answer
 
-    def _wait_for(self, path: str) -> None:
-        """Waits until this process sees the checkpoint that the chief chose.
-
-        Raises:
-            RunFolderError: if it does not see it within two minutes.
-        """
-        end = time.monotonic() + _VISIBLE_WITHIN
-        while damage := check_integrity(path):
-            logging.log_every_n_seconds(logging.WARNING, "Waiting for the checkpoint %s of the first worker.", 30, path)
-            if time.monotonic() > end:
-                raise RunFolderError(
-                    f"The first worker resumes from the checkpoint {path}, which this worker cannot read after "
-                    f"{_VISIBLE_WITHIN:.0f} s: {damage}. All workers need the same --model_dir on a shared file "
-                    "system. Check on this machine that it is mounted and up to date, then start all workers again."
-                )
-            time.sleep(min(1.0, _VISIBLE_WITHIN / 4))
-
     def _forget_damaged_best(self) -> None:
         """Makes the next evaluation count as the best if the best checkpoint so far cannot be read."""
         step, damages = self._best.newest_intact()
@@ -225,7 +206,7 @@ class Checkpoints:
             return
         path = self._best.prefix(step)
         if not self._is_chief:
-            self._wait_for(path)
+            wait_for_checkpoint(path)
         with read_literally(path) as readable:
             self._checkpoint.restore(readable).expect_partial()
 

@@ -21,7 +21,7 @@ from effnetv2_keras.reporting import html_report
 from effnetv2_keras.reporting.metrics_log import MetricsLog
 from effnetv2_keras.reporting.samples import Samples
 from effnetv2_keras.reporting.trackers import _read_ids
-from effnetv2_keras.runs import checkpoints as checkpoints_module
+from effnetv2_keras.runs import checkpoint_files
 from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.disk import RunFolderError
 from effnetv2_keras.runs.folder_lock import _describe_holder
@@ -202,7 +202,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(run, left):
 
 def test_the_other_workers_take_the_checkpoint_that_the_first_chose(tmp_path, monkeypatch):
     """The first sees the checkpoint of step 4; the other one also sees a newer one, or does not see that of step 4."""
-    monkeypatch.setattr(checkpoints_module, "_VISIBLE_WITHIN", 0.1)
+    monkeypatch.setattr(checkpoint_files, "VISIBLE_WITHIN", 0.1)
     Checkpoints(state_of(4), RunFolder(tmp_path), keep=2).save()
     Checkpoints(state_of(6), RunFolder(tmp_path), keep=2).save()
     state = state_of()

@@ -1,0 +1,170 @@
+"""Fine-tuning in phases: the classifier alone, then all layers at their own rates, until nothing gets better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.distribution.strategy import make_strategy
+from effnetv2_keras.errors import ConfigError, UsageError
+from effnetv2_keras.models import build_model
+from effnetv2_keras.optim.optimizers import build, make_optimizer, set_layer_rates
+from effnetv2_keras.optim.schedules import WarmupSchedule, WeightDecay
+from effnetv2_keras.optim.tf1 import LayerRate
+from effnetv2_keras.training.selection import classifier_variables, layer_rates
+from effnetv2_keras.training.state import create_state, schedule_for, with_batch_norm_decided
+from effnetv2_keras.training.steps import TrainStep
+from tests.short_runs import tiny_config
+from tests.tiny import SMALL, TINY
+from tests.training.test_steps import distributed, make_batch
+
+HEAD = "train.head_epochs=1,train.optimizer=adamw,data.augment=none"
+
+
+def planned(changes=""):
+    return tiny_config(f"{HEAD},{changes}").plan(12)
+
+
+def test_the_first_stage_trains_the_classifier_with_the_settings_of_the_next():
+    head, *others = planned()
+    assert (head.trains, head.first_step, head.end_step) == ("classifier", 0, 3)  # one of four epochs
+    assert {stage.trains for stage in others} == {"all"}
+    assert [(stage.index, stage.first_step, stage.end_step) for stage in others] == [(1, 3, 7), (2, 7, 12)]
+    assert (head.image_size, head.dropout_rate) == (others[0].image_size, others[0].dropout_rate)
+    assert tiny_config("data.augment=none").plan(12)[0].trains == "all"
+
+
+def test_micro_batches_of_a_stage_are_counted_without_the_stage_of_the_classifier():
+    config = tiny_config(f"{HEAD},train.accumulation_steps=2|4")
+    assert [config.micro_batches(stage) for stage in config.plan(12)] == [2, 2, 4]
+
+
+def test_the_warm_up_starts_after_the_stage_of_the_classifier():
+    config = tiny_config(f"{HEAD},train.lr_base=0.32,train.head_lr_base=0.64,train.epochs=8")
+    schedule = schedule_for(config, steps_per_epoch=3, total_steps=24)
+    rates = schedule(np.arange(25)).numpy()
+    np.testing.assert_allclose(rates[:3], 0.02)  # 0.64 * 8 / 256
+    whole = schedule_for(
+        config.override({"train.head_epochs": 0, "train.epochs": 7}), steps_per_epoch=3, total_steps=21
+    )
+    np.testing.assert_allclose(rates[3:], whole(np.arange(22)), rtol=1e-6)
+    assert rates[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("train.head_epochs=4", "head_epochs is 4, but the whole run has 4 epochs"),
+        ("train.first_layer_lr=0.1", "first_layer_lr is 0.1, which works with the optimizers adam and adamw"),
+        ("train.head_epochs=1,train.optimizer=lamb", "head_epochs does not work with optimizer=lamb"),
+        ("train.head_lr_base=0", "head_lr_base.*greater than 0"),
+        ("train.patience=0", "patience"),
+    ],
+)
+def test_phases_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_config(changes)
+
+
+def constant(rate):
+    return WarmupSchedule("constant", rate, 100, 0, 1.0, 1.0, 0.0)
+
+
+class Phases:
+    """A tiny state, and a step of each stage of its plan."""
+
+    def __init__(self, strategy_name="cpu", changes=""):
+        self.strategy = make_strategy(strategy_name)
+        config = tiny_config(f"{HEAD},train.weight_decay=0.1,{changes}").with_network(SMALL)
+        self.state = create_state(config, self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12)
+        self.steps = [TrainStep(self.state, self.strategy, config=config, stage=stage) for stage in config.plan(12)]
+
+    def take(self, stage, count=1):
+        for seed in range(count):
+            self.steps[stage](distributed(self.strategy, make_batch(seed)))
+
+    def weights(self):
+        return {variable.name: variable.numpy() for variable in self.state.model.weights}
+
+
+@pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
+@pytest.mark.parametrize("changes", ["", "train.accumulation_steps=2"])
+def test_only_the_classifier_moves_in_its_stage(strategy_name, changes, request):
+    if strategy_name == "mirrored":
+        request.getfixturevalue("two_replicas")
+    phases = Phases(strategy_name, changes)
+    before = phases.weights()
+    phases.take(0, 2)
+    after = phases.weights()
+    moved = {name for name in before if (before[name] != after[name]).any()}
+    assert moved == {"classifier/kernel:0", "classifier/bias:0"}  # no statistics of BatchNorm either
+    phases.take(1)
+    everything = phases.weights()
+    still = {name for name in before if (after[name] == everything[name]).all()}
+    assert not [name for name in still if "kernel" in name or "moving" in name]
+
+
+def test_a_layer_that_starts_later_takes_the_step_of_a_fresh_optimizer():
+    """The bias of Adam's averages is corrected from the first update of a variable, not from the first step."""
+    decay = WeightDecay(0.0)
+
+    def updated(first_step, before):
+        variable = tf.Variable([1.0, 2.0])
+        other = tf.Variable([0.0])
+        optimizer = make_optimizer("adamw", schedule=constant(0.01), weight_decay=decay)
+        build(optimizer, [variable, other])
+        set_layer_rates(optimizer, [(variable, LayerRate(1.0, first_step))])
+        for _ in range(before):
+            optimizer.apply_gradients([(tf.ones([1]), other)])
+        for gradient in ([0.5, -3.0], [0.1, 0.2]):
+            optimizer.apply_gradients([(tf.constant(gradient), variable), (tf.ones([1]), other)])
+        return variable.numpy()
+
+    np.testing.assert_array_equal(updated(7, 7), updated(0, 0))
+    assert np.abs(updated(0, 7) - updated(0, 0)).max() > 0.01  # several times larger updates
+
+
+def test_the_rate_grows_by_the_same_factor_from_layer_to_layer():
+    model = build_model(TINY, num_classes=3)
+    rates = layer_rates(model, first_layer=0.01, head_steps=5)
+    assert [id(variable) for variable, _ in rates] == [id(variable) for variable in model.trainable_variables]
+    shares = list(dict.fromkeys(rate.share for _, rate in rates))
+    assert (shares[0], shares[-1]) == (pytest.approx(0.01), 1.0)
+    np.testing.assert_allclose(np.array(shares[1:]) / shares[:-1], shares[1] / shares[0])
+    assert len(shares) == len([layer for layer in model.layers if layer.trainable_variables])
+    head = {id(variable) for variable in classifier_variables(model)}
+    assert {rate.first_step for variable, rate in rates if id(variable) in head} == {0}
+    assert {rate.first_step for variable, rate in rates if id(variable) not in head} == {5}
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_share_of_the_rate_scales_update_and_decay(name):
+    def moved(share):
+        variable = tf.Variable([1.0, -2.0])
+        optimizer = make_optimizer(name, schedule=constant(0.1), weight_decay=WeightDecay(0.3))
+        build(optimizer, [variable])
+        set_layer_rates(optimizer, [(variable, LayerRate(share))])
+        optimizer.apply_gradients([(tf.constant([0.5, 4.0]), variable)])
+        return variable.numpy() - [1.0, -2.0]
+
+    np.testing.assert_allclose(moved(0.25), 0.25 * moved(1.0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "replicas", "frozen"), [(32, 1, 1, False), (32, 1, 4, True), (32, 4, 1, True), (8, 1, 1, True)]
+)
+def test_batch_norm_is_frozen_where_a_replica_has_few_images_at_a_time(batch, parts, replicas, frozen):
+    changes = {"train.batch_size": batch, "train.accumulation_steps": parts, "train.freeze_bn": None}
+    config = Config().override({**changes, "train.ft_init_ckpt": "imagenet"})
+    assert with_batch_norm_decided(config, replicas).train.freeze_bn is frozen
+    scratch = Config().override(changes)
+    assert with_batch_norm_decided(scratch, replicas).train.freeze_bn is False
+    fixed = config.override({"train.freeze_bn": not frozen})
+    assert with_batch_norm_decided(fixed, replicas) is fixed
+
+
+def test_a_classifier_that_is_kept_fixed_cannot_train_alone():
+    with pytest.raises(UsageError, match=r"train.head_epochs trains only the classifier, but train.varsexp"):
+        Phases(changes="train.varsexp=stem")
