@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source
 from effnetv2_keras.data.sources.folders import folder_splits
 from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
@@ -129,7 +130,8 @@ def find_splits(data: config_lib.DataConfig) -> Splits:
         DataError: if the data cannot be used, the splits overlap, or the number of classes is not
             ``data.num_classes``.
     """
-    splits = Splits(*SOURCES[data.source](data))
+    with doing("listing the images"):
+        splits = Splits(*SOURCES[data.source](data))
     found = len(splits.train.class_names)
     if data.num_classes not in (None, found):
         raise DataError(
@@ -152,7 +154,8 @@ def open_splits(data: config_lib.DataConfig) -> Splits:
     if data.source == "tfds":
         with contextlib.suppress(DataAbsentError):
             find_splits(data)  # reports a wrong setting before a long download
-        prepare_tfds(data)
+        with doing("downloading and preparing the data"):
+            prepare_tfds(data)
     return find_splits(data)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.distribution.strategy import explained_losses, make_strategy, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.models.keras_compat import require_keras_2
-from effnetv2_keras.progressive import remaining
+from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 from effnetv2_keras.training.run import Run
@@ -60,14 +61,18 @@ def train(
             stack.enter_context(folder.lock())
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(_ended_if_asked(stop))
+        stop.shared = worker.count > 1
+        stop.saved()
         splits = verified_splits(config, folder, strategy, splits or open_splits(config.data), console, stop)
-        run = Run(config, folder, strategy, splits, console)
+        with doing("building the network"):
+            run = Run(config, folder, strategy, splits, console)
         stack.enter_context(run.shown())
         run.prepare(stop)
         while True:
             try:
                 _train_stages(run, stop)
-                return run.finish()
+                with doing("drawing the report"):
+                    return run.finish()
             except TrainingDiverged as error:
                 run.roll_back(error)
 
@@ -87,15 +92,28 @@ def _ended_if_asked(stop: StopRequest) -> Iterator[None]:
 
 def _train_stages(run: Run, stop: StopRequest) -> None:
     for stage, steps in remaining(run.stages, step=run.state.finished_steps):
-        run.enter(stage, steps.start)
-        step = steps.start
-        while step < steps.stop:
-            count = run.steps_until_due(stage, step)
+        with doing("the next stage"):
+            run.enter(stage, steps.start)
+            _train_stage(run, stage, steps, stop)
+
+
+def _train_stage(run: Run, stage: Stage, steps: range, stop: StopRequest) -> None:
+    step = steps.start
+    while step < steps.stop:
+        count = run.due.steps_until(stage, step)
+        if step > steps.start:  # the first step traces, and nothing is lost without it
+            stop.hold()
+        try:
             stopping = run.train(stage, step, count, stop)
-            step += count
-            if stopping:
-                raise Interrupted(f"{stop.name}: saved {run.save()}. The same command resumes from this checkpoint.")
-            if run.evaluation_due(step):
-                run.evaluate(stage, stop)
-            elif run.checkpoint_due(stage, step):
-                run.save()
+        except KeyboardInterrupt:
+            if not stop.first:
+                raise
+            raise Interrupted(stop.message(run.save())) from None
+        stop.hold()
+        step += count
+        if stopping:
+            raise Interrupted(stop.message(run.save()))
+        if run.due.evaluation(step):
+            run.evaluate(stage, stop)
+        elif run.due.checkpoint(stage, step):
+            stop.saved(run.save())
