@@ -183,7 +183,8 @@ def main(argv: list[str]) -> None:
     try:
         with doing("loading TensorFlow"):
             module = importlib.import_module(f"effnetv2_keras.{MODES[name].module}")
-        module.run(Invocation(options, console, tuple(argv[1:]), hparams.load))
+        given = frozenset(name for name in flag_table() if flags.FLAGS[name].present)
+        module.run(Invocation(options, console, tuple(argv[1:]), hparams.load, given))
     except (Interrupted, WorkerLost) as stop:
         logging.warning("%s", stop)
         sys.exit(EXIT_INTERRUPTED)

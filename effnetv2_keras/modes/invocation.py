@@ -26,12 +26,14 @@ class Invocation:
         paths: arguments after the flags.
         load_recipe: returns the configuration of a recipe from its name, the network's name, and ``"paper"`` or
             ``"original"`` (the reference code's settings).
+        given: names of the flags on the command line; the others have their defaults.
     """
 
     options: Options
     console: rich.console.Console
     paths: tuple[str, ...]
     load_recipe: Callable[[str, str, str], Config]
+    given: frozenset[str] = frozenset()
 
     def changes(self, reads: Reads) -> dict[str, Any]:
         """Returns the values of ``--hparam_str`` by dotted name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from effnetv2_keras.distribution.strategy import explained_losses, make_strategy
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.progressive import Stage, remaining
+from effnetv2_keras.reporting.tables import describe_evaluation
+from effnetv2_keras.runs import commands
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 from effnetv2_keras.training.run import Run
@@ -67,14 +70,36 @@ def train(
         with doing("building the network"):
             run = Run(config, folder, strategy, splits, console)
         stack.enter_context(run.shown())
+        step, total = run.state.finished_steps, run.stages[-1].end_step
+        if 0 < step < total:
+            run.recorder.progress.say(f"Resuming {folder.path} after step {step:,} of {total:,}.")
         run.prepare(stop)
         while True:
             try:
                 _train_stages(run, stop)
                 with doing("drawing the report"):
-                    return run.finish()
+                    result = run.finish()
+                if step == total:
+                    run.recorder.progress.say(_finished(folder, config, splits, result))
+                return result
             except TrainingDiverged as error:
                 run.roll_back(error)
+
+
+def _finished(folder: RunFolder, config: Config, splits: Splits, result: dict[str, Any]) -> str:
+    """Returns what to say of a run that was finished before, and the commands that go on from it."""
+    text = (
+        f"{folder.path} was finished before, so nothing was trained.\n"
+        f"{describe_evaluation(result, splits.evaluation.num_examples)}"
+    )
+    if not commands.can_be_typed(config):
+        return text
+    more = commands.new_run(folder.path, {"train.epochs": config.train.epochs})
+    command = f"python main.py --mode={{}} --model_dir={shlex.quote(str(folder.path))}"
+    return (
+        f"{text}\nTo train more epochs, start a new run from its weights, with the number that you want:\n  {more}\n"
+        f"To use it:\n  {command.format('eval')}\n  {command.format('predict')} PHOTOS\n  {command.format('export')}"
+    )
 
 
 @contextlib.contextmanager
