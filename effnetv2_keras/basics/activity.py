@@ -52,13 +52,14 @@ def going_on(text: str) -> None:
         _going_on[-1].text, _going_on[-1].began = text, time.monotonic()
 
 
-def current(after: float = 0.0) -> str:
+def current(after: float = 0.0, deepest: int = 2) -> str:
     """Returns what is going on, and for how long: ``"stage 2/4 · 160 px: saving a checkpoint · 3 s"``.
 
     Args:
         after: seconds that it must have taken; before that, and if nothing is going on, the text is empty.
+        deepest: number of activities to name: the innermost, and those around it.
     """
-    if not (activities := _going_on[-2:]):
+    if not (activities := _going_on[-deepest:]):
         return ""
     seconds = time.monotonic() - activities[-1].began
     return f"{': '.join(one.text for one in activities)} · {_duration(seconds)}" if seconds >= after else ""

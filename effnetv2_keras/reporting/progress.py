@@ -35,10 +35,8 @@ def is_input_bound(row: Mapping[str, Any]) -> bool:
 class _Note(rich.progress.ProgressColumn):
     """The note of the bar, or what is going on if that takes longer than a moment."""
 
-    max_refresh = 1.0
-
     def render(self, task: rich.progress.Task) -> rich.text.Text:
-        return rich.text.Text(current(after=_MOMENT) or task.fields["note"])
+        return rich.text.Text(current(after=_MOMENT, deepest=1) or task.fields["note"])
 
 
 class Progress:

@@ -142,7 +142,7 @@ class Run:
                     self.recorder.time_left.tried(stage, time.perf_counter() - start)
             activity.text = "trying an evaluation"
             with self.input.evaluating(), self._explained_shortage():
-                self._evaluator.try_batch()
+                self.recorder.time_left.took(EVALUATING, self._evaluator.try_batch())
             self._checkpoints.restore_latest()
             self._note_rollbacks()
 
