@@ -10,6 +10,7 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import going_on
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import Splits
@@ -124,27 +125,31 @@ class Run:
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
         """Tries a batch of each remaining stage, a step of the largest, and an evaluation batch; undoes the step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
-        with self.recorder.paused("trying") as activity:
+        with self.recorder.paused("trying"):
             for stage, first_step in left:
-                activity.text = f"trying stage {stage.index + 1}/{len(self.stages)} ({stage.image_size} px)"
-                batches = self.input.for_trial(stage, first_step)
-                if stage is not largest:
-                    self.input.next(batches, stage, first_step)
-                    continue
-                self._step, start = self._make_step(stage), time.perf_counter()
-                with self._explained_shortage(stage):
-                    self._await(self._take(batches, stage, first_step, 1, StopRequest()))
-                self._tried = (self._step, time.perf_counter() - start)
-                self.recorder.time_left.compiled(stage, self._tried[1])
-                if stage.end_step - first_step > 1:  # a second step takes the time of all others
-                    start = time.perf_counter()
-                    self._await(self._take(batches, stage, first_step + 1, 1, StopRequest()))
-                    self.recorder.time_left.tried(stage, time.perf_counter() - start)
-            activity.text = "trying an evaluation"
+                going_on(f"trying stage {stage.index + 1}/{len(self.stages)} ({stage.image_size} px)")
+                batches = [self.input.for_trial(stage, first_step)]
+                if stage is largest:
+                    self._try_step(batches[0], stage, first_step)
+                else:
+                    self.input.next(batches[0], stage, first_step)
+                free_in_background(batches)
+            going_on("trying an evaluation")
             with self.input.evaluating(), self._explained_shortage():
                 self.recorder.time_left.took(EVALUATING, self._evaluator.try_batch())
             self._checkpoints.restore_latest()
             self._note_rollbacks()
+
+    def _try_step(self, batches: Any, stage: Stage, first_step: int) -> None:
+        self._step, start = self._make_step(stage), time.perf_counter()
+        with self._explained_shortage(stage):
+            self._await(self._take(batches, stage, first_step, 1, StopRequest()))
+        self._tried = (self._step, time.perf_counter() - start)
+        self.recorder.time_left.compiled(stage, self._tried[1])
+        if stage.end_step - first_step > 1:  # a second step takes the time of all others
+            start = time.perf_counter()
+            self._await(self._take(batches, stage, first_step + 1, 1, StopRequest()))
+            self.recorder.time_left.tried(stage, time.perf_counter() - start)
 
     def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
         return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)

@@ -66,6 +66,7 @@ def test_a_run_is_resumed_with_its_own_settings(run, photos):
 
 
 def test_the_data_of_a_run_is_known_by_its_content(run, photos, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="absl")
     (tmp_path / "link").symlink_to(photos)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
