@@ -178,8 +178,7 @@ def main(argv: list[str]) -> None:
     name = canonical_mode(options.mode)
     _refuse_strays(name, argv[1:])
     logging.get_absl_handler().addFilter(_is_worth_telling)
-    # Without a terminal there is no width to fit; 140 columns hold every table.
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 80)
     try:
         with doing("loading TensorFlow"):
             module = importlib.import_module(f"effnetv2_keras.{MODES[name].module}")
