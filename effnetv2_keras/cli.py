@@ -20,6 +20,7 @@ from absl import app, flags, logging
 
 import effnetv2_keras.environment  # noqa: F401  before anything that imports TensorFlow
 import hparams
+from effnetv2_keras.basics.activity import doing, shown
 from effnetv2_keras.basics.ending import end_process
 from effnetv2_keras.config.overrides import nearest
 from effnetv2_keras.config.reference_keys import check_flags
@@ -27,10 +28,7 @@ from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, Wor
 from effnetv2_keras.modes import options as options_lib
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.options import Options, flag_table
-
-EXIT_INTERRUPTED = 75
-"""Exit status of a run that a signal or a lost worker ended after a checkpoint; the same command resumes it
-(EX_TEMPFAIL)."""
+from effnetv2_keras.training.interruption import EXIT_INTERRUPTED, answered
 
 
 class Mode(typing.NamedTuple):
@@ -196,13 +194,17 @@ def main(argv: list[str]) -> None:
     _refuse_strays(name, argv[1:])
     _refuse_unread(name)
     logging.get_absl_handler().addFilter(_is_worth_telling)
-    # Without a terminal there is no width to fit; 140 columns hold every table.
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 80)
     try:
-        module = importlib.import_module(f"effnetv2_keras.{MODES[name].module}")
-        module.run(Invocation(options, console, tuple(argv[1:]), hparams.load))
+        with doing("loading TensorFlow"):
+            module = importlib.import_module(f"effnetv2_keras.{MODES[name].module}")
+        given = frozenset(name for name in flag_table() if flags.FLAGS[name].present)
+        module.run(Invocation(options, console, tuple(argv[1:]), hparams.load, given))
     except (Interrupted, WorkerLost) as stop:
         logging.warning("%s", stop)
+        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        logging.warning("Stopped. The same command starts again.")
         sys.exit(EXIT_INTERRUPTED)
     except (UsageError, TrainingDiverged) as error:
         sys.exit(f"{type(error).__name__}: {error}")
@@ -217,7 +219,9 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Parses the flags of the command line and runs ``main``."""
     try:
-        app.run(main, flags_parser=_parse)
+        with answered(), shown("working"):
+            logging.get_absl_handler().python_handler.setStream(sys.stderr)  # it has that of the import
+            app.run(main, flags_parser=_parse)
     except SystemExit as end:
-        end_process(end.code)
+        end_process(end.code, always=end.code == EXIT_INTERRUPTED)
         raise

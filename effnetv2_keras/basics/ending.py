@@ -25,16 +25,17 @@ def start_thread(work: Callable[[], object], *, daemon: bool = False) -> threadi
     return thread
 
 
-def end_process(code: int | str | None) -> None:
-    """Ends this process at once if it has used ``start_thread``; otherwise returns.
+def end_process(code: int | str | None, *, always: bool = False) -> None:
+    """Ends this process at once if it has used ``start_thread``; otherwise returns, unless ``always`` is true.
 
     Without it, Python waits for these threads, and TensorFlow for iterators that they have not freed. What is
     registered with ``atexit`` is called first, and all output is flushed.
 
     Args:
         code: exit status, or a message as for ``sys.exit``; None for success.
+        always: whether to end the process in any case, because a signal may have left any thread behind.
     """
-    if not _started:
+    if not _started and not always:
         return
     if isinstance(code, str):
         print(code, file=sys.stderr)

@@ -17,6 +17,7 @@ import PIL.Image
 from absl import logging
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source
 from effnetv2_keras.data.sources.folders import folder_splits
 from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
@@ -134,7 +135,8 @@ def find_splits(data: config_lib.DataConfig) -> Splits:
         DataError: if the data cannot be used, the splits overlap, or the number of classes is not
             ``data.num_classes``.
     """
-    splits = Splits(*SOURCES[data.source](data))
+    with doing("listing the images"):
+        splits = Splits(*SOURCES[data.source](data))
     found = len(splits.train.class_names)
     if data.num_classes not in (None, found):
         raise DataError(
@@ -153,7 +155,8 @@ def open_splits(data: config_lib.DataConfig) -> Splits:
     if data.source == "tfds":
         with contextlib.suppress(DataAbsentError):
             find_splits(data)  # reports a wrong setting before a long download
-        prepare_tfds(data)
+        with doing("downloading and preparing the data"):
+            prepare_tfds(data)
     splits = find_splits(data)
     logging.info(
         "%s: %d classes, %d images to train on, %d to evaluate on.", data.data_dir or data.source,

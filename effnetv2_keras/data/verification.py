@@ -21,6 +21,7 @@ import rich.progress
 import tensorflow as tf
 from absl import logging
 
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import DataConfig
 from effnetv2_keras.data.decode import decode
 from effnetv2_keras.data.formats import NOT_AN_IMAGE, Reading, reason_in
@@ -230,12 +231,15 @@ def _warn_of_twins(sources: Mapping[str, FileSource], digests: Mapping[str, str]
 @contextlib.contextmanager
 def shown(console: rich.console.Console) -> Iterator[OnChecked]:
     """Shows a bar on a terminal, and elsewhere logs how far the check is, inside a ``with`` block."""
-    with rich.progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (rich.progress.SpinnerColumn(), *rich.progress.Progress.get_default_columns())
+    bar = rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar, doing("checking images") as activity:
         task = bar.add_task("checking images", total=None)
 
         def on_checked(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
+            activity.text = f"checking images {done:,}/{total:,}"
             if not console.is_terminal:
-                logging.log_every_n_seconds(logging.INFO, "Checked %d of %d image files.", 10, done, total)
+                logging.log_every_n_seconds(logging.INFO, "Checked %d of %d image files.", 5, done, total)
 
         yield on_checked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 import time
@@ -13,7 +12,6 @@ from typing import Callable
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
-from effnetv2_keras.data.pipeline import num_eval_steps
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.evaluation import Evaluator
@@ -82,14 +80,12 @@ def measure(
             batch_size=data.eval_batch_size,
             loss_type=config.train.loss_type,
         )
-        eval_steps = num_eval_steps(splits.evaluation.num_examples, data.eval_batch_size)
-        tried = min(eval_steps, _MEASURED_STEPS)
-        first_time, short, long = (_seconds(functools.partial(evaluator.try_batches, count)) for count in (1, 1, tried))
-    of_step = max(0.0, long - short) / max(1, tried - 1)
-    evaluation = short + (eval_steps - 1) * of_step
+        start = time.perf_counter()
+        evaluation = evaluator.try_batch()
+        evaluation_starts = time.perf_counter() - start
     count = math.ceil(total_steps / config.evaluation_period(num_train))
     steady = tuple(sorted(after)[len(after) // 2] for _, after in times)
-    compiling = sum(first - usual for (first, _), usual in zip(times, steady)) + first_time - short
+    compiling = sum(first - usual for (first, _), usual in zip(times, steady)) + evaluation_starts
     training = sum(stage.num_steps * seconds for stage, seconds in zip(stages, steady))
     return Estimate(steady, evaluation, compiling, training + count * evaluation + compiling)
 

@@ -46,12 +46,14 @@ class Invocation:
         load_recipe: returns the configuration of a recipe from its name, the network's name (None if it is not named),
             ``"paper"`` or ``"original"`` (the reference code's settings), and a function that finds the facts about the
             images.
+        given: names of the flags on the command line; the others have their defaults.
     """
 
     options: Options
     console: rich.console.Console
     paths: tuple[str, ...]
     load_recipe: Callable[[str, str | None, str, Callable[[Config], Facts] | None], Config]
+    given: frozenset[str] = frozenset()
 
     def changes(self, reads: Reads) -> dict[str, Any]:
         """Returns the values of ``--hparam_str`` by dotted name.

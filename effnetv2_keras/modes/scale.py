@@ -6,6 +6,8 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
+import rich.table
+
 from effnetv2_keras.architecture import profile
 from effnetv2_keras.architecture.scaling import LateLayers, Scaling, family, scale
 from effnetv2_keras.architecture.specs import ModelSpec, expand
@@ -13,6 +15,7 @@ from effnetv2_keras.architecture.variants import DEFAULT_MODEL, MODELS, get_spec
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.modes.invocation import Invocation
 from effnetv2_keras.modes.settings import NOTHING
+from effnetv2_keras.reporting.console import show
 
 _PUBLISHED = {
     "efficientnetv2-s-to-m": "efficientnetv2-m",
@@ -61,17 +64,32 @@ def table(specs: Iterable[ModelSpec]) -> str:
     Args:
         specs: the networks.
     """
-    rows = [_HEADINGS]
+    rows = [_HEADINGS, *_rows(specs)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _rows(specs: Iterable[ModelSpec]) -> list[tuple[str, ...]]:
+    rows = []
     for spec in specs:
         rows.append(_row(spec.name, spec))
         if spec.name in _PUBLISHED:
             published = MODELS[_PUBLISHED[spec.name]]
             rows.append(_row(f"{published.name}, published", published))
             rows.append(_difference(rows[-2], rows[-1]))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
-    lines.insert(1, " | ".join("-" * width for width in widths))
-    return "\n".join(f"| {line} |" for line in lines)
+    return rows
+
+
+def screen_table(specs: Iterable[ModelSpec]) -> rich.table.Table:
+    """Returns the rows of ``table`` for the screen, where long rows continue on the next line."""
+    shown = rich.table.Table()
+    for heading in _HEADINGS:
+        shown.add_column(heading.replace("parameters", "params"), justify="left" if heading == "network" else "right")
+    for row in _rows(specs):
+        shown.add_row(*row)
+    return shown
 
 
 def _row(name: str, spec: ModelSpec) -> tuple[str, ...]:
@@ -137,8 +155,8 @@ def write_specs(specs: Sequence[ModelSpec], folder: str | os.PathLike[str], *, o
 
 def write_family(
     model_name: str, phis: Sequence[str], folder: str | os.PathLike[str], *, overwrite: bool = False
-) -> str:
-    """Scales a network, writes the larger networks, and returns a report.
+) -> tuple[tuple[ModelSpec, ...], list[str]]:
+    """Scales a network and writes the larger networks.
 
     Args:
         model_name: name or ``.json`` path of a network, for ``get_spec``.
@@ -147,7 +165,7 @@ def write_family(
         overwrite: see ``write_specs``.
 
     Returns:
-        The table of ``table``, and a line for each file.
+        The network and the larger ones, and the paths of the files.
 
     Raises:
         UsageError: if the network is unknown, a ``phi`` is not a number or out of range, or a file cannot be written.
@@ -159,15 +177,15 @@ def write_family(
     spec = get_spec(model_name)
     members = family(spec, numbers)
     paths = write_specs(members, folder, overwrite=overwrite)
-    return "\n".join((table((spec, *members)), *(f"Wrote {path}" for path in paths)))
+    return (spec, *members), paths
 
 
 def run(invocation: Invocation) -> None:
     """Scales ``--model_name``, writes the larger networks to ``--output_dir`` and prints the table."""
     options = invocation.options
     invocation.changes(NOTHING)
-    print(
-        write_family(
-            options.model_name or DEFAULT_MODEL, options.phi, options.output_dir or ".", overwrite=options.overwrite
-        )
-    )
+    name, folder = options.model_name or DEFAULT_MODEL, options.output_dir or "."
+    specs, paths = write_family(name, options.phi, folder, overwrite=options.overwrite)
+    show(invocation.console, screen_table(specs))
+    for path in paths:
+        invocation.say(f"Wrote {path}")

@@ -36,7 +36,7 @@ def print_summary(config: Config, console: rich.console.Console) -> None:
         return
     table = new_table(
         f"{spec.name} at {config.eval_size} px", "stage", "operator", "stride", "channels", "layers", "output px",
-        "parameters", "M multiply-adds",
+        "parameters", "M multiply- adds",
     )  # fmt: skip
     for stage, row in enumerate(profile.stage_table(spec, image_size=config.eval_size)):
         table.add_row(

@@ -11,28 +11,17 @@ from typing import Any, TypeVar
 import rich.console
 import rich.progress
 import rich.table
+import rich.text
 from absl import logging
 
+from effnetv2_keras.basics.activity import current, going_on
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.console import show
 
 Item = TypeVar("Item")
 
-
-def estimate_seconds_left(stages: Sequence[Stage], *, step: int, seconds_per_step: float) -> float:
-    """Returns the estimated time left after ``step`` finished steps, seconds.
-
-    The step time of later stages is estimated from that of the current stage: it is almost proportional to the area of
-    the images.
-
-    Args:
-        stages: the stage plan.
-        step: number of finished steps.
-        seconds_per_step: step time of the current stage, seconds.
-    """
-    current = next((stage for stage in stages if step < stage.end_step), stages[-1])
-    steps_by_size = [(max(0, stage.end_step - max(step, stage.first_step)), stage.image_size) for stage in stages]
-    return seconds_per_step * sum(steps * (size / current.image_size) ** 2 for steps, size in steps_by_size)
+_MOMENT = 2.0
+"""Seconds after which the bar shows what is going on."""
 
 
 def format_seconds(seconds: float) -> str:
@@ -80,6 +69,13 @@ def counted(items: Iterable[Item], total: int, what: str, *, every: float = 10.0
             yield item
 
 
+class _Note(rich.progress.ProgressColumn):
+    """The note of the bar, or what is going on if that takes longer than a moment."""
+
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        return rich.text.Text(current(after=_MOMENT, deepest=1) or task.fields["note"])
+
+
 class Progress:
     """A progress bar with stage, images/s, loss, learning rate and time left.
 
@@ -93,10 +89,11 @@ class Progress:
         self._live = console.is_terminal
         columns = functools.partial(rich.progress.TextColumn, markup=False)
         self._bar = rich.progress.Progress(
+            rich.progress.SpinnerColumn(),
             columns("{task.description}"),
             rich.progress.BarColumn(bar_width=20),
             rich.progress.MofNCompleteColumn(),
-            columns("{task.fields[note]}"),
+            _Note(),
             console=console,
             disable=not self._live,
         )
@@ -110,36 +107,32 @@ class Progress:
 
     def advance(self, stage: Stage, finished: int) -> None:
         """Moves the bar to ``finished`` steps and shows the stage."""
-        self._bar.update(
-            self._task,
-            completed=finished,
-            description=f"stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px",
-        )
+        self._bar.update(self._task, completed=finished, description=self._name(stage))
+        going_on(f"{self._name(stage)} · step {finished}/{self._stages[-1].end_step}")
 
-    def train_row(self, stage: Stage, row: dict[str, Any], seconds_per_step: float) -> None:
-        """Shows the newest training metrics; without a terminal, prints them as a line."""
+    def _name(self, stage: Stage) -> str:
+        return f"stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px"
+
+    def train_row(self, stage: Stage, row: dict[str, Any], seconds_left: float | None) -> None:
+        """Shows the newest training metrics; without a terminal, prints them as a line.
+
+        Args:
+            stage: the stage.
+            row: a ``train`` row of ``metrics.jsonl``.
+            seconds_left: estimated time left, seconds; None if it is not known.
+        """
         note = f"loss {row['loss']:.3f} · lr {row['lr']:.4g}"
         if row["images_per_second"]:  # unknown after the first step of a stage, which traces
-            left = estimate_seconds_left(self._stages, step=row["step"], seconds_per_step=seconds_per_step)
-            note = f"{row['images_per_second']:.0f} images/s · {note} · {format_seconds(left)} left"
+            note = f"{row['images_per_second']:.0f} images/s · {note}"
+        if seconds_left is not None:
+            note += f" · {format_seconds(seconds_left)} left"
         if row.get("skipped_steps"):
             note += f" · {row['skipped_steps']} steps skipped, whose gradient overflows float16"
         if is_input_bound(row):
             note += f" · input-bound ({row['input_wait'] * 100:.0f} % of the time waiting for images)"
         self._bar.update(self._task, note=note)
         if not self._live:
-            self.say(
-                f"stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px · "
-                f"step {row['step']}/{self._stages[-1].end_step} · {note}"
-            )
-
-    def trying(self, stage: Stage) -> None:
-        """Shows which stage is tried before the first step of the run."""
-        self._bar.update(self._task, note=f"trying stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px")
-
-    def evaluating(self, finished: int, steps: int) -> None:
-        """Shows the finished and total steps of an evaluation."""
-        self._bar.update(self._task, note=f"evaluating {finished}/{steps}")
+            self.say(f"{self._name(stage)} · step {row['step']}/{self._stages[-1].end_step} · {note}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""

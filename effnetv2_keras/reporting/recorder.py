@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Callable
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy.typing as npt
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import Activity, doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.distribution.strategy import worker_of
 from effnetv2_keras.errors import TrainingDiverged
@@ -24,6 +27,7 @@ from effnetv2_keras.reporting.primary_metric import ema_gap
 from effnetv2_keras.reporting.progress import Progress, Stopwatch
 from effnetv2_keras.reporting.samples import Samples
 from effnetv2_keras.reporting.tables import describe_evaluation, stage_report
+from effnetv2_keras.reporting.time_left import TimeLeft
 from effnetv2_keras.reporting.timing import StepClock
 from effnetv2_keras.reporting.trackers import Trackers
 from effnetv2_keras.runs.provenance import note_provenance
@@ -51,6 +55,7 @@ class Recorder:
         stages: stages of the run.
         strategy: distribution strategy of the run.
         steps_per_epoch: training images divided by the batch size, not rounded.
+        num_eval: number of evaluation images, for the time left.
         lr: returns the learning rate of the step that follows the given number of finished steps.
         console: output for progress.
 
@@ -58,6 +63,7 @@ class Recorder:
         log: the rows so far.
         progress: the progress bar or lines.
         clock: measures compilation, waiting for input, and memory.
+        time_left: estimates the time left.
     """
 
     log: MetricsLog
@@ -70,6 +76,7 @@ class Recorder:
         strategy: tf.distribute.Strategy,
         *,
         steps_per_epoch: float,
+        num_eval: int = 0,
         lr: Callable[[int], tf.Tensor],
         console: rich.console.Console,
     ) -> None:
@@ -81,6 +88,16 @@ class Recorder:
         self._trackers = Trackers(config.runtime.trackers if self._writes else (), folder, config)
         self.progress = Progress(stages, console)
         self._watch = Stopwatch(0.0)
+        self.time_left = TimeLeft(
+            stages,
+            batch_size=config.train.batch_size,
+            evaluation_period=config.eval.period(
+                steps_per_epoch=Fraction(steps_per_epoch), total_steps=stages[-1].end_step
+            ),
+            checkpoint_period=config.runtime.checkpoint_every,
+            evaluated=num_eval * (2 if config.train.ema_decay else 1),
+            eval_size=config.eval_size,
+        )
         self.clock = StepClock(lambda: self._watch.seconds, devices=strategy.extended.worker_devices)
         self._pending: list[tuple[int, Metrics]] = []
         self._first_of_stage = -1
@@ -104,10 +121,12 @@ class Recorder:
             yield
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Excludes the time of a ``with`` block from the training time."""
-        with self._watch.paused():
-            yield
+    def paused(self, doing_what: str) -> Iterator[Activity]:
+        """Excludes the time of a ``with`` block from the training time, says what it does, and notes what it takes."""
+        start = time.monotonic()
+        with self._watch.paused(), doing(doing_what) as activity:
+            yield activity
+        self.time_left.took(doing_what, time.monotonic() - start)
 
     def enter(self, stage: Stage, step: int) -> None:
         """Records that a stage starts or resumes after ``step`` finished steps."""
@@ -175,7 +194,11 @@ class Recorder:
         if self._config.runtime.steps_per_loop > 1:
             del row["input_wait"]  # the host cannot measure it inside a loop on the device
         self.log.add(row)
-        self.progress.train_row(stage, row, per_step)
+        if row["compile_seconds"]:
+            self.time_left.compiled(stage, row["compile_seconds"])
+        if self._timed_steps:
+            self.time_left.trained(stage, per_step, input_wait=row.get("input_wait", 0.0))
+        self.progress.train_row(stage, row, self.time_left.seconds(finished))
         self._check_any_applied(stage, finished)
         self._timed_from, self._timed_steps = seconds, 0
 

@@ -9,6 +9,8 @@ from typing import Callable
 import psutil
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import doing
+
 
 class StepClock:
     """Splits the training time between two rows of metrics into compilation, waiting for input, and steps.
@@ -47,7 +49,8 @@ class StepClock:
         if first:
             reset_peak(self._devices)
         start = self._seconds()
-        yield
+        with doing("compiling the training step") if first else contextlib.nullcontext():
+            yield
         if first:
             self._compiling += self._seconds() - start
             self._begin()

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -24,6 +24,7 @@ from effnetv2_keras.config.overrides import read_yaml
 from effnetv2_keras.data.sources.fingerprint import fingerprint
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import ConfigError
+from effnetv2_keras.runs import commands
 from effnetv2_keras.runs.disk import RunFolderError, full_disk_explained, remove_partial_files, write_atomically
 from effnetv2_keras.runs.folder_lock import LOCK_FILES, locked
 from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows
@@ -37,6 +38,8 @@ CLASS_WEIGHTS_FILE = "class_weights.json"
 """Weight in the loss of each class, if ``train.class_weights`` is set."""
 _DATA_DIR, _TURNED = "data.data_dir", "data.exif_orientation"
 _IMAGES = "images"  # in data.json; runs of earlier versions lack it
+_MOST_SHOWN = 100
+"""Characters of a value that an error message shows."""
 _SECTIONS = ("model", "progressive", "train", "eval", "data", "precision")
 """Sections of the configuration that every version has written."""
 
@@ -57,6 +60,11 @@ def whole_config(text: str) -> Config:
     if missing := [name for name in _SECTIONS if name not in given]:
         raise ConfigError(f"The configuration is incomplete: it has no section {missing[0]!r}.")
     return Config.from_yaml(text)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _is_no_content(name: str) -> bool:
@@ -139,16 +147,32 @@ class RunFolder:
         if (self / CONFIG_FILE).exists():
             differences = self._differences(config, _data_of(splits))
             if differences:
-                listed = "; ".join(f"{key} was {was!r} and is now {new!r}" for key, (was, new) in differences.items())
-                raise RunFolderError(
-                    f"{self.path} holds another run: {listed}. Use the same settings to resume it, or another "
-                    "--model_dir for a new run."
-                )
+                raise RunFolderError(self._refusal(config, differences))
         elif self.path.is_dir() and any(not _is_no_content(path.name) for path in self.path.iterdir()):
             raise RunFolderError(
                 f"{self.path} is not empty and holds no {CONFIG_FILE}. If it is a run, restore its {CONFIG_FILE}. "
                 "Otherwise choose another --model_dir."
             )
+
+    def _refusal(self, config: Config, differences: Mapping[str, tuple[Any, Any]]) -> str:
+        """Returns what differs, and the commands that go on."""
+        listed = "; ".join(
+            f"{key} was {_shown(was)} and is now {_shown(new)}" for key, (was, new) in differences.items()
+        )
+        start = f"{self.path} holds another run: {listed}."
+        if not commands.can_be_typed(config):
+            return f"{start} Use the same settings to resume it, or another --model_dir for a new run."
+        changes = {key: new for key, (_, new) in self.config().differences(config).items() if key != _DATA_DIR}
+        place = self.config().data.data_dir
+        same_images = len(changes) == len(differences)
+        if place != config.data.data_dir:
+            changes[_DATA_DIR] = config.data.data_dir
+        images = "" if same_images else f" with the images that it began with, in {place}"
+        origin = "with its settings" if {"model.model_name", "model.network"} & changes.keys() else "from its weights"
+        return (
+            f"{start}\nTo resume the run as it is{images}:\n  {commands.resume(self.path)}\n"
+            f"To start a new run {origin}, and with what is given now:\n  {commands.new_run(self.path, changes)}"
+        )
 
     def _differences(self, config: Config, data: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Returns how this run differs from the stored one; the data may have moved if its images are the same."""
@@ -169,8 +193,8 @@ class RunFolder:
             differences["the checksum of the names and labels of the images"] = (
                 f"{stored[_IMAGES][0][:8]} (in {old})", f"{data[_IMAGES][0][:8]} (in {new})"
             )  # fmt: skip
-        elif old != new and not differences:
-            logging.info("The data has moved from %s to %s.", old, new)
+        elif old != new and not differences and os.path.realpath(old or "") != os.path.realpath(new or ""):
+            logging.info("The data has moved from %s to %s; its images are the same.", old, new)
             if _IMAGES not in stored:
                 logging.warning(
                     "%s was written by an earlier version and has no checksum of the images. Their numbers and classes "

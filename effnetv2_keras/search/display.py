@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import textwrap
 import time
 from collections.abc import Iterator
 
@@ -18,9 +19,9 @@ from effnetv2_keras.search.ownership import owner_of
 from effnetv2_keras.search.space import SearchSpace
 from effnetv2_keras.search.study import NETWORK, Proposal, Study
 
+HEADINGS = ("trial", "network", "accuracy", "step time", "params, M", "MACs, G", "reward", "process")
 _COLUMNS = (
-    ("trial", 5), ("network", 32), ("accuracy", 8), ("step time", 9), ("params, M", 9), ("MACs, G", 8),
-    ("reward", 7), ("process", 24),
+    ("trial", 5), ("network", 28), ("accuracy", 8), ("step s", 6), ("params M", 8), ("MACs G", 7), ("reward", 6),
 )  # fmt: skip
 _ENDINGS = {TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 
@@ -42,9 +43,6 @@ def cells(trial: FrozenTrial) -> list[str]:
         figure("reward", ".4f"),
         owner_of(trial.user_attrs),
     ]
-
-
-HEADINGS = tuple(name for name, _ in _COLUMNS)
 
 
 def ending(trial: FrozenTrial) -> str:
@@ -91,7 +89,7 @@ class Display:
             f"Search space: {space.size:.3g} networks around {space.backbone.name}. {self._settings.trials} trials of "
             f"{self._settings.epochs:g} epochs; sampler: {self._settings.sampler}; this process: {self._study.me}."
         )
-        self.say(_line(list(HEADINGS)))
+        self.say(_line([name for name, _ in _COLUMNS]))
         self.update()
 
     def update(self) -> None:
@@ -100,8 +98,15 @@ class Display:
             if trial.state.is_finished() and trial.number not in self._shown:
                 self._shown.add(trial.number)
                 self._ended_here += owner_of(trial.user_attrs) == self._study.me
-                self.say(f"{_line(cells(trial))} {ending(trial)}".rstrip())
+                self.say(_line(cells(trial)))
+                for line in textwrap.wrap(self._remark(trial), 72):
+                    self.say(f"       {line}")
         self._bar.update(self._task, completed=len(self._shown))
+
+    def _remark(self, trial: FrozenTrial) -> str:
+        """Returns why a trial has no result, and which other process ran it."""
+        owner = owner_of(trial.user_attrs)
+        return "; ".join(filter(None, (ending(trial), "" if owner == self._study.me else f"process {owner}")))
 
     def begin(self, proposal: Proposal) -> None:
         """Shows the number of the running trial on the bar."""
@@ -149,7 +154,7 @@ class Display:
 
 
 def _line(texts: list[str]) -> str:
+    """Returns the first texts in columns: 80 characters."""
     return "  ".join(
-        text.ljust(width) if name in ("network", "process") else text.rjust(width)
-        for text, (name, width) in zip(texts, _COLUMNS)
+        text.ljust(width) if name == "network" else text.rjust(width) for text, (name, width) in zip(texts, _COLUMNS)
     )

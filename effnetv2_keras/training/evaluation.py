@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
@@ -60,10 +61,20 @@ class Evaluator:
         self._dataset = strategy.distribute_datasets_from_function(input_fn)
         self._function = tf.function(self._step, autograph=False)
 
-    def try_batches(self, count: int = 1) -> None:
-        """Evaluates only the first batches, to check that they can be read and fit in memory, or to measure time."""
-        for _, batch in zip(range(count), self._dataset):
-            self._function(batch)
+    def try_batch(self) -> float:
+        """Evaluates only the first batch, twice, to check that its images can be read and that it fits in memory.
+
+        Returns:
+            The time of a whole evaluation, seconds, estimated from the second time, which compiles nothing.
+        """
+        batches = [iter(self._dataset)]
+        batch = next(batches[0])
+        free_in_background(batches)
+        for _ in range(2):
+            start = time.perf_counter()
+            sums, _ = self._function(batch)
+            sums["num_images"].numpy()  # waits
+        return self._steps * (time.perf_counter() - start)
 
     def run(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Returns the metrics of the models on the whole split.

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.class_weights import describe_classes
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.distribution.strategy import explained_losses, make_strategy, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
 from effnetv2_keras.models.keras_compat import require_keras_2
-from effnetv2_keras.progressive import remaining
+from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.reporting.console import show
+from effnetv2_keras.reporting.tables import describe_evaluation
+from effnetv2_keras.runs import commands
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.class_weights import weights_of_run
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
@@ -63,20 +67,46 @@ def train(
             stack.enter_context(folder.lock())
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(_ended_if_asked(stop))
+        stop.shared = worker.count > 1
+        stop.saved()
         splits = verified_splits(config, folder, strategy, splits or open_splits(config.data), console, stop)
         config = config.with_batch_for(splits.train.num_examples)
         class_weights = weights_of_run(config, folder, strategy, splits.train)
         if note := describe_classes(config, splits.train, class_weights):
             show(console, note)
-        run = Run(config, folder, strategy, splits, console, class_weights)
+        with doing("building the network"):
+            run = Run(config, folder, strategy, splits, console, class_weights)
         stack.enter_context(run.shown())
+        step, total = run.state.finished_steps, run.stages[-1].end_step
+        if 0 < step < total:
+            run.recorder.progress.say(f"Resuming {folder.path} after step {step:,} of {total:,}.")
         run.prepare(stop)
         while True:
             try:
                 _train_stages(run, stop)
-                return run.finish()
+                with doing("drawing the report"):
+                    result = run.finish()
+                if step == total:
+                    run.recorder.progress.say(_finished(folder, config, splits, result))
+                return result
             except TrainingDiverged as error:
                 run.roll_back(error)
+
+
+def _finished(folder: RunFolder, config: Config, splits: Splits, result: dict[str, Any]) -> str:
+    """Returns what to say of a run that was finished before, and the commands that go on from it."""
+    text = (
+        f"{folder.path} was finished before, so nothing was trained.\n"
+        f"{describe_evaluation(result, splits.evaluation.num_examples)}"
+    )
+    if not commands.can_be_typed(config):
+        return text
+    more = commands.new_run(folder.path, {"train.epochs": config.train.epochs})
+    command = f"python main.py --mode={{}} --model_dir={shlex.quote(str(folder.path))}"
+    return (
+        f"{text}\nTo train more epochs, start a new run from its weights, with the number that you want:\n  {more}\n"
+        f"To use it:\n  {command.format('eval')}\n  {command.format('predict')} PHOTOS\n  {command.format('export')}"
+    )
 
 
 @contextlib.contextmanager
@@ -94,15 +124,28 @@ def _ended_if_asked(stop: StopRequest) -> Iterator[None]:
 
 def _train_stages(run: Run, stop: StopRequest) -> None:
     for stage, steps in remaining(run.stages, step=run.state.finished_steps):
-        run.enter(stage, steps.start)
-        step = steps.start
-        while step < steps.stop:
-            count = run.steps_until_due(stage, step)
+        with doing("the next stage"):
+            run.enter(stage, steps.start)
+            _train_stage(run, stage, steps, stop)
+
+
+def _train_stage(run: Run, stage: Stage, steps: range, stop: StopRequest) -> None:
+    step = steps.start
+    while step < steps.stop:
+        count = run.due.steps_until(stage, step)
+        if step > steps.start:  # the first step traces, and nothing is lost without it
+            stop.hold()
+        try:
             stopping = run.train(stage, step, count, stop)
-            step += count
-            if stopping:
-                raise Interrupted(f"{stop.name}: saved {run.save()}. The same command resumes from this checkpoint.")
-            if run.evaluation_due(step):
-                run.evaluate(stage, stop)
-            elif run.checkpoint_due(stage, step):
-                run.save()
+        except KeyboardInterrupt:
+            if not stop.first:
+                raise
+            raise Interrupted(stop.message(run.save())) from None
+        stop.hold()
+        step += count
+        if stopping:
+            raise Interrupted(stop.message(run.save()))
+        if run.due.evaluation(step):
+            run.evaluate(stage, stop)
+        elif run.due.checkpoint(stage, step):
+            stop.saved(run.save())

@@ -10,18 +10,21 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import going_on
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.distribution.strategy import make_agreement, worker_of
-from effnetv2_keras.errors import Interrupted, TrainingDiverged
+from effnetv2_keras.errors import TrainingDiverged
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.reporting.primary_metric import check_best_metric, judged
 from effnetv2_keras.reporting.recorder import Recorder
 from effnetv2_keras.reporting.samples import Samples, describe_network, draw_samples
+from effnetv2_keras.reporting.time_left import EVALUATING, SAVING
 from effnetv2_keras.reporting.trackers import check_libraries
 from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.training.due import Due
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.input import RunInput, free_in_background
 from effnetv2_keras.training.interruption import StopRequest
@@ -50,7 +53,7 @@ class Run:
         self._worker = worker = worker_of(strategy)
         folder.check(config, splits)
         self._config, self._folder, self._strategy, self._splits = config, folder, strategy, splits
-        self._evaluation_period = config.evaluation_period(num_train)
+        self.due = Due(config.runtime, self.stages, config.evaluation_period(num_train))
         self.state = create_state(
             config, strategy, num_classes=num_classes, steps_per_epoch=per_epoch, total_steps=total_steps
         )
@@ -67,6 +70,7 @@ class Run:
             self.stages,
             strategy,
             steps_per_epoch=float(per_epoch),
+            num_eval=splits.evaluation.num_examples,
             lr=self.state.schedule,
             console=console,
         )
@@ -117,27 +121,37 @@ class Run:
         if left and self._config.runtime.preflight:
             self._preflight(left)
         evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self.recorder.log.rows)
-        if step and self.evaluation_due(step) and not self._agree(float(evaluated)):
+        if step and self.due.evaluation(step) and not self._agree(float(evaluated)):
             self.evaluate(self._stage_at_hand(), stop)
 
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
         """Tries a batch of each remaining stage, a step of the largest, and an evaluation batch; undoes the step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
-        with self.recorder.paused():
+        with self.recorder.paused("trying"):
             for stage, first_step in left:
-                self.recorder.progress.trying(stage)
-                batches = self.input.for_trial(stage, first_step)
-                if stage is not largest:
-                    self.input.next(batches, stage, first_step)
-                    continue
-                self._step, start = self._make_step(stage), time.perf_counter()
-                with self._explained_shortage(stage):
-                    self._await(self._take(batches, stage, first_step, 1))
-                self._tried = (self._step, time.perf_counter() - start)
+                going_on(f"trying stage {stage.index + 1}/{len(self.stages)} ({stage.image_size} px)")
+                batches = [self.input.for_trial(stage, first_step)]
+                if stage is largest:
+                    self._try_step(batches[0], stage, first_step)
+                else:
+                    self.input.next(batches[0], stage, first_step)
+                free_in_background(batches)
+            going_on("trying an evaluation")
             with self.input.evaluating(), self._explained_shortage():
-                self._evaluator.try_batches()
+                self.recorder.time_left.took(EVALUATING, self._evaluator.try_batch())
             self._checkpoints.restore_latest()
             self._note_rollbacks()
+
+    def _try_step(self, batches: Any, stage: Stage, first_step: int) -> None:
+        self._step, start = self._make_step(stage), time.perf_counter()
+        with self._explained_shortage(stage):
+            self._await(self._take(batches, stage, first_step, 1, StopRequest()))
+        self._tried = (self._step, time.perf_counter() - start)
+        self.recorder.time_left.compiled(stage, self._tried[1])
+        if stage.end_step - first_step > 1:  # a second step takes the time of all others
+            start = time.perf_counter()
+            self._await(self._take(batches, stage, first_step + 1, 1, StopRequest()))
+            self.recorder.time_left.tried(stage, time.perf_counter() - start)
 
     def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
         return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)
@@ -161,29 +175,6 @@ class Run:
         box, self._batches = [self._batches], None
         free_in_background(box)
 
-    def steps_until_due(self, stage: Stage, step: int) -> int:
-        """Returns the number of steps until the host has something to do, at most ``steps_per_loop``."""
-        count, most = 1, min(self._config.runtime.steps_per_loop, stage.end_step - step)
-        while count < most and not self._due(stage, step + count):
-            count += 1
-        return count
-
-    def _due(self, stage: Stage, finished: int) -> bool:
-        return (
-            finished % self._config.runtime.log_every == 0
-            or self.evaluation_due(finished)
-            or self.checkpoint_due(stage, finished)
-        )
-
-    def evaluation_due(self, finished: int) -> bool:
-        """Returns whether an evaluation is due after ``finished`` steps: every ``eval.period``, and at the end."""
-        period = self._evaluation_period
-        return finished == self.stages[-1].end_step or finished // period > (finished - 1) // period
-
-    def checkpoint_due(self, stage: Stage, finished: int) -> bool:
-        """Returns whether a checkpoint is due: every ``runtime.checkpoint_every`` steps, and after each stage."""
-        return finished == stage.end_step or finished % self._config.runtime.checkpoint_every == 0
-
     def train(self, stage: Stage, step: int, count: int, stop: StopRequest) -> bool:
         """Takes ``count`` steps after ``step`` finished steps; returns whether the run must end here.
 
@@ -192,7 +183,7 @@ class Run:
         """
         try:
             with self._explained_shortage(stage):
-                metrics = self._take(self._batches, stage, step, count, bool(stop))
+                metrics = self._take(self._batches, stage, step, count, stop)
         except DataError as error:
             raise type(error)(f"{error}\n{self._saved_before_an_error()}") from error
         self.recorder.record(stage, step, count, metrics)
@@ -202,17 +193,17 @@ class Run:
         heard, self._stops = self._stops, metrics["stops"]
         return heard is not None and float(tf.reduce_max(heard)) > 0
 
-    def _take(self, batches: Any, stage: Stage, step: int, count: int, stop: bool = False) -> Metrics:
+    def _take(self, batches: Any, stage: Stage, step: int, count: int, stop: StopRequest) -> Metrics:
         first = self.recorder.is_first(step)
         if self._config.runtime.steps_per_loop > 1:
             with self.input.explained(), self.recorder.clock.stepping(first=first):
-                return self._await(self._step.several(batches, count, stop), first)
-        with self.recorder.clock.waiting():
+                return self._await(self._step.several(batches, count, bool(stop)), first)
+        with self.recorder.clock.waiting(), stop.waiting():
             batch = self.input.next(batches, stage, step)
         if first:
             self.recorder.show(stage, step, lambda: self.input.pixels(batch))
         with self.recorder.clock.stepping(first=first):
-            return self._await(self._step(batch, stop), first)
+            return self._await(self._step(batch, bool(stop)), first)
 
     @staticmethod
     def _await(metrics: Metrics, needed: bool = True) -> Metrics:
@@ -257,7 +248,7 @@ class Run:
         """Saves a checkpoint after a check that the state is finite; returns its path."""
         stage, step = self._stage_at_hand(), self.state.finished_steps
         self.recorder.flush(stage)
-        with self.recorder.paused():
+        with self.recorder.paused(SAVING):
             if not self.state.is_finite():
                 self.recorder.diverged(stage, step - 1, "A weight is not finite")
             saved = self._checkpoints.save()
@@ -271,20 +262,22 @@ class Run:
             Interrupted: if a signal asks the run to end; a resumed run starts with this evaluation.
         """
         saved = self.save()
+        stop.saved(saved)
 
-        def on_step(finished: int, steps: int) -> None:
-            self.recorder.progress.evaluating(finished, steps)
-            if stop and self._worker.count == 1:  # several workers finish the evaluation together
-                raise Interrupted(f"{stop.name} during an evaluation: saved {saved}. The same command resumes with it.")
+        with self.recorder.paused(EVALUATING) as activity:
 
-        with self.recorder.paused():
+            def on_step(finished: int, steps: int) -> None:
+                activity.text = f"{EVALUATING} {finished}/{steps}"
+
             with self.input.evaluating(), self._explained_shortage():
                 figures = self._evaluator.run(on_step)
+            stop.hold()
             is_best = self._checkpoints.save_if_best(**judged(figures, self._config.eval.best_metric))
         # Last, so that a run that is killed before this line evaluates again.
         self.recorder.evaluated(
             stage, self.state.finished_steps, figures, self._splits.evaluation.num_examples, is_best=is_best
         )
+        stop.saved(saved)
 
     def finish(self) -> dict[str, Any]:
         """Writes plot and report, prints the table of stages, and returns the row of the last evaluation."""

@@ -198,12 +198,12 @@ def test_files_of_a_family_train_and_are_not_overwritten(tmp_path):
     folder = tmp_path / "new" / "family"
     output = write_family("efficientnetv2-s", ["1", "2"], folder)
     path = folder / "efficientnetv2-s-phi1.json"
-    assert output.endswith(f"Wrote {path}\nWrote {folder / 'efficientnetv2-s-phi2.json'}")
+    assert output == ((S, *family(S, (1, 2))), [str(path), str(folder / "efficientnetv2-s-phi2.json")])
     assert (spec := variants.get_spec(str(path))) == family(S, (1, 2))[0]
     stages = hparams.base.get_base(str(path)).plan(100)
     assert (stages[-1].image_size, stages[-1].dropout_rate) == (spec.train_size, spec.dropout_rate)
     assert write_family("efficientnetv2-s", ["2", "1", "1"], folder) == output  # an equal file is allowed
-    assert write_family(str(path), ["1"], folder).endswith("efficientnetv2-s-phi1-phi1.json")
+    assert write_family(str(path), ["1"], folder)[1][0].endswith("efficientnetv2-s-phi1-phi1.json")
     path.write_text("mine")
     (folder / "efficientnetv2-s-phi2.json").unlink()
     with pytest.raises(

@@ -250,6 +250,7 @@ def test_finished_run_is_reported_again_without_training(uninterrupted, monkeypa
     result = train_tiny(tiny_config(), uninterrupted / "arrays", splits=array_splits(), output=output)
     assert result["step"] == 12
     assert "Stages of this run" in output.getvalue()
+    assert "was finished before, so nothing was trained.\nepoch 4.0, step 12: evaluated 13 of 13" in output.getvalue()
 
 
 @pytest.mark.parametrize(

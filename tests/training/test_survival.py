@@ -18,6 +18,9 @@ from effnetv2_keras.architecture import variants
 from effnetv2_keras.cli import EXIT_INTERRUPTED
 from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.distribution.strategy import make_strategy
+from effnetv2_keras.modes.invocation import Invocation
+from effnetv2_keras.modes.options import Options
+from effnetv2_keras.modes.train import run_config
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.loop import train
 from hparams import load
@@ -99,7 +102,8 @@ def test_a_killed_run_goes_on_bit_for_bit(image_folder, uninterrupted, tmp_path,
         assert "The same command resumes" in output
         expected = {"warm_up": 2, "mid_stage": 5, "checkpoint": 6, "border": 6, "evaluation": 6}
     assert latest.endswith(f"ckpt-{expected[moment]}")
-    train_here(RunFolder(tmp_path / "run").config(), tmp_path / "run")
+    alone = Options(model_dir=str(tmp_path / "run"))  # as --mode=train --model_dir=run, without any other flag
+    train_here(run_config(Invocation(alone, None, (), load)), tmp_path / "run")
     assert_same_end(uninterrupted, tmp_path / "run")
     before, after = (tf.train.load_checkpoint(path) for path in (latest, str(tmp_path / "run" / "checkpoints")))
     assert (

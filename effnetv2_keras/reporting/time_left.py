@@ -1,0 +1,110 @@
+"""The time that a run will still take, from the steps, evaluations, checkpoints and compilations measured so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+from effnetv2_keras.progressive import Stage
+
+EVALUATING, SAVING = "evaluating", "saving a checkpoint"
+_NEWEST = 0.3
+"""Share of the newest measurement in the step time of a stage."""
+_FORWARD = 1 / 3
+"""Time of an evaluation of an image divided by the time of a training step, per image of the same size."""
+
+
+class TimeLeft:
+    """Estimates the time left of a run.
+
+    The step time is linear in the area of the images between the stages that were measured or tried. Beyond them, and
+    after only one, it is extended in the same way, or is proportional to the area. If a run waits for its input, the
+    later stages take at least as long per step as the present one.
+
+    Args:
+        stages: the stage plan.
+        batch_size: training images per step.
+        evaluation_period: steps between two evaluations.
+        checkpoint_period: steps between two checkpoints; one also follows each evaluation and stage.
+        evaluated: images of an evaluation, times the number of models.
+        eval_size: side of the evaluation images, pixels.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        *,
+        batch_size: int,
+        evaluation_period: Fraction,
+        checkpoint_period: int,
+        evaluated: int,
+        eval_size: int,
+    ) -> None:
+        self._stages, self._evaluated, self._eval_size = stages, evaluated / batch_size, eval_size
+        self._evaluation_period, self._checkpoint_period = evaluation_period, checkpoint_period
+        self._computing: dict[int, float] = {}  # seconds of a step without waiting, by the side of the images
+        self._tried: dict[int, float] = {}
+        self._step, self._least = 0.0, 0.0
+        self._stage: Stage | None = None
+        self._compiled: set[int] = set()
+        self._compiling = 0.0
+        self._took: dict[str, float] = {}
+
+    def tried(self, stage: Stage, seconds: float) -> None:
+        """Notes the time of one step of a stage that the run has not reached yet, seconds."""
+        self._tried[stage.image_size] = seconds
+
+    def trained(self, stage: Stage, seconds: float, *, input_wait: float = 0.0) -> None:
+        """Notes a mean time of steps of the present stage.
+
+        Args:
+            stage: the stage.
+            seconds: time of a step, seconds.
+            input_wait: share of the time spent waiting for input, in [0, 1].
+        """
+        self._step = seconds if stage != self._stage else (1 - _NEWEST) * self._step + _NEWEST * seconds
+        self._stage = stage
+        self._computing[stage.image_size] = self._step * (1 - input_wait)
+        self._tried.pop(stage.image_size, None)
+        self._least = self._step if input_wait > 0.2 else 0.0
+
+    def compiled(self, stage: Stage, seconds: float) -> None:
+        """Notes the time of compiling the step of a stage, seconds."""
+        self._compiled.add(stage.index)
+        self._compiling = seconds
+
+    def took(self, what: str, seconds: float) -> None:
+        """Notes the time of ``SAVING`` or ``EVALUATING``, seconds; anything else does not come again."""
+        self._took[what] = seconds
+
+    def seconds(self, step: int) -> float | None:
+        """Returns the estimated time left after ``step`` finished steps, seconds; None if no step was measured yet."""
+        if not self._computing and not self._tried:
+            return None
+        total, left = self._stages[-1].end_step, 0.0
+        for stage in self._stages:
+            steps = max(0, stage.end_step - max(step, stage.first_step))
+            left += steps * (self._step if stage == self._stage else max(self._least, self._cost(stage.image_size)))
+            if stage.first_step >= step and stage.index not in self._compiled:
+                left += self._compiling
+        period = self._evaluation_period
+        evaluations = math.ceil(total / period) - int(step // period) if step < total else 0
+        ends = sum(stage.end_step > step for stage in self._stages)
+        saves = evaluations + ends + (total - step) // self._checkpoint_period
+        return left + evaluations * self._evaluation() + saves * self._took.get(SAVING, 0.0)
+
+    def _evaluation(self) -> float:
+        if EVALUATING in self._took:
+            return self._took[EVALUATING]
+        return self._evaluated * self._cost(self._eval_size) * _FORWARD
+
+    def _cost(self, size: int) -> float:
+        """Returns the time of a step with images of this side without waiting for input, seconds."""
+        known = sorted({**self._tried, **self._computing}.items())
+        if len(known) == 1:
+            return known[0][1] * (size / known[0][0]) ** 2
+        place = min(max(1, sum(side < size for side, _ in known)), len(known) - 1)
+        (small, low), (large, high) = known[place - 1], known[place]
+        slope = max(0.0, high - low) / (large**2 - small**2)
+        return max(low + slope * (size**2 - small**2), min(low, high) * min(1.0, (size / small) ** 2))
