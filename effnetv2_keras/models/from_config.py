@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
@@ -38,6 +36,7 @@ def build_for(config: Config, num_classes: int) -> tf.keras.Model:
             bn_momentum=config.model.bn_momentum,
             include_preprocessing=config.model.include_preprocessing,
             asks_normalization=config.model.normalization is not None,
+            imagenet_statistics=config.train.ft_init_ckpt is not None,
             dtype=config.precision.policy,
             smallest_size=min(config.eval_size, *sizes),
         )
@@ -73,12 +72,6 @@ def _check_settings(config: Config, spec: specs.KerasSpec) -> None:
         raise UsageError(
             f"train.ft_init_ckpt is {config.train.ft_init_ckpt!r}, but {spec.name} has only the weights imagenet, "
             "those of Keras. Use train.ft_init_ckpt=imagenet, or train.ft_init_ckpt= for random weights."
-        )
-    if config.train.ft_init_ckpt and (match := re.fullmatch(r"keras:EfficientNet(B\d)", spec.name)):
-        twin = "efficientnet-b3-keras" if match[1] == "B3" else f"efficientnet-{match[1].lower()}"
-        raise UsageError(
-            f"train.ft_init_ckpt=imagenet does not apply to {spec.name}: Keras builds another network for these "
-            f"weights than for random ones. Use --model_name={twin}, the same network, which loads the same file."
         )
 
 

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, Callable
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.architecture.specs import KerasSpec
+from effnetv2_keras.architecture.specs import PIXEL_STATISTICS, KerasSpec
 from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import scopes
@@ -34,6 +35,7 @@ def build_keras_model(
     bn_momentum: float = 0.99,
     include_preprocessing: bool = True,
     asks_normalization: bool = False,
+    imagenet_statistics: bool = False,
     dtype: str = "float32",
     smallest_size: int | None = None,
 ) -> tf.keras.Model:
@@ -48,6 +50,8 @@ def build_keras_model(
         bn_momentum: BatchNorm momentum, in [0, 1).
         include_preprocessing: whether to add ``preprocessing`` before a network that does not normalize pixels itself.
         asks_normalization: whether ``spec.normalization`` was set by the user instead of by default.
+        imagenet_statistics: whether a network that learns mean and deviation of pixels has those of ImageNet. Keras'
+            EfficientNetB0 to B7 has them only with published weights.
         dtype: one of ``factory.DTYPES``.
         smallest_size: side of the smallest images that the network must accept, pixels; None to skip this check.
 
@@ -65,6 +69,8 @@ def build_keras_model(
     name = spec.name[len(KERAS) :]
     made = _own_function(spec.name)(num_classes) if ":" in name else application(name, num_classes)
     _check(made, spec.name, num_classes)
+    if imagenet_statistics:
+        _set_statistics(made)
     flat = tf.keras.Model(made.inputs, made.outputs[0], name=name.rpartition(":")[2].strip("_") or "network")
     try:
         network = rebuild(flat, bn_momentum=bn_momentum, dtype=dtype)
@@ -88,6 +94,15 @@ def build_keras_model(
         return network
     images = tf.keras.Input([None, None, 3], name="image")
     return tf.keras.Model(images, network(preprocessing_layer(spec.normalization)(images)), name=network.name)
+
+
+def _set_statistics(model: tf.keras.Model) -> None:
+    """Gives every ``Normalization`` that has weights, for pixels 0..1, the mean and deviation of ImageNet."""
+    mean, deviation = (np.asarray(values) / 255 for values in PIXEL_STATISTICS["imagenet"])
+    for layer in leaf_layers(model):
+        if isinstance(layer, tf.keras.layers.Normalization) and layer.weights:
+            layer.set_weights([mean, deviation**2, 0])
+            layer.finalize_state()
 
 
 def normalizes_itself(model: tf.keras.Model) -> bool:

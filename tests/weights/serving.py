@@ -91,9 +91,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         own = self.behavior
         content = content[: own.cuts.pop(0) if own.cuts and self.command == "GET" else None]
         own.asked.append((self.command, self.path, len(content)))
-        for first in range(0, len(content), 1000):
-            self.wfile.write(content[first : first + 1000])
-            time.sleep(own.pause)
+        with contextlib.suppress(ConnectionError):  # a client may have given up
+            for first in range(0, len(content), 1000):
+                self.wfile.write(content[first : first + 1000])
+                time.sleep(own.pause)
 
     def log_message(self, *_):
         pass

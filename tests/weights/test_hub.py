@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+import effnetv2_keras
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.weights import WeightsError, hub, load_weights, registry
 from effnetv2_keras.weights.download import DownloadError
 from effnetv2_keras.weights.published import TIMM
@@ -135,6 +137,24 @@ def test_a_folder_of_another_of_timms_networks_is_refused(server, tmp_path):
 def test_names_that_are_not_known_say_which_are(name, message, tmp_path):
     with pytest.raises(WeightsError, match=re.escape(message)):
         registry.fetch(name, "efficientnetv2-b0", with_top=True, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": "timm:imagenet"}, "Names for efficientnetv2-b0 are timm:tf_efficientnetv2_b0.in1k"),
+        (
+            {"weights": "timm:tf_efficientnetv2_b3.in21k"},
+            "classes is 1000, but the weights 'timm:.*' have 21843 classes",
+        ),
+        ({"weights": "hf:imagenet", "classes": 3}, "must be hf:OWNER/REPOSITORY"),
+        ({"weights": "imagenet1k"}, "Use one of imagenet, .*, timm:NAME and hf:OWNER/REPOSITORY"),
+    ],
+)
+def test_functions_like_those_of_keras_take_the_names(arguments, message, monkeypatch):
+    monkeypatch.setattr("effnetv2_keras.applications.build_model", None)
+    with pytest.raises(UsageError, match=message):
+        effnetv2_keras.EfficientNetV2B0(**arguments)
 
 
 def test_a_network_without_a_name_has_no_names(tmp_path):

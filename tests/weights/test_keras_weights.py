@@ -10,16 +10,20 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.architecture.keras_inputs import NORMALIZATION
-from effnetv2_keras.architecture.specs import pixel_rescaling
+from effnetv2_keras.architecture.specs import KerasSpec, pixel_rescaling
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.from_config import build_for
+from effnetv2_keras.models.keras_models import build_keras_model
 from effnetv2_keras.models.naming import layers_by_name
+from effnetv2_keras.models.rebuilding import rebuild
 from effnetv2_keras.weights import WeightsError, keras_networks
 from effnetv2_keras.weights.loading import load_configured
 from tests import own_networks
 from tests.models.filling import fill_at_random
+from tests.shallow import one_block_a_stage
 from tests.weights.filled import assert_close, pixels
+from tests.weights.test_hdf5 import keras_model
 
 pytestmark = pytest.mark.keras_2
 
@@ -65,22 +69,30 @@ def test_other_classes_have_a_new_classifier(monkeypatch, caplog):
     assert warning in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"train.ft_init_ckpt": "imagenet21k"},
-            "train.ft_init_ckpt is 'imagenet21k', but keras:MobileNet has only the weights imagenet",
-        ),
-        (
-            {"model.model_name": "keras:EfficientNetB3"},
-            "does not apply to keras:EfficientNetB3: .* Use --model_name=efficientnet-b3-keras, the same network",
-        ),
-    ],
-)
-def test_weights_that_there_are_not(changes, message):
-    with pytest.raises(UsageError, match=message):
-        build_for(config_of(**changes), 3)
+@pytest.mark.parametrize("given", [False, True])
+def test_learned_statistics_of_pixels_are_those_of_imagenet(given):
+    spec = KerasSpec("keras:tests.own_networks:bare")
+    model = build_keras_model(spec, num_classes=2, imagenet_statistics=given)
+    images = np.full([1, 1, 1, 3], 0.5, np.float32)
+    expected = (images - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    assert np.allclose(layers_by_name(model)["pixels"](images), expected, atol=1e-5) == given
+
+
+@pytest.mark.slow
+def test_efficientnet_has_the_statistics_of_imagenet_with_the_weights_alone():
+    """Keras builds another network for its own weights, which also divides by the root of the deviation again."""
+    with one_block_a_stage():
+        theirs = keras_model("efficientnet-b0", classifier_activation=None)  # with what that amounts to
+        config = config_of(**{"model.model_name": "keras:EfficientNetB0"})
+        model = build_for(config, 1000)
+        keras_networks.copy_weights(rebuild(theirs, bn_momentum=0.99, dtype="float32"), model, bgr=False)
+        images = pixels(224, 224)
+        assert_close(model(images), theirs(images))
+
+
+def test_only_imagenet_is_known():
+    with pytest.raises(UsageError, match="train.ft_init_ckpt is 'imagenet21k', but keras:MobileNet has only the"):
+        build_for(config_of(**{"train.ft_init_ckpt": "imagenet21k"}), 3)
 
 
 def test_networks_for_images_as_bgr_take_rgb():
