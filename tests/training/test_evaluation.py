@@ -46,7 +46,7 @@ def linear_model(seed):
 
 
 def by_numpy(logits, labels, loss_type):
-    """All figures from logits and labels ``[images, classes]``; those of a focal loss are those of its cross-entropy."""
+    """All figures from logits and labels ``[images, classes]``; a focal loss has those of its cross-entropy."""
     loss_type = {"focal": "softmax", "sigmoid_focal": "sigmoid"}.get(loss_type, loss_type)
     figures = {}
     order = np.argsort(-logits, axis=1)
