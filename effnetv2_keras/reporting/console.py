@@ -42,8 +42,23 @@ def _fitted(table: rich.table.Table, console: rich.console.Console) -> rich.tabl
         same = ", ".join(f"{column.header} {next(iter(column.cells))}" for column in dropped)
         table.caption = rich.text.Text(f"In every row: {same}", style="table.caption", justify="center")
     if not _fits(table, console):
-        table.padding = 0  # type: ignore[assignment]  # the setter takes what the getter does not return
+        _narrow(table, console.width)
     return table
+
+
+def _narrow(table: rich.table.Table, width: int) -> None:
+    """Removes the space between columns and breaks lines in cells, between words where that is enough."""
+    table.padding = 0  # type: ignore[assignment]  # the setter takes what the getter does not return
+    texts = [[str(text) for text in (column.header, *column.cells)] for column in table.columns]
+    words = [max(len(word) for text in column for word in text.split() or [""]) for column in texts]
+    room = width - len(words) - 1 - sum(words)
+    wanted = [max(map(len, column)) - word for column, word in zip(texts, words)]
+    for place in sorted(range(len(words)), key=wanted.__getitem__):
+        column = table.columns[place]
+        column.overflow = "fold"
+        if room >= 0:
+            given = min(room, wanted[place])
+            column.width, room = words[place] + given, room - given
 
 
 def _fits(table: rich.table.Table, console: rich.console.Console) -> bool:

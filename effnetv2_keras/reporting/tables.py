@@ -55,7 +55,7 @@ def spreadsheet_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-STAGE_HEADINGS = ("stage", *(quantity.heading for quantity in QUANTITIES.values()))
+STAGE_HEADINGS = ("stage", *(quantity.heading.replace("RandAugment", "RandAug") for quantity in QUANTITIES.values()))
 """Column headings of ``stage_cells``."""
 
 

@@ -18,9 +18,9 @@ _FORWARD = 1 / 3
 class TimeLeft:
     """Estimates the time left of a run.
 
-    The step time is linear in the area of the images between the stages that were measured or tried. Beyond them, and
-    after only one, it is extended in the same way, or is proportional to the area. If a run waits for its input, the
-    later stages take at least as long per step as the present one.
+    The step time is linear in the area of the images between the stages that were measured or tried, and beyond them.
+    It grows at most in proportion to the area. After only one stage it is proportional. If a run waits for its input,
+    the later stages take at least as long per step as the present one.
 
     Args:
         stages: the stage plan.
@@ -79,7 +79,11 @@ class TimeLeft:
         self._took[what] = seconds
 
     def seconds(self, step: int) -> float | None:
-        """Returns the estimated time left after ``step`` finished steps, seconds; None if no step was measured yet."""
+        """Returns the estimated time left, seconds; None if no step was measured yet.
+
+        Args:
+            step: finished steps; what is due after the last of them is still to come.
+        """
         if not self._computing and not self._tried:
             return None
         total, left = self._stages[-1].end_step, 0.0
@@ -89,10 +93,15 @@ class TimeLeft:
             if stage.first_step >= step and stage.index not in self._compiled:
                 left += self._compiling
         period = self._evaluation_period
-        evaluations = math.ceil(total / period) - int(step // period) if step < total else 0
-        ends = sum(stage.end_step > step for stage in self._stages)
+        evaluations = math.ceil(total / period) - max(0, int((step - 1) // period))
+        ends = sum(stage.end_step >= step and not self._evaluates(stage.end_step) for stage in self._stages)
         saves = evaluations + ends + (total - step) // self._checkpoint_period
         return left + evaluations * self._evaluation() + saves * self._took.get(SAVING, 0.0)
+
+    def _evaluates(self, step: int) -> bool:
+        """Returns whether an evaluation, with its checkpoint, follows a step."""
+        period = self._evaluation_period
+        return step == self._stages[-1].end_step or step // period > (step - 1) // period
 
     def _evaluation(self) -> float:
         if EVALUATING in self._took:
@@ -102,9 +111,13 @@ class TimeLeft:
     def _cost(self, size: int) -> float:
         """Returns the time of a step with images of this side without waiting for input, seconds."""
         known = sorted({**self._tried, **self._computing}.items())
+        base, seconds = min(self._computing.items() or known, key=lambda one: abs(one[0] - size))
+        by_area = seconds * (size / base) ** 2
         if len(known) == 1:
-            return known[0][1] * (size / known[0][0]) ** 2
+            return by_area
         place = min(max(1, sum(side < size for side, _ in known)), len(known) - 1)
         (small, low), (large, high) = known[place - 1], known[place]
-        slope = max(0.0, high - low) / (large**2 - small**2)
-        return max(low + slope * (size**2 - small**2), min(low, high) * min(1.0, (size / small) ** 2))
+        linear = low + (high - low) * (size**2 - small**2) / (large**2 - small**2)
+        return min(
+            max(linear, min(seconds, by_area)), max(seconds, by_area)
+        )  # one step that was tried may be an outlier
