@@ -11,6 +11,7 @@ from typing import Callable
 
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.progressive import Stage
@@ -45,19 +46,13 @@ class Estimate:
     total: float
 
 
-def measure(
-    config: Config,
-    splits: Splits,
-    strategy: tf.distribute.Strategy,
-    say: Callable[[str], None],
-) -> Estimate:
+def measure(config: Config, splits: Splits, strategy: tf.distribute.Strategy) -> Estimate:
     """Returns how long the run will take on this machine, from a few real steps of each stage; changes no files.
 
     Args:
         config: configuration of the run.
         splits: data of the run.
         strategy: distribution strategy of the run.
-        say: receives a line of text before each stage is measured.
 
     Raises:
         ConfigError, DataError, UsageError: if the settings or data cannot be used.
@@ -69,9 +64,8 @@ def measure(
     with RunInput(config, splits, strategy) as data:
         times = []
         for stage in stages:
-            say(f"measuring {_MEASURED_STEPS} steps of stage {stage.index + 1}/{len(stages)} · {stage.image_size} px")
-            times.append(_step_times(TrainStep(state, strategy, config=config, stage=stage), data, stage))
-        say("measuring the evaluation")
+            with doing(f"measuring stage {stage.index + 1}/{len(stages)} ({stage.image_size} px)"):
+                times.append(_step_times(TrainStep(state, strategy, config=config, stage=stage), data, stage))
         evaluator = Evaluator(
             state.models,
             strategy,
@@ -81,7 +75,8 @@ def measure(
             loss_type=config.train.loss_type,
         )
         start = time.perf_counter()
-        evaluation = evaluator.try_batch()
+        with doing("measuring the evaluation"):
+            evaluation = evaluator.try_batch()
         evaluation_starts = time.perf_counter() - start
     count = math.ceil(total_steps / config.evaluation_period(num_train))
     steady = tuple(sorted(after)[len(after) // 2] for _, after in times)

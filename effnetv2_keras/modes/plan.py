@@ -101,7 +101,7 @@ def print_estimate(config: Config, strategy: tf.distribute.Strategy, console: ri
     """
     splits = open_splits(config.data)
     config = config.with_batch_for(splits.train.num_examples)
-    found = measure(config, splits, strategy, lambda text: show(console, text))
+    found = measure(config, splits, strategy)
     steps = ", ".join(f"{seconds:.3g} s" for seconds in found.stages)
     show(
         console,

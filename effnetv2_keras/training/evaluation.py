@@ -72,7 +72,7 @@ class Evaluator:
         free_in_background(batches)
         for _ in range(2):
             start = time.perf_counter()
-            sums, _ = self._function(batch)
+            sums, *_ = self._function(batch)
             sums["num_images"].numpy()  # waits
         return self._steps * (time.perf_counter() - start)
 
