@@ -66,6 +66,24 @@ class Samples:
     note: str
 
 
+def samples_of_training(
+    model: tf.keras.Model, source: Source, config: Config, *, finished_steps: int, replicas: int
+) -> Samples:
+    """Returns the samples for the report at the end of training, or the reason why there are none.
+
+    Args:
+        model: network that returns float32 logits ``[N, classes]``.
+        source: evaluation split.
+        config: configuration of the run.
+        finished_steps: number of finished steps of the checkpoint with these weights.
+        replicas: as for ``draw_samples``.
+    """
+    try:
+        return draw_samples(model, source, config, note=describe_network(config, finished_steps), replicas=replicas)
+    except (DataError, tf.errors.ResourceExhaustedError) as error:  # samples are optional
+        return Samples((), str(error))
+
+
 def draw_samples(
     model: tf.keras.Model,
     source: Source,

@@ -124,6 +124,8 @@ def _ended_if_asked(stop: StopRequest) -> Iterator[None]:
 
 def _train_stages(run: Run, stop: StopRequest) -> None:
     for stage, steps in remaining(run.stages, step=run.state.finished_steps):
+        if run.is_out_of_patience():
+            return
         with doing("the next stage"):
             run.enter(stage, steps.start)
             _train_stage(run, stage, steps, stop)

@@ -19,7 +19,7 @@ from effnetv2_keras.errors import TrainingDiverged
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.reporting.primary_metric import check_best_metric, judged
 from effnetv2_keras.reporting.recorder import Recorder
-from effnetv2_keras.reporting.samples import Samples, describe_network, draw_samples
+from effnetv2_keras.reporting.samples import samples_of_training
 from effnetv2_keras.reporting.time_left import EVALUATING, SAVING
 from effnetv2_keras.reporting.trackers import check_libraries
 from effnetv2_keras.runs.checkpoints import Checkpoints
@@ -279,14 +279,28 @@ class Run:
         )
         stop.saved(saved)
 
+    def is_out_of_patience(self) -> bool:
+        """Returns whether as many evaluations as ``train.patience`` were no better than the best one, and says so."""
+        patience = self._config.train.patience
+        since = max(self._checkpoints.best_step, self._config.head_steps(self.stages[-1].end_step))
+        steps = {row["step"] for row in self.recorder.log.rows if row["kind"] == "eval" and row["step"] > since}
+        if patience is None or not self._agree(float(len(steps) >= patience)):
+            return False
+        self.recorder.progress.say(
+            f"The last {len(steps)} evaluations were no better than that of step {self._checkpoints.best_step}, so the "
+            f"run ends here (train.patience={patience})."
+        )
+        return True
+
     def finish(self) -> dict[str, Any]:
-        """Writes plot and report, prints the table of stages, and returns the row of the last evaluation."""
+        """Restores the best weights, writes plot and report, and returns the row of the last evaluation."""
+        self._checkpoints.restore_best()
         *_, model = self.state.models.values()  # the moving average, if there is one
-        note, replicas = describe_network(self._config, self.state.finished_steps), self._strategy.num_replicas_in_sync
-        try:  # on every worker, because reading the statistics of BatchNorm needs all
-            samples = draw_samples(model, self._splits.evaluation, self._config, note=note, replicas=replicas)
-        except (DataError, tf.errors.ResourceExhaustedError) as error:  # samples are optional
-            samples = Samples((), str(error))
+        step, replicas = self.state.finished_steps, self._strategy.num_replicas_in_sync
+        # On every worker, because reading the statistics of BatchNorm needs all.
+        samples = samples_of_training(
+            model, self._splits.evaluation, self._config, finished_steps=step, replicas=replicas
+        )
         if self._worker.is_chief:
             self.recorder.finish(samples)
         self._agree(0.0)  # the other workers must not exit before the first is done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,11 +15,15 @@ from effnetv2_keras.models import build_model
 from effnetv2_keras.optim.optimizers import build, make_optimizer, set_layer_rates
 from effnetv2_keras.optim.schedules import WarmupSchedule, WeightDecay
 from effnetv2_keras.optim.tf1 import LayerRate
+from effnetv2_keras.runs.run_folder import RunFolder
+from effnetv2_keras.runs.trained import load_trained
+from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.selection import classifier_variables, layer_rates
 from effnetv2_keras.training.state import create_state, schedule_for, with_batch_norm_decided
 from effnetv2_keras.training.steps import TrainStep
-from tests.short_runs import tiny_config
+from tests.short_runs import ONE_STAGE, tiny_config, train_tiny
 from tests.tiny import SMALL, TINY
+from tests.training.test_loop import array_splits
 from tests.training.test_steps import distributed, make_batch
 
 HEAD = "train.head_epochs=1,train.optimizer=adamw,data.augment=none"
@@ -170,3 +176,46 @@ def test_batch_norm_is_frozen_where_a_replica_has_few_images_at_a_time(batch, pa
 def test_a_classifier_that_is_kept_fixed_cannot_train_alone():
     with pytest.raises(UsageError, match=r"train.head_epochs trains only the classifier, but train.varsexp"):
         Phases(changes="train.varsexp=stem")
+
+
+def test_a_run_ends_when_it_no_longer_gets_better_and_its_best_weights_count(tmp_path, monkeypatch):
+    """Of twelve evaluations the second is the best; the run ends after three more, and can only be finished again."""
+    told = io.StringIO()
+    accuracies = iter([0.2, 0.5, 0.4, 0.5, 0.1, 0.9])
+    real = Evaluator.run
+
+    def run(self, on_step=None):
+        return {**real(self, on_step), "top1_ema": next(accuracies)}
+
+    monkeypatch.setattr(Evaluator, "run", run)
+    config = tiny_config(f"{ONE_STAGE},eval.every_epochs=0.34,train.patience=3")
+    result = train_tiny(config, tmp_path / "run", splits=array_splits(), output=told)
+    steps = [row["step"] for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "eval"]
+    assert len(steps) == 5
+    assert result["step"] == steps[-1] < 12
+    assert f"The last 3 evaluations were no better than that of step {steps[1]}" in told.getvalue()
+    assert load_trained(tmp_path / "run").step == steps[1]
+    again = train_tiny(config, tmp_path / "run", splits=array_splits())
+    assert (again["step"], next(accuracies)) == (steps[-1], 0.9)  # no evaluation was needed
+
+
+def test_both_phases_train_a_run_from_the_weights_of_another(tmp_path):
+    """The command line's recipe in small: a run, a second one from its weights, resumed in the stage of the head."""
+    first = tiny_config(f"{ONE_STAGE},train.epochs=2,train.optimizer=adamw,train.lr_base=0.05")
+    train_tiny(first, tmp_path / "first", splits=array_splits())
+    source = load_trained(tmp_path / "first").model.get_weights()
+    changes = (
+        f"{HEAD},train.first_layer_lr=0.1,train.lr_base=0.05,train.ft_init_ckpt={tmp_path / 'first'},train.epochs=3"
+    )
+    config = tiny_config(f"{changes},progressive.stages=1,runtime.checkpoint_every=2,runtime.keep_checkpoint_max=20")
+    train_tiny(config, tmp_path / "second", splits=array_splits())
+    assert checkpointed(tmp_path / "second", 2, source) == {"classifier/kernel:0", "classifier/bias:0"}
+    assert len(checkpointed(tmp_path / "second", 9, source)) == len(source)
+
+
+def checkpointed(run, step, source):
+    """Names of the weights of a checkpoint that differ from ``source``."""
+    trained = load_trained(run)
+    checkpoint = tf.train.Checkpoint(model=trained.model)
+    checkpoint.restore(str(run / "checkpoints" / f"ckpt-{step}")).expect_partial()
+    return {weight.name for weight, value in zip(trained.model.weights, source) if (weight.numpy() != value).any()}
