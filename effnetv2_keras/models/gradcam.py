@@ -60,7 +60,7 @@ def _divided(model: tf.keras.Model) -> list[Network] | None:
     poolings = [layer for layer in model.layers if _is_map(_input(layer)) and not _is_map(_output(layer))]
     try:
         features = _input(poolings[-1])
-        return [tf.keras.Model(model.inputs, features), tf.keras.Model(features, model.outputs[0])]
+        return [tf.keras.Model(model.inputs[0], features), tf.keras.Model(features, model.outputs[0])]
     except (IndexError, ValueError):  # no pooling, or a connection that skips it
         return None
 

@@ -55,11 +55,13 @@ class Evaluation(pydantic.BaseModel):
         image_size: side of the images, pixels.
         num_images: number of evaluated images.
         num_examples: number of images in the split.
-        figures: metrics of ``Evaluator.run`` with the suffix of each model.
+        figures: finite metrics of ``Evaluator.run`` with the suffix of each model.
         classes: metrics of ``Evaluator.run`` that have a number for each class; None for a number that is not defined.
         confused: the most frequent pairs of confused classes: true class, predicted class, number of images.
         mistakes: the most confident wrong answers.
     """
+
+    model_config = pydantic.ConfigDict(allow_inf_nan=False)
 
     split: OptionalStr
     data_dir: OptionalStr
@@ -107,7 +109,7 @@ def evaluation_of(
         image_size=image_size,
         num_images=figures["num_images"],
         num_examples=num_examples,
-        figures={name: value for name, value in figures.items() if not isinstance(value, np.ndarray)},
+        figures={name: one for name, one in figures.items() if not isinstance(one, np.ndarray) and math.isfinite(one)},
         classes={name: [None if math.isnan(one) else one for one in row.tolist()] for name, row in tables.items()},
         confused=[] if confusion is None else most_confused(confusion)[:_MOST_PAIRS],
     )

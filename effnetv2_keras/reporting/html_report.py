@@ -64,7 +64,7 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
         cards=[*cards_of(evaluations), *_cards(rows, stages, chosen)],
         evaluated=results_of(evaluations) if evaluations else None,
         sections=[section_of(one, names, folder) for one in reversed(evaluations)],
-        command=f"--mode=eval --model_dir={folder.path}",
+        command=f"python main.py --mode=eval --model_dir={folder.path}",
         results=_results(rows, chosen),
         plots=draw_plots(rows, stages, chosen),
         stage_headings=(*STAGE_HEADINGS, *_stage_figures(summaries[0], chosen)),

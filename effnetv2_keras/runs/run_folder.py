@@ -2,9 +2,10 @@
 
 The folder holds ``config.yaml`` (the resolved configuration), ``data.json`` (classes and counts), ``left_out.json``
 (unreadable images, if there are any), ``class_weights.json`` (if the loss has them), ``checkpoints/``, ``best/``,
-``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html`` and TensorBoard's event
-files. During training it also holds ``.lock`` and ``.lock_holder.json``. The files of checkpoints that cannot be read,
-and a metrics file with damaged lines, are kept as ``*.damaged``.
+``metrics.jsonl``, ``metrics.csv``, ``provenance.json``, ``training.png``, ``report.html``, ``evaluations.json`` (the
+newest evaluation of each split), ``mistakes/`` (their wrong answers as pictures), the tables of ``--mode=eval``, and
+TensorBoard's event files. During training it also holds ``.lock`` and ``.lock_holder.json``. The files of checkpoints
+that cannot be read, and a metrics file with damaged lines, are kept as ``*.damaged``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def test_the_map_is_the_weighted_sum_of_the_features():
     model = build_model(SMALL, num_classes=4)
     logits, maps = GradCam(model)(tf.constant(IMAGES))
     np.testing.assert_allclose(logits, model(IMAGES, training=False), atol=1e-5)
-    features = tf.keras.Model(model.inputs, model.get_layer("head").output)(IMAGES, training=False).numpy()
+    features = tf.keras.Model(model.inputs[0], model.get_layer("head").output)(IMAGES, training=False).numpy()
     kernel = model.get_layer("classifier").kernel.numpy()
     for image, found, likeliest in zip(features, maps.numpy(), logits.numpy().argmax(1)):
         expected = np.maximum(image @ kernel[:, likeliest], 0)
@@ -37,7 +37,7 @@ def test_the_map_is_that_before_the_last_pooling():
     model = tf.keras.Model(images, network(layers.Rescaling(1 / 255)(images)))
     logits, maps = GradCam(model)(tf.constant(IMAGES))
     np.testing.assert_allclose(logits, model(IMAGES, training=False), atol=1e-5)
-    multiplied = tf.keras.Model(network.inputs, network.layers[-4].output)(IMAGES / 255).numpy()
+    multiplied = tf.keras.Model(network.inputs[0], network.layers[-4].output)(IMAGES / 255).numpy()
     expected = np.maximum(multiplied @ network.get_layer("logits").kernel.numpy()[0, 0], 0)
     expected = np.stack([image[..., likeliest] for image, likeliest in zip(expected, logits.numpy().argmax(1))])
     assert maps.shape == (3, 6, 6)

@@ -80,7 +80,7 @@ def check_mistakes(run, noted):
             CLASS_NAMES[predicted[number]], (CLASS_NAMES[LABELS[number]],)
         )  # fmt: skip
         with PIL.Image.open(run / "mistakes" / mistake.picture) as picture:
-            assert np.abs(np.asarray(picture).astype(float) - crops[number]).mean() < 25  # JPEG; others: 80
+            assert np.abs(np.asarray(picture).astype(float) - crops[number].numpy()).mean() < 25  # JPEG; others: 80
         assert (run / "mistakes" / mistake.overlay).stat().st_size > 500
 
 

@@ -20,6 +20,7 @@ from effnetv2_keras.reporting.html_report import write_report
 from effnetv2_keras.reporting.samples import Sample, Samples, draw_samples, samples_of_run
 from effnetv2_keras.runs.provenance import describe_provenance, note_provenance
 from effnetv2_keras.runs.run_folder import RunFolder, RunFolderError
+from effnetv2_keras.training.evaluation import Ranking
 from tests.browser import find_chromium, open_page, widths_of
 from tests.made_runs import make_run
 from tests.tiny import TINY
@@ -193,6 +194,13 @@ def test_several_labels_and_a_run_without_average(tmp_path):
     sample = Sample(np.zeros((8, 8, 3), np.uint8), ("green", NASTY), "green", 0.5)
     page = check_page(write_report(folder, Samples((sample,), "One.")))
     assert {"best mAP, EMA", "EMA gap, mAP", f"green, {NASTY}"} <= set(page.text)
+    ranking = Ranking(3)
+    ranking.update([[2, -1, 1], [1, 3, -2], [-1, -2, -3]], [[1, 0, 0], [1, 1, 0], [0, 1, 0]], [1, 1, 1])
+    figures = {"num_images": 3, "top1": 1.0, "eval_loss": float("nan"), **ranking.result()}
+    note_evaluation(folder, evaluation_of(folder.config(), figures, 3, step=1200, image_size=32))
+    page = check_page(write_report(folder, NO_SAMPLES))
+    assert table_row(page, "average precision", 7)[1:] == ["green", "2", "1.000", "0.500", "0.667", "0.833"]
+    assert "Confusion" not in page.text
     rows = [{k: v for k, v in row.items() if "ema" not in k} for row in folder.metrics()]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = check_page(write_report(folder, NO_SAMPLES))
@@ -292,7 +300,12 @@ def test_damaged_evaluations_do_not_prevent_the_report(tmp_path, damage, caplog)
     folder = make_folder(tmp_path / "run", steps=0)
     note(folder, "test")
     text = (folder / "evaluations.json").read_text()
-    for content in (damage, text.replace('"num_hits":[', '"num_hits":[1,'), text.replace("[[0,1,", "[[0,7,")):
+    for content in (
+        damage,
+        text.replace('"num_hits":[', '"num_hits":[1,'),
+        text.replace("[[0,1,", "[[0,7,"),
+        text.replace("0.9", "Infinity"),
+    ):
         (folder / "evaluations.json").write_text(content)
         assert read_evaluations(folder) == []
     assert "cannot be read" in caplog.text
