@@ -12,15 +12,19 @@ import os
 from typing import Callable
 
 import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras import config as config_lib
-from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source
+from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Shard, Source, StreamSource
 from effnetv2_keras.data.sources.folders import folder_splits
 from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
 from effnetv2_keras.data.sources.lists import csv_splits
 from effnetv2_keras.data.sources.tfds import prepare_tfds, tfds_splits
 from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
+
+_MOST_COUNTED = 50_000  # records whose labels are read to see whether a share has images of each class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,13 +151,52 @@ def open_splits(data: config_lib.DataConfig) -> Splits:
     """Returns the splits that the data settings name, ready to be read; downloads and prepares TFDS data first.
 
     Raises:
-        DataError: as for ``find_splits``, or if the data cannot be downloaded.
+        DataError: as for ``find_splits``, if the data cannot be downloaded, or if a share of the records of TFRecord
+            files or TensorFlow Datasets has no image of a class that the other split has.
     """
     if data.source == "tfds":
         with contextlib.suppress(DataAbsentError):
             find_splits(data)  # reports a wrong setting before a long download
         prepare_tfds(data)
-    return find_splits(data)
+    splits = find_splits(data)
+    _check_shares(splits, data)
+    return splits
+
+
+def _check_shares(splits: Splits, data: config_lib.DataConfig) -> None:
+    """Raises ``DataError`` if a share of records has no image of a class that the other split has.
+
+    Reads the labels of both splits. Files by class are checked when they are divided; see ``data.sources.parts``.
+    """
+    shares = {"training": data.train_split, "evaluation": data.eval_split or ""}
+    if not isinstance(splits.train, StreamSource) or not any("[" in split for split in shares.values()):
+        return
+    images = splits.train.num_examples + splits.evaluation.num_examples
+    if images > _MOST_COUNTED:
+        logging.info("Not checked whether each class is in both splits, because there are %d images.", images)
+        return
+    try:
+        counts = {"training": _count_labels(splits.train), "evaluation": _count_labels(splits.evaluation)}
+    except tf.errors.OpError:  # a damaged file; reading the images names it
+        return
+    for role, other in (("training", "evaluation"), ("evaluation", "training")):
+        lost = np.flatnonzero((counts[role] == 0) & (counts[other] > 0)) if "[" in shares[role] else ()
+        if len(lost):
+            setting = "data.train_split" if role == "training" else "data.eval_split"
+            names = [f"{splits.train.class_names[label]!r} ({counts[other][label]} for {other})" for label in lost[:10]]
+            more = f" and {len(lost) - 10} more classes" if len(lost) > 10 else ""
+            raise DataError(
+                f"With {setting}={shares[role]}, no {role} image is left of {', '.join(names)}{more}. Use a larger or "
+                f"another share of the data for {role}, or write the records in a random order."
+            )
+
+
+def _count_labels(source: Source) -> npt.NDArray[np.int64]:
+    """Returns the number of images of each class; labels out of range, which the pipeline reports, do not count."""
+    classes = len(source.class_names)
+    labels = source.ordered(Shard()).map(lambda record: record["label"])
+    found = np.concatenate([np.zeros(0, np.int64), *(np.ravel(label) for label in labels.as_numpy_iterator())])
+    return np.bincount(found[(found >= 0) & (found < classes)], minlength=classes)
 
 
 def find_sizes(data: config_lib.DataConfig) -> Sizes:
