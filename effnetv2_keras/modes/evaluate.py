@@ -89,7 +89,7 @@ def load_run(
             ``{"data.eval_split": "test", "eval.isize": 256}``.
 
     Raises:
-        ConfigError: if ``changes`` contains other settings.
+        ConfigError: if ``changes`` contains other settings, or another fold than that of the run.
         RunFolderError: if the run cannot be used.
     """
     changes = changes or {}
@@ -103,6 +103,7 @@ def load_run(
     with strategy.scope():
         trained = load_trained(model_dir, which=which, use_ema=False)
         config = trained.config.override(changes)
+        _check_fold(trained.config, config)
         policy = config.precision.policy
         models = {"": rebuilt(trained, "precision.policy", policy).model}
         if config.train.ema_decay:
@@ -111,6 +112,17 @@ def load_run(
     return Subject(
         model_dir, models, config, config.input_normalization, config.eval_size, trained.class_names, trained.step
     )
+
+
+def _check_fold(trained: Config, config: Config) -> None:
+    """Raises ``ConfigError`` if the fold to evaluate is not the one that the run did not train on."""
+    old, new = ((data.folds, data.fold, data.group_by) for data in (trained.data, config.data))
+    if old[0] and new[0] and old != new:
+        raise ConfigError(
+            f"The run evaluates on fold data.fold={old[1]} of data.folds={old[0]}, data.group_by={old[2]}, and trained "
+            f"on the others. data.fold={new[1]},data.folds={new[0]},data.group_by={new[2]} would evaluate on images "
+            "that it was trained on. Leave these settings out, or evaluate the run of that fold."
+        )
 
 
 def is_export(path: str | os.PathLike[str]) -> bool:
