@@ -97,6 +97,14 @@ def share_of_groups(units: Sequence[Unit], part: Slice) -> set[str]:
     return chosen
 
 
+def _total(units: Iterable[Unit]) -> collections.Counter[str]:
+    """Returns the number of images with each label."""
+    total: collections.Counter[str] = collections.Counter()
+    for unit in units:
+        total.update(unit.counts)
+    return total
+
+
 def hold_out_groups(units: Sequence[Unit], share: float) -> set[str]:
     """Returns the names of the groups to hold out, about a share of the images of each label.
 
@@ -111,7 +119,7 @@ def hold_out_groups(units: Sequence[Unit], share: float) -> set[str]:
     Returns:
         The names; they lack a label if no group of it can be held out.
     """
-    total = sum((unit.counts for unit in units), collections.Counter[str]())
+    total = _total(units)
     wanted = {label: max(1, round(exact(share) * count)) for label, count in total.items()}
     held: collections.Counter[str] = collections.Counter()
     chosen: set[str] = set()
@@ -156,7 +164,7 @@ def deal_into_folds(units: Sequence[Unit], folds: int) -> dict[str, int]:
     Returns:
         The fold of each unit, in [0, folds), by its name.
     """
-    total = sum((unit.counts for unit in units), collections.Counter[str]())
+    total = _total(units)
     lacking = {label: [count] * folds for label, count in total.items()}  # times the number of folds
     lacking_in_all = [sum(unit.size for unit in units)] * folds
     with_label: dict[str, list[Unit]] = {label: [] for label in total}
