@@ -61,10 +61,28 @@ class DataConfig(Section):
     holdout: float = setting(
         0.1,
         "folder, csv: share of the images of each class that is held out for evaluation if the data has no evaluation "
-        "split; the choice depends only on the file names",
+        "split; the choice depends only on the file names; with group_by whole groups are held out",
         gt=0,
         lt=1,
         unit="share",
+    )
+    group_by: OptionalStr = setting(
+        None,
+        "folder, csv: says which images belong together (one patient, one burst of a camera) and are never in two "
+        "splits: a column (csv), a regular expression with one part in parentheses, such as (patient[0-9]+), which is "
+        "searched in the file name or, if it has a slash, in the path, or folder, the innermost folder of an image; "
+        "None takes each image on its own",
+    )
+    folds: OptionalInt = setting(
+        None,
+        "folder, csv: number of folds for cross-validation; the run evaluates on the fold data.fold and trains on the "
+        "others, with each class spread evenly; they are made of the training and the validation split, or of what "
+        "train_split names if it is set; None makes no folds",
+        ge=2,
+        unit="folds",
+    )
+    fold: OptionalInt = setting(
+        None, "folder, csv: the fold to evaluate on, 0 to data.folds - 1; None without data.folds", ge=0, unit="fold"
     )
     num_classes: OptionalInt = setting(
         None,
@@ -240,6 +258,32 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.verify is true, but the source {self.source} has no image files to verify; set data.verify to "
                 "None or false, or use the source folder or csv"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _can_be_divided(self) -> DataConfig:
+        given = [name for name in ("group_by", "folds", "fold") if getattr(self, name) is not None]
+        if given and self.source not in ("folder", "csv"):
+            raise ValueError(
+                f"data.{given[0]} is {getattr(self, given[0])}, but only images in class folders and "
+                f"lists can be divided, and data.source is {self.source}; set data.{given[0]} to None, or use the "
+                "source folder or csv"
+            )
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError(
+                f"data.folds is {self.folds} and data.fold is {self.fold}, but one needs the other; write "
+                f"data.folds={self.folds or 5},data.fold={self.fold or 0} to evaluate on that fold and train on the "
+                "others, and start a run for each fold"
+            )
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise ValueError(
+                f"data.fold is {self.fold}, but the folds of data.folds={self.folds} are 0 to {self.folds - 1}"
+            )
+        if self.folds is not None and self.holdout != type(self).model_fields["holdout"].default:
+            raise ValueError(
+                f"data.holdout={self.holdout:g} and data.folds={self.folds} both choose the evaluation images; leave "
+                f"out data.holdout, because a fold is a share of 1/{self.folds}"
             )
         return self
 

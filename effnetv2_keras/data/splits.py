@@ -14,11 +14,13 @@ from typing import Callable
 
 import numpy as np
 import PIL.Image
+import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.basics.activity import doing
-from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source
+from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source, StreamSource
+from effnetv2_keras.data.sources.counts import counts_of
 from effnetv2_keras.data.sources.folders import folder_splits
 from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
 from effnetv2_keras.data.sources.lists import csv_splits
@@ -27,6 +29,8 @@ from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
 
 _SAMPLED = 64
 """Number of images whose sizes stand for all."""
+_MOST_COUNTED = 50_000
+"""Number of records up to which labels are read to see whether a share has images of each class."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +154,8 @@ def open_splits(data: config_lib.DataConfig) -> Splits:
     """Returns the splits that the data settings name, ready to be read; downloads and prepares TFDS data first.
 
     Raises:
-        DataError: as for ``find_splits``, or if the data cannot be downloaded.
+        DataError: as for ``find_splits``, if the data cannot be downloaded, or if a share of the records of TFRecord
+            files or TensorFlow Datasets has no image of a class that the other split has.
     """
     if data.source == "tfds":
         with contextlib.suppress(DataAbsentError):
@@ -158,11 +163,40 @@ def open_splits(data: config_lib.DataConfig) -> Splits:
         with doing("downloading and preparing the data"):
             prepare_tfds(data)
     splits = find_splits(data)
+    _check_shares(splits, data)
     logging.info(
         "%s: %d classes, %d images to train on, %d to evaluate on.", data.data_dir or data.source,
         len(splits.train.class_names), splits.train.num_examples, splits.evaluation.num_examples,
     )  # fmt: skip
     return splits
+
+
+def _check_shares(splits: Splits, data: config_lib.DataConfig) -> None:
+    """Raises ``DataError`` if a share of records has no image of a class that the other split has.
+
+    Reads the labels of both splits. Files by class are checked when they are divided; see ``data.sources.parts``.
+    """
+    shares = {"training": data.train_split, "evaluation": data.eval_split or ""}
+    if not isinstance(splits.train, StreamSource) or not any("[" in split for split in shares.values()):
+        return
+    images = splits.train.num_examples + splits.evaluation.num_examples
+    if images > _MOST_COUNTED:
+        logging.info("Not checked whether each class is in both splits, because there are %d images.", images)
+        return
+    try:
+        counts = {"training": counts_of(splits.train), "evaluation": counts_of(splits.evaluation)}
+    except tf.errors.OpError:  # a damaged file; reading the images names it
+        return
+    for role, other in (("training", "evaluation"), ("evaluation", "training")):
+        lost = np.flatnonzero((counts[role] == 0) & (counts[other] > 0)) if "[" in shares[role] else ()
+        if len(lost):
+            setting = "data.train_split" if role == "training" else "data.eval_split"
+            names = [f"{splits.train.class_names[label]!r} ({counts[other][label]} for {other})" for label in lost[:10]]
+            more = f" and {len(lost) - 10} more classes" if len(lost) > 10 else ""
+            raise DataError(
+                f"With {setting}={shares[role]}, no {role} image is left of {', '.join(names)}{more}. Use a larger or "
+                f"another share of the data for {role}, or write the records in a random order."
+            )
 
 
 def find_sizes(data: config_lib.DataConfig) -> Sizes:

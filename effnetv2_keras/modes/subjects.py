@@ -82,6 +82,7 @@ def load_run(
     with strategy.scope():
         trained = load_trained(model_dir, which=which, use_ema=False)
         config = trained.config.override(changes)
+        check_fold(trained.config, config)
         policy = config.precision.policy
         models = {"": rebuilt(trained, "precision.policy", policy).model}
         if config.train.ema_decay:
@@ -159,3 +160,14 @@ def load_file(config: Config, strategy: tf.distribute.Strategy, *, num_classes: 
             "Use weights with a classifier for this data, or fine-tune these with --mode=train."
         )
     return Subject(report.source, {"": model}, config, config.input_normalization, config.eval_size)
+
+
+def check_fold(trained: Config, config: Config) -> None:
+    """Raises ``ConfigError`` if the fold to evaluate is not the one that the run did not train on."""
+    old, new = ((data.folds, data.fold, data.group_by) for data in (trained.data, config.data))
+    if old[0] and new[0] and old != new:
+        raise ConfigError(
+            f"The run evaluates on fold data.fold={old[1]} of data.folds={old[0]}, data.group_by={old[2]}, and trained "
+            f"on the others. data.fold={new[1]},data.folds={new[0]},data.group_by={new[2]} would evaluate on images "
+            "that it was trained on. Leave these settings out, or evaluate the run of that fold."
+        )

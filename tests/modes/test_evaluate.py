@@ -25,6 +25,7 @@ from effnetv2_keras.export import export_model
 from effnetv2_keras.models import build_model
 from effnetv2_keras.modes.evaluate import evaluate, is_export, load_export, load_file, load_run
 from effnetv2_keras.modes.per_class import report_classes
+from effnetv2_keras.modes.subjects import check_fold
 from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.class_figures import Answers
 from effnetv2_keras.reporting.evaluations import read_evaluations
@@ -259,6 +260,15 @@ def test_each_class_of_several_labels_has_its_average_precision(run, tmp_path):
 def test_a_confusion_matrix_of_many_classes_is_drawn_without_their_names(tmp_path):
     plots.plot_confusion(np.eye(300, dtype=np.int64), [str(n) for n in range(300)], tmp_path / "many.png")
     assert (tmp_path / "many.png").stat().st_size > 5000
+
+
+def test_a_fold_that_the_run_was_trained_on_is_refused():
+    trained = Config().override({"data.folds": 5, "data.fold": 0})
+    for changes in ({"data.eval_split": "test"}, {"data.folds": None, "data.fold": None}):
+        check_fold(trained, trained.override(changes))
+    for changes in ({"data.fold": 1}, {"data.folds": 4}, {"data.group_by": "folder"}):
+        with pytest.raises(ConfigError, match="would evaluate on images that it was trained on. Leave these"):
+            check_fold(trained, trained.override(changes))
 
 
 def test_what_does_not_fit_is_refused(run, splits, tmp_path):

@@ -66,7 +66,22 @@ def known_names(heading: Sequence[str], *keys: str | None) -> int:
     return sum(_is_one_of(name, known) for name in heading)
 
 
-def find_columns(table: Table, image_key: str | None, label_key: str | None, *, multi_label: bool) -> Columns:
+def find_group_column(table: Table, group_by: str) -> int | None:
+    """Returns the place of the column ``data.group_by``, or None if there is none of this name.
+
+    Raises:
+        DataError: if several columns have the name.
+    """
+    exact = [place for place, name in enumerate(table.heading) if name == group_by]
+    found = exact or [place for place, name in enumerate(table.heading) if name.lower() == group_by.lower()]
+    if len(found) > 1:
+        raise DataError(f"{table.path} has {len(found)} columns {group_by!r}. Give each column another name.")
+    return found[0] if found else None
+
+
+def find_columns(
+    table: Table, image_key: str | None, label_key: str | None, *, multi_label: bool, group: int | None = None
+) -> Columns:
     """Returns the columns of a list.
 
     Args:
@@ -75,6 +90,7 @@ def find_columns(table: Table, image_key: str | None, label_key: str | None, *, 
         label_key: name of the label column, or several as ``a|b`` for one column of 0 and 1 per class; None for a known
             name. If none is known, all columns of 0 and 1 are classes. Of two columns, one known, the other is taken.
         multi_label: whether an image may have several labels.
+        group: place of the column with the groups of the images, which is not a class; None if there is none.
 
     Raises:
         NoLabelError: if there is a column of images, but none of labels.
@@ -94,7 +110,7 @@ def find_columns(table: Table, image_key: str | None, label_key: str | None, *, 
             label = other
         if image is not None and label is not None:
             return Columns(image, label)
-        places = [] if image is None or label_key else [*_binary(table, image, multi_label=multi_label)]
+        places = [] if image is None or label_key else [*_binary(table, (image, group), multi_label=multi_label)]
     if image is not None and not label_key and len(places) < 2:
         raise _unlabeled(table, image)
     if image is None or len(places) < 2 or None in places:
@@ -156,9 +172,9 @@ def _find(table: Table, kind: str, key: str | None, groups: Sequence[str]) -> in
     return found[0] if found else None
 
 
-def _binary(table: Table, image: int, *, multi_label: bool) -> list[int]:
+def _binary(table: Table, taken: Collection[int | None], *, multi_label: bool) -> list[int]:
     """Returns the places of the columns that hold only 0 and 1, if they are the classes beyond doubt."""
-    others = [place for place, name in enumerate(table.heading) if name and place != image]
+    others = [place for place, name in enumerate(table.heading) if name and place not in taken]
     binary = [place for place in others if table.rows and all(row.cells[place] in ONE_HOT for row in table.rows)]
     if binary == others:
         return binary

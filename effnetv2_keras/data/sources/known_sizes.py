@@ -64,13 +64,13 @@ def known_sizes(data: config_lib.DataConfig) -> Sizes | None:
     """Returns the sizes of the splits that the data settings name, or None if they are not known without the data.
 
     A share of a split is computed as the source does it: ``tfds`` counts records, ``tfrecord`` counts whole shards
-    (assumed here to have equal sizes), and the other sources count files.
+    (assumed here to have equal sizes), and the other sources count files. The sizes of folds are not known.
 
     Raises:
         DataError: if the data set has no such split.
     """
     known = DATA_SETS.get(data.tfds_name or parse_slice(data.train_split).name)
-    if known is None:
+    if known is None or data.folds:
         return None
     evaluation = data.eval_split or find_evaluation(known.images, str(data.tfds_name))
     if evaluation is None:

@@ -11,7 +11,7 @@ from absl import logging
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.sources.columns import ONE_HOT, Columns
-from effnetv2_keras.data.sources.listing import labels_of
+from effnetv2_keras.data.sources.division import labels_of
 from effnetv2_keras.data.sources.tables import Row
 
 _WORDS = {";": "';'", ",": "comma", "|": "'|'", " ": "space"}

@@ -1,24 +1,22 @@
-"""From lists of image files by label to the two sources of a run: chooses the splits, and holds out images."""
+"""From lists of image files by label to the two sources of a run: chooses the splits, or divides the files."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-import zlib
 from collections.abc import Collection, Sequence
 from typing import Callable
 
 from absl import logging
 
 from effnetv2_keras import config as config_lib
-from effnetv2_keras.basics.exact import exact
 from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.data.sources.base import DataError, FileSource
+from effnetv2_keras.data.sources.division import Listing, labels_of
+from effnetv2_keras.data.sources.groups import Groups
+from effnetv2_keras.data.sources.parts import Divider
 from effnetv2_keras.data.sources.slices import Slice, parse_slice
-from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
-
-Listing = dict[str, list[str]]
-"""Paths of image files by label; for multi-label data, by the labels as written in the list."""
+from effnetv2_keras.data.sources.split_names import TRAIN, announce, find_evaluation, find_train, find_validation
 
 
 def choose(
@@ -27,6 +25,7 @@ def choose(
     data: config_lib.DataConfig,
     *,
     unlabeled: Collection[str] = (),
+    groups: Groups | None = None,
 ) -> tuple[Listing, Listing]:
     """Returns the training files and the evaluation files by label; training has every label of its folder or list.
 
@@ -35,32 +34,39 @@ def choose(
         read: returns the files of a split; of all the data if it is not divided.
         data: the data settings.
         unlabeled: names of splits that are used only if ``data.eval_split`` names them.
+        groups: with ``data.group_by``, the group of each image that ``read`` has returned so far.
     """
     train_part = parse_slice(data.train_split)
     prefer_plain, place = data.source == "csv", str(data.data_dir)
     name = train_part.name if names is None else find_train(names, data, place, prefer_plain=prefer_plain)
     if name is None:
         raise DataError(_missing(data, "data.train_split", train_part, names))
+    divider = Divider(data, groups)
     every = read(name)
-    train = _share(every, train_part)
-    _check_trained(every, train, f"data.train_split={data.train_split}", data)
+    train, fold = divider.share(every, train_part, "training"), None
+    if data.folds:
+        validation = _validation_to_pool(names, data)
+        if validation:
+            train = _pooled(train, read(validation), data)
+        train, fold = divider.fold(train, [name, validation] if validation else [name])
     if data.eval_split:
         part = parse_slice(data.eval_split)
         same = part.name in (name, train_part.name)
         if not same and part.name not in (names or ()):
             raise DataError(_missing(data, "data.eval_split", part, names))
         _announce(names, place, name, name if same else part.name, chosen=True)
-        whole = every if same else read(part.name)
-        evaluation = _share(whole, part)
-        _warn_of_empty(whole, evaluation, data.eval_split)
+        evaluation = divider.share(every if same else read(part.name), part, "evaluation")
+        divider.check_apart(train, evaluation)
         return train, evaluation
+    if fold is not None:
+        return train, fold
     found = find_evaluation(names or (), place, exclude={name, *unlabeled}, prefer_plain=prefer_plain)
     _announce(names, place, name, found, chosen=False)
-    if found:
-        return train, read(found)
-    kept, held_out = _hold_out(train, data)
-    _check_trained(train, kept, f"data.holdout={data.holdout:g}", data)
-    return kept, held_out
+    if not found:
+        return divider.hold_out(train)
+    evaluation = read(found)
+    divider.check_apart(train, evaluation)
+    return train, evaluation
 
 
 def _announce(names: Collection[str] | None, place: str, train: str, evaluation: str | None, *, chosen: bool) -> None:
@@ -76,62 +82,30 @@ def _missing(data: config_lib.DataConfig, setting: str, part: Slice, names: Coll
     return f"There is no {where}, the split that {setting} names.{listed} {advice}"
 
 
-def _share(files: Listing, part: Slice) -> Listing:
-    """Returns the same share of the files of each label, chosen by rank."""
-    return {label: sorted(part.of(_ranked(paths))) for label, paths in files.items()}
+def _validation_to_pool(names: Collection[str] | None, data: config_lib.DataConfig) -> str | None:
+    """Returns the validation split, from which folds are made too unless ``data.train_split`` is set."""
+    if not names or data.train_split != TRAIN:
+        return None
+    return find_validation(names, str(data.data_dir), prefer_plain=data.source == "csv")
 
 
-def _check_trained(whole: Listing, part: Listing, setting: str, data: config_lib.DataConfig) -> None:
-    """Raises ``DataError`` if a label of the data has no image in the part that is trained on."""
-    separator = data.label_separator if data.multi_label else None
-    before, after = (
-        {label: written for written, paths in files.items() if paths for label in labels_of(written, separator)}
-        for files in (whole, part)
-    )
-    lost = sorted(set(before) - set(after))
-    if lost:
+def _pooled(train: Listing, validation: Listing, data: config_lib.DataConfig) -> Listing:
+    """Returns the files of both splits."""
+    if not data.multi_label:
+        validation = _spelled_as(tuple(train), validation)
+        _check_known(validation, train)
+    return {label: train.get(label, []) + validation.get(label, []) for label in sorted({*train, *validation})}
+
+
+def _check_known(files: Listing, known: Collection[str], separator: str | None = None) -> None:
+    """Raises ``DataError`` if evaluation has labels that training does not have."""
+    used = {label for written, paths in files.items() if paths for label in labels_of(written, separator)}
+    unknown = sorted(used - set(known))
+    if unknown:
         raise DataError(
-            f"With {setting}, no training image is left of {_listed(lost)}. For example, {lost[0]!r} has "
-            f"{len(whole[before[lost[0]]])} in all. Use a larger share of the data for training, add images of these "
-            "classes, or remove the classes."
+            f"Evaluation has images of {', '.join(map(repr, unknown))}, which training does not have. The classes of "
+            f"training are {', '.join(known)}. Rename or remove the evaluation class, or add training images of it."
         )
-
-
-def _warn_of_empty(whole: Listing, part: Listing, split: str) -> None:
-    """Warns if a share has no image of a class."""
-    lost = sorted(label for label, paths in whole.items() if paths and not part[label])
-    if lost:
-        logging.warning("data.eval_split=%s has no image of %s. They are not evaluated.", split, _listed(lost))
-
-
-def _listed(labels: Sequence[str]) -> str:
-    """Returns the first labels, and how many more there are."""
-    shown = ", ".join(map(repr, labels[:10]))
-    return f"{shown} and {len(labels) - 10} more classes" if len(labels) > 10 else shown
-
-
-def _ranked(paths: Sequence[str]) -> list[str]:
-    """Sorts files by a checksum of their names, so that new files do not change the order of the others."""
-    return sorted(paths, key=lambda path: (zlib.crc32(os.fsencode(os.path.basename(path))), path))
-
-
-def _hold_out(files: Listing, data: config_lib.DataConfig) -> tuple[Listing, Listing]:
-    """Splits each label's files: holds out the fraction ``data.holdout``, at least one file, for evaluation."""
-    held_out = {label: set(_ranked(paths)[: _num_held_out(len(paths), data)]) for label, paths in files.items()}
-    train = {label: [path for path in paths if path not in held_out[label]] for label, paths in files.items()}
-    single = [] if data.multi_label else [label for label, paths in train.items() if not paths]
-    if single:
-        raise DataError(
-            f"Class {', '.join(map(repr, single))} has only one image, so none can be held out. Add images, or create "
-            f"train and validation splits in {data.data_dir}."
-        )
-    return train, {label: [path for path in paths if path in held_out[label]] for label, paths in files.items()}
-
-
-def _num_held_out(count: int, data: config_lib.DataConfig) -> int:
-    """Returns how many of ``count`` images of a label are held out; one at least stays, if there are several."""
-    wanted = max(1, round(exact(data.holdout) * count))
-    return wanted if count < 2 or data.multi_label else min(wanted, count - 1)
 
 
 def file_source(
@@ -165,14 +139,7 @@ def file_source(
             files.setdefault(printable(label), []).extend(paths)
     if not separator:
         files = _spelled_as(class_names, files)
-    used = {label for written, paths in files.items() if paths for label in labels_of(written, separator)}
-    unknown = sorted(used - set(class_names))
-    if unknown:
-        raise DataError(
-            f"Evaluation has images of {', '.join(map(repr, unknown))}, which training does not have. The classes of "
-            f"training are {', '.join(class_names)}. Rename or remove the evaluation class, or add training images of "
-            "it."
-        )
+    _check_known(files, class_names, separator)
     number = {name: label for label, name in enumerate(class_names)}
     pairs = [
         (path, [number[label] for label in labels_of(written, separator)])
@@ -198,8 +165,3 @@ def _spelled_as(class_names: Sequence[str], files: Listing) -> Listing:
         name = label if label in exact else known.get(unicodedata.normalize("NFC", label), label)
         spelled.setdefault(name, []).extend(paths)
     return spelled
-
-
-def labels_of(written: str, separator: str | None) -> list[str]:
-    """Splits the labels of an image at the separator, and drops empty ones."""
-    return [label.strip() for label in written.split(separator) if label.strip()] if separator else [written]

@@ -12,11 +12,19 @@ from absl import logging
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.basics.text_files import printable
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, FileSource
-from effnetv2_keras.data.sources.columns import NoLabelError, find_columns, known_names, warn_of_splits
+from effnetv2_keras.data.sources.columns import (
+    NoLabelError,
+    find_columns,
+    find_group_column,
+    known_names,
+    warn_of_splits,
+)
+from effnetv2_keras.data.sources.division import Listing, labels_of
+from effnetv2_keras.data.sources.groups import Groups, group_reader
 from effnetv2_keras.data.sources.label_cells import warn_of_separators, written_labels
 from effnetv2_keras.data.sources.labels import LABELS_FILE, read_labels
 from effnetv2_keras.data.sources.listed_files import advise, find_listed
-from effnetv2_keras.data.sources.listing import Listing, choose, file_source, labels_of
+from effnetv2_keras.data.sources.listing import choose, file_source
 from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.split_names import TEST, TRAIN, role_of
 from effnetv2_keras.data.sources.tables import Table, read_table
@@ -34,10 +42,12 @@ class ImageList:
     Attributes:
         files: image files by label.
         class_names: if each class has a column of 0 and 1, the classes in the order of the columns; otherwise empty.
+        groups: with ``data.group_by``, the group of each file.
     """
 
     files: Listing
     class_names: tuple[str, ...]
+    groups: Groups
 
 
 def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
@@ -52,7 +62,8 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     With ``data.multi_label``, the label column holds any number of labels, separated by ``data.label_separator``, or a
     list such as ``['a', 'b']``. Classes are sorted by label, with whole numbers first and by value, or have the order
     of their columns. A file ``labels.txt`` in the folder, with one label per line, defines another order. The names
-    of the lists and the images that are held out follow the rules of ``folder_splits``.
+    of the lists and the images that are held out follow the rules of ``folder_splits``. ``data.group_by`` may also
+    name a column.
 
     Raises:
         DataAbsentError: if ``data.data_dir`` is not set.
@@ -72,12 +83,16 @@ def csv_splits(data: config_lib.DataConfig) -> tuple[FileSource, FileSource]:
     separator = data.label_separator if data.multi_label else None
     lists = None if root.is_file() else _lists_in(folder, parse_slice(data.train_split).name)
     read: list[ImageList] = []
+    groups: dict[str, str] = {}
 
     def listing(name: str) -> Listing:
         read.append(_read_list(root if lists is None else lists[name], data))
+        groups.update(read[-1].groups)
         return read[-1].files
 
-    train, evaluation = choose(lists, listing, data, unlabeled=_unlabeled(lists or {}, data))
+    train, evaluation = choose(
+        lists, listing, data, unlabeled=_unlabeled(lists or {}, data), groups=groups if data.group_by else None
+    )
     class_names = _class_names(folder, train, read, separator)
     return (
         file_source(train, class_names, separator, root=folder),
@@ -121,7 +136,7 @@ def _has_labels(path: pathlib.Path, data: config_lib.DataConfig) -> bool:
 def _table(path: pathlib.Path, data: config_lib.DataConfig) -> Table:
     return read_table(
         path,
-        lambda heading: known_names(heading, data.image_key, *(data.label_key or "").split("|")),
+        lambda heading: known_names(heading, data.image_key, data.group_by, *(data.label_key or "").split("|")),
         joins_last=data.label_separator if data.multi_label else None,
     )
 
@@ -129,13 +144,16 @@ def _table(path: pathlib.Path, data: config_lib.DataConfig) -> Table:
 def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
     """Reads a list of image files; raises ``DataError`` if it is incomplete or a file is missing."""
     table = _table(path, data)
-    columns = find_columns(table, data.image_key, data.label_key, multi_label=data.multi_label)
+    group = find_group_column(table, data.group_by) if data.group_by else None
+    columns = find_columns(table, data.image_key, data.label_key, multi_label=data.multi_label, group=group)
+    group_of = group_reader(data.group_by, path.parent, table.heading) if data.group_by and group is None else None
     logging.info("%s: %s, %s.", path, table.format(), columns.describe(table.heading))
     if not table.rows:
         raise DataError(f"There are no images in {path}, only a heading. Add one row per image.")
     warn_of_splits(table, columns)
     found: Listing = {}
     seen: set[str] = set()
+    groups: dict[str, str] = {}
     missing: list[tuple[str, str, str]] = []
     for row in table.rows:
         where, cell = f"{path}, line {row.line}: ", row.cells[columns.image]
@@ -155,6 +173,8 @@ def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
                 f"in one row, separated by {data.label_separator!r}, and set data.multi_label=true."
             )
         seen.add(name)
+        if data.group_by:
+            groups[name] = group_of(name, str(path.parent)) if group_of else row.cells[group or 0]
         found.setdefault(written_labels(row, columns, data, where + printable(name)), []).append(name)
     if missing:
         where, name, cell = missing[0]
@@ -165,7 +185,7 @@ def _read_list(path: pathlib.Path, data: config_lib.DataConfig) -> ImageList:
     if columns.label is not None:
         warn_of_separators(found, data, str(path))
     classes = tuple(name for _, name in columns.classes)
-    return ImageList({label: sorted(found[label]) for label in sorted(found)}, classes)
+    return ImageList({label: sorted(found[label]) for label in sorted(found)}, classes, groups)
 
 
 def _class_names(

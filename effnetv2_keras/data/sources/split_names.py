@@ -137,6 +137,11 @@ def find_evaluation(
     return None
 
 
+def find_validation(names: Collection[str], place: str, *, prefer_plain: bool = False) -> str | None:
+    """Returns the validation split, or None; as for ``find_evaluation``."""
+    return _only(VALIDATION, names, place, prefer_plain=prefer_plain)
+
+
 def announce(place: str, names: Iterable[str], train: str, evaluation: str | None, *, chosen: bool) -> None:
     """Logs which splits a run uses; warns if the test split is used for evaluation without a setting that says so.
 

@@ -62,7 +62,7 @@ def test_other_spellings_of_splits(tmp_path):
     images, labels = digits()
     examples = [
         {"picture": images[i][..., None], "kind": labels[i], "tags": [], "size": 28}
-        for i in np.flatnonzero(labels < 3)[:10]
+        for i in np.repeat(np.flatnonzero(labels == 1)[:2], [6, 4])
     ]
     write_tfds(tmp_path, "digit_kinds", FEATURES, {"Training": examples[:6], "dev": examples[6:]})
     assert [
@@ -101,6 +101,10 @@ def test_slices_share_no_image(root):
         ({"image_key": "tags"}, "The feature 'tags' of digit_kinds is .*, but must be an Image. .*image_key=picture$"),
         ({"eval_split": "tset"}, "digit_kinds has no split 'tset'. Use one of train, test, or a share of one such as"),
         ({"eval_split": "test[:2%]"}, "The split 'test.:2%.' of digit_kinds has no images. Choose a larger share"),
+        (
+            {"train_split": "train[5%:]", "eval_split": "train[:5%]"},
+            r"With data.eval_split=train\[:5%\], no evaluation image is left of '\d' \(\d for training\), '",
+        ),
         ({"num_classes": 10}, "data.num_classes is 10, but the data has 3 classes"),
     ],
 )

@@ -13,7 +13,7 @@ from effnetv2_keras.data.samples import sample_images
 from effnetv2_keras.data.sources.base import DataError, Shard
 from effnetv2_keras.data.sources.shards import compression_of
 from effnetv2_keras.data.sources.tfrecords import _find_splits
-from effnetv2_keras.data.splits import open_splits
+from effnetv2_keras.data.splits import find_splits, open_splits
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.progressive import Stage
 from tests.records import example, labels_of_multi, pictures, write_imagenet, write_imagenet21k, write_shards
@@ -100,15 +100,26 @@ def test_workers_share_an_epoch_and_an_evaluation(root):
 
 
 def test_minival_is_a_share_of_the_shards(root):
-    splits = imagenet(root, train_split="train[25%:]", eval_split="train[:25%]")
+    splits = imagenet(root, train_split="train[:50%]", eval_split="train[50%:75%]")
     train, minival = ({path for path, _ in source.extents()} for source in (splits.train, splits.evaluation))
-    assert len(train) == 3
+    assert len(train) == 2
     assert len(minival) == 1
     assert not train & minival
     images = [{record["image"].numpy() for record in source.ordered(Shard())}
               for source in (splits.train, splits.evaluation)]  # fmt: skip
-    assert (len(images[0]), len(images[1])) == (18, 6)
+    assert (len(images[0]), len(images[1])) == (12, 6)
     assert not images[0] & images[1]
+
+
+def test_a_share_of_the_shards_that_loses_a_class_is_refused(root):
+    with pytest.raises(
+        DataError, match=r"eval_split=train.:25%., no evaluation image is left of '0' \(7 for training\)"
+    ):
+        imagenet(root, train_split="train[25%:]", eval_split="train[:25%]")
+    with pytest.raises(
+        DataError, match=r"train_split=train.:25%., no training image is left of '0' \(\d for evaluation"
+    ):
+        imagenet(root, train_split="train[:25%]")
 
 
 @pytest.mark.parametrize("eval_split", ["train[:30%]", "train"])
@@ -258,7 +269,8 @@ def test_compressed_files_and_patterns(tmp_path, compression):
 
 def test_shares_of_a_pattern_and_files_that_no_pattern_names(tmp_path, caplog):
     renamed(tmp_path)
-    splits = imagenet(tmp_path, train_pattern="**/0*.tfrec", train_split="all[50%:]", eval_split="all[:50%]")
+    shares = {"train_pattern": "**/0*.tfrec", "train_split": "all[50%:]", "eval_split": "all[:50%]"}
+    splits = find_splits(DataConfig(source="tfrecord", data_dir=str(tmp_path), num_classes=3, **shares))
     assert (splits.train.num_examples, splits.evaluation.num_examples) == (3, 6)
     with pytest.raises(
         DataError, match=r"no files train-\*. It has train/\*-\*x\*-\*.tfrec, val/.* or give patterns of"
