@@ -131,6 +131,8 @@ def evaluated_share(data: DataConfig, image_size: int) -> float:
         return data.eval_crop
     if data.pipeline == "original_finetune" or (data.pipeline == "original_v2" and image_size >= SQUEEZE_FROM):
         return 1.0
+    if data.pipeline == "clean":
+        return decode.default_share(image_size)
     return image_size / (image_size + decode.EVAL_MARGIN)
 
 

@@ -130,8 +130,13 @@ def central_crop(
         ValueError, tf.errors.InvalidArgumentError: see ``decode``.
     """
     if crop is None:
-        crop = max(image_size, LEAST_SIZE) / (max(image_size, LEAST_SIZE) + EVAL_MARGIN)
+        crop = default_share(image_size)
     return _resize(cut(image, lambda shape: central_square(shape, image_size, crop), reading=reading), image_size)
+
+
+def default_share(image_size: int) -> float:
+    """Returns the ``crop`` of ``central_crop`` for an image size in pixels, if none is given."""
+    return max(image_size, LEAST_SIZE) / (max(image_size, LEAST_SIZE) + EVAL_MARGIN)
 
 
 def central_square(

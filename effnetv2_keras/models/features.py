@@ -25,7 +25,7 @@ def with_features(model: tf.keras.Model) -> tf.keras.Model:
     classifier = [layer for layer in model.layers if layer.weights][-1]
     if is_nested(classifier) and classifier is model.layers[-1]:  # a network of Keras behind its preprocessing
         features, logits = with_features(classifier)(model.layers[-2].output)
-        return tf.keras.Model(model.inputs, [features, logits])
+        return tf.keras.Model(model.input, [features, logits])
     features = classifier.input
     if is_nested(classifier) or isinstance(features, (list, tuple)) or len(features.shape) not in (2, 4):
         raise UsageError(
@@ -34,4 +34,4 @@ def with_features(model: tf.keras.Model) -> tf.keras.Model:
         )
     if len(features.shape) == 4:
         features = tf.keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(features)
-    return tf.keras.Model(model.inputs, [features, model.output])
+    return tf.keras.Model(model.input, [features, model.output])

@@ -43,17 +43,18 @@ def test_a_flip_adds_the_mirror_image_and_none_changes_nothing():
 @pytest.mark.parametrize("crop", [None, 0.625])
 def test_crops_are_the_center_and_the_corners_of_the_square_from_which_evaluation_cuts(crop):
     data = DATA.model_copy(update={"eval_crop": crop})
-    views = Views.of("flip+crops", data, SIDE)
-    assert views.loaded_size == (SIDE + 32 if crop is None else 64)
+    side = 35  # 7 / 8 of 40
+    views = Views.of("flip+crops", data, side)
+    assert views.loaded_size == (40 if crop is None else 56)
     whole = views.loaded_size
     image = tf.random.stateless_uniform([whole, whole, 3], [0, 1], 0, 256, tf.int32)
     evaluated = CROPPINGS["clean"].evaluate
     loaded = evaluated(tf.cast(image, tf.uint8), image_size=whole, crop=views.data.eval_crop)
     np.testing.assert_array_equal(loaded, image)
     crops = views.of_batch(loaded[None])
-    assert [crop.shape for crop in crops] == [(1, SIDE, SIDE, 3)] * 10
-    np.testing.assert_array_equal(crops[0][0], evaluated(loaded, image_size=SIDE, crop=crop))
-    corners = (image[:SIDE, :SIDE], image[:SIDE, -SIDE:], image[-SIDE:, :SIDE], image[-SIDE:, -SIDE:])
+    assert [crop.shape for crop in crops] == [(1, side, side, 3)] * 10
+    np.testing.assert_array_equal(crops[0][0], evaluated(loaded, image_size=side, crop=crop))
+    corners = (image[:side, :side], image[:side, -side:], image[-side:, :side], image[-side:, -side:])
     for seen, corner in zip(crops[1:5], corners):
         np.testing.assert_array_equal(seen[0], corner)
     for seen, mirrored in zip(crops[:5], crops[5:]):
@@ -63,7 +64,8 @@ def test_crops_are_the_center_and_the_corners_of_the_square_from_which_evaluatio
 @pytest.mark.parametrize(
     ("pipeline", "size", "share"),
     [
-        ("clean", 224, 224 / 256),
+        ("clean", 256, 256 / 288),
+        ("clean", 112, 224 / 256),
         ("original_v1", 224, 224 / 256),
         ("original_v2", 288, 288 / 320),
         ("original_v2", 320, 1),
@@ -74,7 +76,7 @@ def test_crops_of_whole_images_are_refused(pipeline, size, share):
     data = DATA.model_copy(update={"pipeline": pipeline})
     assert evaluated_share(data, size) == share
     if share < 1:
-        assert Views.of("flip+crops", data, size).loaded_size == size + 32
+        assert Views.of("flip+crops", data, size).loaded_size == round(size / share)
         return
     with pytest.raises(ConfigError, match=f"at {size} px evaluation shows the whole image. Use eval.tta=flip, or set"):
         Views.of("flip+crops", data, size)
