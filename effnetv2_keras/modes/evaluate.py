@@ -14,6 +14,7 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import parse_all_overrides
 from effnetv2_keras.data.pipeline import InputPlan, eval_input
@@ -256,8 +257,13 @@ def _evaluate_at(
         per_class=config.eval.per_class,
         max_unreadable=config.data.max_unreadable,
     )
-    with unreadable.explained(source), console.status("evaluating") as status:
-        return evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))
+    with unreadable.explained(source), console.status("evaluating") as status, doing("evaluating") as activity:
+
+        def on_step(done: int, steps: int) -> None:
+            activity.text = f"evaluating at {size} px: {done}/{steps}"
+            status.update(activity.text)
+
+        return evaluator.run(on_step)
 
 
 def run(invocation: Invocation) -> None:
