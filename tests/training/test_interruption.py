@@ -71,7 +71,7 @@ def test_a_process_with_nothing_to_save_ends_even_in_native_code(number):
 
 
 def test_a_process_that_ends_at_once_answers_too():
-    status, output, _ = run("stop.saved(); os.kill(os.getpid(), signal.SIGINT); time.sleep(1)")
+    status, output, _ = run("stop.saved(); os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)")
     assert status == 1
     assert "Stopping. Press Ctrl-C again to end at once.\n" in output
     assert "Interrupted: SIGINT: stopped, and nothing is lost. The same command resumes the run." in output
