@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
 from effnetv2_keras.architecture import variants
 from tests.tiny import SMALL
 
+STARTS = ("listing", "tracing")
 MOMENTS = ("warm_up", "mid_stage", "checkpoint", "border", "evaluation")
 
 
@@ -48,11 +50,26 @@ def _kill_at(moment: str, number: signal.Signals) -> None:
         die_in(Evaluator, "_step", "evaluation", 1, after=True)  # during tracing, before the first result
 
 
+def _sleep_at(moment: str, number: signal.Signals) -> None:
+    """Sends the signal while images are listed or a step is traced, which then never ends by itself."""
+    from effnetv2_keras.data import splits
+    from effnetv2_keras.training.steps import TrainStep
+
+    def sleeping(*arguments, **keywords):
+        os.kill(os.getpid(), number)
+        time.sleep(100)
+
+    if moment == "listing":
+        splits.SOURCES["folder"] = sleeping
+    else:
+        TrainStep.__call__ = sleeping
+
+
 if __name__ == "__main__":
     variants.MODELS["tiny"] = SMALL
     moment, _, name = os.environ.pop("KILL", "").partition(":")
     if moment:
-        _kill_at(moment, signal.Signals[name])
+        (_sleep_at if moment in STARTS else _kill_at)(moment, signal.Signals[name])
     from effnetv2_keras.cli import run
 
     run()

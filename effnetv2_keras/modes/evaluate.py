@@ -11,6 +11,7 @@ import numpy as np
 import rich.console
 import tensorflow as tf
 
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config.overrides import parse_all_overrides
 from effnetv2_keras.data.pipeline import InputPlan, eval_input
 from effnetv2_keras.data.sources.base import Source
@@ -128,8 +129,13 @@ def _evaluate_at(
         max_unreadable=config.data.max_unreadable,
         keep_mistakes=0 if subject.folder is None else _MOST_MISTAKES,
     )
-    with unreadable.explained(source), console.status("evaluating") as status:
-        figures = evaluator.run(lambda done, steps: status.update(f"evaluating at {size} px: {done}/{steps}"))
+    with unreadable.explained(source), console.status("evaluating") as status, doing("evaluating") as activity:
+
+        def on_step(done: int, steps: int) -> None:
+            activity.text = f"evaluating at {size} px: {done}/{steps}"
+            status.update(activity.text)
+
+        figures = evaluator.run(on_step)
     return _Evaluated(size, figures, evaluator.mistakes.worst(), plan)
 
 

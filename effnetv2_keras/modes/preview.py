@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputPlan, single_replica, train_input
 from effnetv2_keras.data.splits import open_splits
@@ -44,5 +45,6 @@ def write_preview(config: Config, path: str | os.PathLike[str], *, columns: int 
 
 def run(invocation: Invocation) -> None:
     """Writes the sheet of images to ``--preview_file``."""
-    write_preview(invocation.config(), invocation.options.preview_file)
+    with doing("drawing training images of every stage"):
+        write_preview(invocation.config(), invocation.options.preview_file)
     invocation.say(f"Wrote {invocation.options.preview_file}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import logging
 
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.reporting.effective_settings import effective_settings
@@ -34,6 +35,7 @@ _FIGURES = {
 }  # fmt: skip
 
 
+@doing("drawing the report")
 def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
     """Writes ``report.html`` into the folder of a finished or unfinished run.
 

@@ -55,7 +55,7 @@ def spreadsheet_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-STAGE_HEADINGS = ("stage", *(quantity.heading.replace("RandAugment", "RandAug") for quantity in QUANTITIES.values()))
+STAGE_HEADINGS = ("stage", *(quantity.heading for quantity in QUANTITIES.values()))
 """Column headings of ``stage_cells``."""
 
 
@@ -75,7 +75,7 @@ def stage_report(stages: Sequence[Stage], rows: Sequence[dict[str, Any]]) -> ric
     table = rich.table.Table(title="Stages of this run")
     key, name = primary_metric(next((row for row in rows if row["kind"] == "eval"), {}))
     for heading in (*STAGE_HEADINGS, "steps", "images/s", "time", "loss", name, f"EMA {name}"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading.replace("RandAugment", "RandAug"), justify="right")  # for 80 columns
     for summary in summarize_stages(stages, rows):
         reached = summary.evaluation
         table.add_row(

@@ -9,6 +9,7 @@ from typing import Literal
 import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
+from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.models.from_config import build_for
@@ -44,6 +45,7 @@ class Trained:
         return self.config.spec
 
 
+@doing("loading the network")
 def load_trained(
     model_dir: str | pathlib.Path,
     *,

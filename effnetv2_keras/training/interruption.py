@@ -157,8 +157,9 @@ def answered() -> Iterator[None]:
     told.setblocking(False)
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    _listening.append(threading.Thread(target=_listen, args=(heard,), daemon=True, name="signals"))
-    _listening[-1].start()
+    listener = threading.Thread(target=_listen, args=(heard,), daemon=True, name="signals")
+    _listening.append(listener)
+    listener.start()
     try:
         yield
     finally:
@@ -166,7 +167,8 @@ def answered() -> Iterator[None]:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
-        told.close()  # ends the thread
+        told.close()  # ends the thread, after it has answered
+        listener.join(1)
 
 
 def _listen(heard: socket.socket) -> None:

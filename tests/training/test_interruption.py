@@ -50,6 +50,7 @@ def run(body, *signals, pause=0.5):
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(pause)
+    sent = time.monotonic()
     for number in signals:
         process.send_signal(number)
         sent = time.monotonic()
@@ -67,6 +68,13 @@ def test_a_process_with_nothing_to_save_ends_even_in_native_code(number):
         "Stopped, and nothing is lost. The same command goes on.",
     ]
     assert seconds < 20
+
+
+def test_a_process_that_ends_at_once_answers_too():
+    status, output, _ = run("stop.saved(); os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)")
+    assert status == 1
+    assert "Stopping. Press Ctrl-C again to end at once.\n" in output
+    assert "Interrupted: SIGINT: stopped, and nothing is lost. The same command resumes the run." in output
 
 
 def test_what_is_not_saved_is_saved_first():

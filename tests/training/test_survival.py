@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from effnetv2_keras.training.loop import train
 from hparams import load
 from tests.short_runs import SETTINGS, UNCHANGED, train_tiny, undrawn
 from tests.tiny import SMALL
-from tests.tiny_main import MOMENTS
+from tests.tiny_main import MOMENTS, STARTS
 from tests.training.test_loop import assert_equal_runs, final_weights
 
 KILLS = [(moment, name) for moment in MOMENTS for name in ("SIGKILL", "SIGTERM")]
@@ -208,3 +209,19 @@ def test_a_signal_to_one_worker_stops_all_at_one_step(image_folder, uninterrupte
     again = [end(process) for process in start_workers(image_folder, tmp_path / "run")]
     assert [status for status, _ in again] == [0, 0], again
     assert_same_end(uninterrupted_workers, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment", [*STARTS, "mid_stage", "evaluation", "border"])
+def test_a_signal_is_answered_at_once_and_the_process_ends_soon(image_folder, tmp_path, moment, name):
+    process = start(image_folder, tmp_path / "run", kill=f"{moment}:{name}")
+    answered = None
+    for line in process.stdout:
+        if line.startswith("Stopping"):
+            answered = time.monotonic()
+    assert process.wait(60) == EXIT_INTERRUPTED
+    assert answered is not None
+    assert time.monotonic() - answered < 45  # a step, a checkpoint and 15 s, on a machine that does much else
+    if (tmp_path / "run" / "metrics.jsonl").exists():
+        assert [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "eval"] == []
