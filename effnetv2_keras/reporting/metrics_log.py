@@ -139,6 +139,10 @@ class MetricsLog:
         """Returns the newest ``eval`` row; empty if there is none."""
         return next((row for row in reversed(self.rows) if row["kind"] == "eval"), {})
 
+    def evaluations_since(self, step: int) -> int:
+        """Returns the number of steps after ``step`` that were evaluated."""
+        return len({row["step"] for row in self.rows if row["kind"] == "eval" and row["step"] > step})
+
 
 def _as_json(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"

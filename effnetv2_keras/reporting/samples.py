@@ -67,19 +67,21 @@ class Samples:
 
 
 def samples_of_training(
-    model: tf.keras.Model, source: Source, config: Config, *, finished_steps: int, replicas: int
+    models: Mapping[str, tf.keras.Model], source: Source, config: Config, step: int, replicas: int
 ) -> Samples:
     """Returns the samples for the report at the end of training, or the reason why there are none.
 
     Args:
-        model: network that returns float32 logits ``[N, classes]``.
+        models: networks that return float32 logits ``[N, classes]``; the last one is used, which is the moving average
+            if there is one.
         source: evaluation split.
         config: configuration of the run.
-        finished_steps: number of finished steps of the checkpoint with these weights.
+        step: number of finished steps of the checkpoint with these weights.
         replicas: as for ``draw_samples``.
     """
+    *_, model = models.values()
     try:
-        return draw_samples(model, source, config, note=describe_network(config, finished_steps), replicas=replicas)
+        return draw_samples(model, source, config, note=describe_network(config, step), replicas=replicas)
     except (DataError, tf.errors.ResourceExhaustedError) as error:  # samples are optional
         return Samples((), str(error))
 

@@ -165,8 +165,7 @@ class Run:
         self._drop_batches()
         self._batches = self.input.batches(stage, step)
         if self._tried and self._tried[0].stage is stage:
-            self._step, seconds = self._tried
-            self._tried = None
+            (self._step, seconds), self._tried = self._tried, None
             self.recorder.clock.note_compiling(seconds)
         else:
             self._step = self._make_step(stage)
@@ -263,7 +262,6 @@ class Run:
         """
         saved = self.save()
         stop.saved(saved)
-
         with self.recorder.paused(EVALUATING) as activity:
 
             def on_step(finished: int, steps: int) -> None:
@@ -282,25 +280,20 @@ class Run:
     def is_out_of_patience(self) -> bool:
         """Returns whether as many evaluations as ``train.patience`` were no better than the best one, and says so."""
         patience = self._config.train.patience
-        since = max(self._checkpoints.best_step, self._config.head_steps(self.stages[-1].end_step))
-        steps = {row["step"] for row in self.recorder.log.rows if row["kind"] == "eval" and row["step"] > since}
-        if patience is None or not self._agree(float(len(steps) >= patience)):
+        best, head = self._checkpoints.best_step, self._config.head_steps(self.stages[-1].end_step)
+        count = self.recorder.log.evaluations_since(max(best, head))
+        if patience is None or not self._agree(float(count >= patience)):
             return False
-        self.recorder.progress.say(
-            f"The last {len(steps)} evaluations were no better than that of step {self._checkpoints.best_step}, so the "
-            f"run ends here (train.patience={patience})."
-        )
+        told = f"The last {count} evaluations were no better than that of step {best}"
+        self.recorder.progress.say(f"{told}, so the run ends here (train.patience={patience}).")
         return True
 
     def finish(self) -> dict[str, Any]:
         """Restores the best weights, writes plot and report, and returns the row of the last evaluation."""
         self._checkpoints.restore_best()
-        *_, model = self.state.models.values()  # the moving average, if there is one
-        step, replicas = self.state.finished_steps, self._strategy.num_replicas_in_sync
         # On every worker, because reading the statistics of BatchNorm needs all.
-        samples = samples_of_training(
-            model, self._splits.evaluation, self._config, finished_steps=step, replicas=replicas
-        )
+        step, replicas = self.state.finished_steps, self._strategy.num_replicas_in_sync
+        samples = samples_of_training(self.state.models, self._splits.evaluation, self._config, step, replicas)
         if self._worker.is_chief:
             self.recorder.finish(samples)
         self._agree(0.0)  # the other workers must not exit before the first is done
