@@ -46,13 +46,20 @@ class Estimate:
     total: float
 
 
-def measure(config: Config, splits: Splits, strategy: tf.distribute.Strategy) -> Estimate:
+def measure(
+    config: Config,
+    splits: Splits,
+    strategy: tf.distribute.Strategy,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Estimate:
     """Returns how long the run will take on this machine, from a few real steps of each stage; changes no files.
 
     Args:
         config: configuration of the run.
         splits: data of the run.
         strategy: distribution strategy of the run.
+        clock: returns the time, seconds; ``time.process_time`` measures the time of the processor instead.
 
     Raises:
         ConfigError, DataError, UsageError: if the settings or data cannot be used.
@@ -65,7 +72,7 @@ def measure(config: Config, splits: Splits, strategy: tf.distribute.Strategy) ->
         times = []
         for stage in stages:
             with doing(f"measuring stage {stage.index + 1}/{len(stages)} ({stage.image_size} px)"):
-                times.append(_step_times(TrainStep(state, strategy, config=config, stage=stage), data, stage))
+                times.append(_step_times(TrainStep(state, strategy, config=config, stage=stage), data, stage, clock))
         evaluator = Evaluator(
             state.models,
             strategy,
@@ -74,10 +81,10 @@ def measure(config: Config, splits: Splits, strategy: tf.distribute.Strategy) ->
             batch_size=data.eval_batch_size,
             loss_type=config.train.loss_type,
         )
-        start = time.perf_counter()
+        start = clock()
         with doing("measuring the evaluation"):
             evaluation = evaluator.try_batch()
-        evaluation_starts = time.perf_counter() - start
+        evaluation_starts = clock() - start
     count = math.ceil(total_steps / config.evaluation_period(num_train))
     steady = tuple(sorted(after)[len(after) // 2] for _, after in times)
     compiling = sum(first - usual for (first, _), usual in zip(times, steady)) + evaluation_starts
@@ -85,21 +92,17 @@ def measure(config: Config, splits: Splits, strategy: tf.distribute.Strategy) ->
     return Estimate(steady, evaluation, compiling, training + count * evaluation + compiling)
 
 
-def _step_times(step: TrainStep, data: RunInput, stage: Stage) -> tuple[float, list[float]]:
+def _step_times(step: TrainStep, data: RunInput, stage: Stage, clock: Callable[[], float]) -> tuple[float, list[float]]:
     """Returns the seconds of the first step of a stage, with its input, and of the steps after it."""
     batches = data.batches(stage, stage.first_step)
 
-    def take() -> None:
+    def take() -> float:
+        start = clock()
         float(step(data.next(batches, stage, stage.first_step))["loss"])
+        return clock() - start
 
-    first = _seconds(take)
-    return first, [_seconds(take) for _ in range(_MEASURED_STEPS)]
-
-
-def _seconds(action: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+    first = take()
+    return first, [take() for _ in range(_MEASURED_STEPS)]
 
 
 def rough_hours_on_cpu(config: Config, stages: Sequence[Stage], macs: Callable[[int], int | None]) -> float | None:
