@@ -45,6 +45,8 @@ METHODS = {
     "finetune": ("finetune", "finetune-h5", "folder", "keras-guide"),
 }
 _HEAD_SHARE = 0.4
+_OVERHEAD = 25.0
+"""Seconds that a run of this package takes besides: the check of the files, and its report."""
 
 
 def train_here(job: dict[str, Any]) -> dict[str, Any]:
@@ -107,10 +109,10 @@ def _fitted_config(job: dict[str, Any], strategy: Any) -> Any:
         stages = run.plan(run.total_steps(facts.num_train))
         training = sum(stage.num_steps * each for stage, each in zip(stages, found.stages))
         evaluations = stages[-1].end_step / run.evaluation_period(facts.num_train)
-        return found.compiling + training + float(evaluations) * found.evaluation
+        return _OVERHEAD + found.compiling + training + float(evaluations) * found.evaluation
 
-    fits = [epochs / 2 for epochs in range(2, 400) if seconds(epochs / 2) <= 60 * job["minutes"]]
-    return fitted(fits[-1])
+    choices = [half / 2 for half in range(2, 400)]
+    return fitted(max(choices, key=lambda epochs: (seconds(epochs) <= 60 * job["minutes"]) * epochs))
 
 
 def _keras_fit(job: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +123,8 @@ def _keras_fit(job: dict[str, Any]) -> dict[str, Any]:
     tf.keras.utils.set_random_seed(job["seed"])
     classes = len(data["train"].class_names)
     augment = [layers.RandomFlip("horizontal"), layers.RandomTranslation(0.15, 0.15)]
-    network = _keras_network(width=0.5, depth=1.0, weights=None, classes=classes, classifier_activation=None)
+    own = {"weights": None, "classes": classes, "classifier_activation": None, "input_shape": [size, size, 3]}
+    network = _keras_network(width=0.5, depth=1.0, **own)
     model = tf.keras.Sequential([layers.Input([size, size, 3]), *augment, network])
     epochs = _epochs_in(60 * job["minutes"], model, data, _compiled(model, tf.keras.optimizers.AdamW(1e-6)))
     rate = tf.keras.optimizers.schedules.CosineDecay(0.003, epochs * len(data["train"]))
