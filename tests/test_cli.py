@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import pytest
+import rich.console
 from absl import flags, logging
 from absl.testing import flagsaver
 
@@ -325,6 +326,50 @@ def test_several_texts_of_settings_are_joined_and_the_last_value_counts():
     call = Invocation(options.Options(mode="plan", dataset_cfg="demo", hparam_str=given), None, (), hparams.load)
     config = call.config()
     assert (config.train.epochs, config.train.seed, config.data.num_classes) == (4, 2, 6)
+
+
+def choices(tmp_path, *given, mode="plan", **flags):
+    """The configuration of a call on photographs of 40 x 30 px, and what it prints."""
+    write_classes(tmp_path / "photos", {"cat": 30, "dog": 30})
+    output = io.StringIO()
+    flags = {"data_dir": str(tmp_path / "photos"), **flags}
+    call = Invocation(
+        options.Options(mode=mode, hparam_str=given, **flags),
+        rich.console.Console(file=output, width=400),
+        (),
+        hparams.load,
+    )
+    return call.config(), output.getvalue()
+
+
+def test_the_recipe_says_what_it_chose_for_the_images(tmp_path):
+    config, told = choices(tmp_path)
+    assert (config.spec.name, config.train.batch_size, config.train.epochs) == ("efficientnetv2-nano", 8, 100)
+    assert told.startswith("For 54 training images of about ")
+    assert "chooses efficientnetv2-nano, 100 epochs of batches of 8, " in told
+    assert "from random weights. --model_name and --hparam_str change it." in told
+    config, told = choices(tmp_path, "train.epochs=3", model_name="efficientnetv2-b0")
+    assert (config.spec.name, config.train.epochs) == ("efficientnetv2-b0", 3)
+    assert "chooses 100 epochs" in told
+
+
+def test_weights_that_are_named_change_the_recipe(tmp_path):
+    config, told = choices(tmp_path, "train.ft_init_ckpt=some_run")
+    assert (config.train.ft_init_ckpt, config.train.patience) == ("some_run", 5)
+    assert "from the weights some_run" in told
+    config, _ = choices(tmp_path, "train.ft_init_ckpt=", dataset_cfg="finetune")
+    assert (config.train.ft_init_ckpt, config.train.patience) == (None, None)
+
+
+def test_modes_without_data_do_not_look_at_it(tmp_path):
+    config, told = choices(tmp_path, mode="summary", data_dir=str(tmp_path / "missing"))
+    assert (config.spec.name, told) == ("efficientnetv2-b0", "")
+
+
+def test_a_list_in_place_of_a_folder_is_a_list(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"photos/{n}.jpg,{n % 2}\n" for n in range(50)))
+    config, _ = choices(tmp_path, data_dir=str(tmp_path / "list.csv"), mode="export")
+    assert config.data.source == "csv"
 
 
 def test_an_evaluation_of_weights_tells_which_settings_of_training_it_ignores(caplog):

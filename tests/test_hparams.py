@@ -6,7 +6,7 @@ import pytest
 
 import hparams
 from effnetv2_keras.architecture import variants
-from effnetv2_keras.config import Config
+from effnetv2_keras.config import Config, Facts
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.weights.published import PUBLISHED
 from hparams import base
@@ -234,3 +234,49 @@ def test_nothing_shrinks_in_a_run_of_a_small_network_of_your_own(recipe, kind, t
         pytest.skip("The recipe has no settings of the reference code.")
     for name, ramp in config.progressive.ramps().items():
         assert ramp.start <= ramp.end, name
+
+
+@pytest.mark.parametrize(
+    ("facts", "network", "epochs", "batch", "size"),
+    [
+        (Facts(3_068, 400), "efficientnetv2-nano", 39, 32, 96),
+        (Facts(400, 400), "efficientnetv2-nano", 100, 16, 96),
+        (Facts(90, 400), "efficientnetv2-nano", 100, 8, 96),
+        (Facts(3_068, 48), "efficientnetv2-nano", 39, 32, 48),
+        (Facts(3_068, 8), "efficientnetv2-nano", 39, 32, 32),
+        (Facts(30_000, None), "efficientnetv2-micro", 20, 128, 128),
+        (Facts(1_000_000, 400), "efficientnetv2-b0", 20, 128, 192),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["folder", "csv", "tfds"])
+def test_settings_follow_the_number_and_the_size_of_the_images(recipe, facts, network, epochs, batch, size):
+    config = hparams.load(recipe, find_facts=lambda _: facts)
+    stages = config.plan(config.total_steps(facts.num_train))
+    assert (config.spec.name, config.train.epochs, config.train.batch_size) == (network, epochs, batch)
+    assert (stages[-1].image_size, config.eval_size, config.data.eval_crop) == (size, size, 1)
+    assert stages[0].image_size <= stages[-1].image_size
+    assert hparams.load(recipe, "efficientnetv2-s", find_facts=lambda _: facts).spec.name == "efficientnetv2-s"
+
+
+@pytest.mark.parametrize("recipe", ["folder", "finetune"])
+def test_a_start_from_weights_has_two_phases(recipe):
+    config = hparams.load(recipe, find_facts=lambda _: Facts(3_068, 400, "run"))
+    train = config.train
+    assert (config.spec.name, train.ft_init_ckpt, train.epochs, train.head_epochs) == (
+        "efficientnetv2-b0",
+        "run",
+        10,
+        2,
+    )
+    assert train.lr_base < train.head_lr_base
+    assert train.first_layer_lr < 1
+    assert (train.freeze_bn, train.patience) == (None, 5)
+    assert [stage.trains for stage in config.plan(960)] == ["classifier", "all", "all"]
+
+
+def test_fine_tuning_takes_published_weights_or_none_if_the_user_says_so():
+    assert hparams.load("finetune", "efficientnetv2-xl").train.ft_init_ckpt == "imagenet21k-ft1k"
+    assert hparams.load("finetune", "keras:ResNet50").train.ft_init_ckpt == "imagenet"
+    scratch = hparams.load("finetune", find_facts=lambda _: Facts(weights=""))
+    assert scratch == hparams.load("folder", find_facts=lambda _: Facts(weights=""))
+    assert scratch.train.head_epochs == 0
