@@ -30,6 +30,8 @@ def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:
     Raises:
         ConfigError: if no weights are published for the network and the user names none.
     """
+    if facts.weights == "":
+        return folder.get_config(model_name, facts)
     model_name = model_name or variants.DEFAULT_MODEL
     if facts.weights is None:
         weights = _published(model_name)
@@ -40,7 +42,7 @@ def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:
                 f"--model_name={variants.DEFAULT_MODEL}. --hparam_str=train.ft_init_ckpt= starts from random weights."
             )
         facts = dataclasses.replace(facts, weights=weights)
-    return folder.get_config(model_name, facts) if facts.weights == "" else folder.finetuned(model_name, facts)
+    return folder.finetuned(model_name, facts)
 
 
 def _published(model_name: str) -> str | None:
