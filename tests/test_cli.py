@@ -72,7 +72,7 @@ def test_train_eval_predict_export(images, tmp_path, monkeypatch):
     common = ("--dataset_cfg=Folder", f"--data_dir={images}", f"--hparam_str={SHORT}")
     output = run_here("--mode=plan", *common)
     assert "16 images to train on, 2 to evaluate on, 2 classes" in output
-    assert "efficientnetv2-b0: 5,921,874 parameters" in output
+    assert "efficientnetv2-nano: 780,674 parameters" in output
     output, log = tiny("--mode=traineval", *common, "--model_name=tiny", f"--model_dir={model_dir}", "--strategy=cpu")
     assert set(re.findall(r"^I(?!0000).*? (\w+\.py):\d+\]", log, re.MULTILINE)) == {
         "splits.py",
@@ -390,9 +390,9 @@ def test_a_path_that_cannot_be_written_is_a_message(monkeypatch, tmp_path):
 
 def test_a_plan_takes_the_command_of_a_training_run_and_says_which_flags_it_does_not_read(images, tmp_path, caplog):
     common = ("--mode=plan", f"--data_dir={images}", f"--model_dir={tmp_path}", f"--hparam_str={SHORT}")
-    assert "16 images to train on" in run_here(*common, "--strategy=cpu")
+    assert "16 images to train on" in run_here(*common, "--norejoin")
     assert "--mode=plan does not read --model_dir" in caplog.text
-    assert "--mode=plan does not read --strategy" in caplog.text
+    assert "--mode=plan does not read --rejoin" in caplog.text
 
 
 def test_words_that_are_no_flags_are_not_ignored():

@@ -239,9 +239,7 @@ def test_a_new_quantity_is_one_row(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     module = tmp_path / PACKAGE.name / "progressive.py"
     text = module.read_text()
-    module.write_text(
-        text.replace("\n    @property\n    def num_steps", f"{ANOTHER_QUANTITY}\n    @property\n    def num_steps")
-    )
+    module.write_text(text.replace("    trains: Trained", f"{ANOTHER_QUANTITY[1:]}    trains: Trained"))
     done = subprocess.run([sys.executable, "-c", USES_IT], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

@@ -49,9 +49,10 @@ def _seen_from(place: str) -> str:
 
 def run(invocation: Invocation) -> None:
     """Trains; if another worker is lost and ``--rejoin`` is on, restarts this process to wait for it."""
+    strategy = invocation.strategy()  # before anything is computed, as workers need it
     config = run_config(invocation)
     try:
-        loop.train(config, invocation.model_dir(), strategy=invocation.strategy(), console=invocation.console)
+        loop.train(config, invocation.model_dir(), strategy=strategy, console=invocation.console)
     except WorkerLost as loss:
         if not invocation.options.rejoin:
             raise

@@ -123,15 +123,17 @@ def _ended_if_asked(stop: StopRequest) -> Iterator[None]:
 
 
 def _train_stages(run: Run, stop: StopRequest) -> None:
+    if run.is_out_of_patience():  # when it was stopped after that, or finished
+        return
     for stage, steps in remaining(run.stages, step=run.state.finished_steps):
-        if run.is_out_of_patience():
-            return
         with doing("the next stage"):
             run.enter(stage, steps.start)
-            _train_stage(run, stage, steps, stop)
+            if not _train_stage(run, stage, steps, stop):
+                return
 
 
-def _train_stage(run: Run, stage: Stage, steps: range, stop: StopRequest) -> None:
+def _train_stage(run: Run, stage: Stage, steps: range, stop: StopRequest) -> bool:
+    """Trains the rest of a stage; returns whether the run goes on, because it still gets better."""
     step = steps.start
     while step < steps.stop:
         count = run.due.steps_until(stage, step)
@@ -149,5 +151,8 @@ def _train_stage(run: Run, stage: Stage, steps: range, stop: StopRequest) -> Non
             raise Interrupted(stop.message(run.save()))
         if run.due.evaluation(step):
             run.evaluate(stage, stop)
+            if run.is_out_of_patience():
+                return False
         elif run.due.checkpoint(stage, step):
             stop.saved(run.save())
+    return True

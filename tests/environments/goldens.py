@@ -44,7 +44,8 @@ def logits(name: str) -> np.ndarray:
 
 def plan(name: str, data: str) -> list[dict[str, Any]]:
     """Returns the stages of a recipe."""
-    return [dataclasses.asdict(stage) for stage in hparams.load(data, name).plan(1000)]
+    stages = [dataclasses.asdict(stage) for stage in hparams.load(data, name).plan(1000)]
+    return [{key: value for key, value in stage.items() if key != "trains"} for stage in stages]
 
 
 def photos(folder: pathlib.Path) -> Source:
@@ -81,7 +82,7 @@ def first_examples(name: str) -> dict[str, np.ndarray]:
 
 def losses() -> list[float]:
     """Returns the losses of ten steps of a short run with two stages."""
-    config = tiny_config("runtime.log_every=1,model.classifier_init=reference")
+    config = tiny_config("runtime.log_every=1")
     with tempfile.TemporaryDirectory() as folder:
         train_tiny(config, pathlib.Path(folder) / "run", splits=Splits(array_source(24), array_source(24)))
         lines = (pathlib.Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()

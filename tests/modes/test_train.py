@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+import rich.console
 from absl import flags
 from absl.testing import flagsaver
 
@@ -25,7 +26,7 @@ def invocation(*arguments):
     with flagsaver.flagsaver():
         flags.FLAGS(["main.py", "--mode=train", *arguments])
         given = frozenset(name for name in cli.flag_table() if flags.FLAGS[name].present)
-        return Invocation(cli.read_options(), None, (), hparams.load, given)
+        return Invocation(cli.read_options(), rich.console.Console(quiet=True), (), hparams.load, given)
 
 
 def check(folder, *arguments):

@@ -58,11 +58,11 @@ def test_a_run_killed_before_its_second_save_keeps_its_best(runs, tmp_path, monk
     calls = []
 
     def dies_second(method):
-        def call(self, *arguments):
+        def call(self, *arguments, **settings):
             calls.append(method)
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return method(self, *arguments)
+            return method(self, *arguments, **settings)
 
         return call
 

@@ -211,9 +211,7 @@ def test_a_lost_peer_does_not_start_a_run_again_that_was_asked_to_end(tmp_path, 
         raise tf.errors.UnavailableError(None, None, "Connection reset by peer")
 
     monkeypatch.setattr(TrainStep, "__call__", gone)
-    with pytest.raises(
-        Interrupted, match="SIGTERM: the run ended early. The same command resumes from the last checkpoint"
-    ):
+    with pytest.raises(Interrupted, match="SIGTERM: stopped, and nothing is lost. The same command resumes the run"):
         train_tiny(tiny_config(UNCHANGED), tmp_path / "run", splits=array_splits())
 
 
