@@ -59,7 +59,7 @@ def from_scratch(model_name: str, facts: Facts) -> Config:
             ema_decay=0.999,
             gclip=1.0,
         ),
-        eval=EvalConfig(batch_size=32, isize=_evaluation_size(progressive)),
+        eval=EvalConfig(batch_size=32, isize=_evaluation_size(model_name, progressive)),
         data=_whole_objects(),
     )
 
@@ -92,7 +92,7 @@ def finetuned(model_name: str, facts: Facts) -> Config:
             patience=5,
             ft_init_ckpt=facts.weights,
         ),
-        eval=EvalConfig(batch_size=32, isize=_evaluation_size(progressive)),
+        eval=EvalConfig(batch_size=32, isize=_evaluation_size(model_name, progressive)),
         data=_whole_objects(),
     )
 
@@ -138,16 +138,16 @@ def _stages(
         size = min(size, max(_SMALLEST_SIDE, facts.shorter_side))
     return ProgressiveConfig(
         stages=stages,
-        size_multiple=8,
         image_size=ramp(smallest * size, size),
         randaug_magnitude=ramp(*magnitude),
         dropout_rate=ramp(*dropout),
     )
 
 
-def _evaluation_size(progressive: ProgressiveConfig) -> int:
-    """Returns the size of the last stage: whole objects in training crops appear as large as in evaluation."""
-    return progressive.plan(progressive.stages)[-1].image_size
+def _evaluation_size(model_name: str, progressive: ProgressiveConfig) -> int | None:
+    """Returns None for the evaluation size of the network, or the size of the last stage if the images are smaller."""
+    largest = progressive.plan(progressive.stages)[-1].image_size
+    return largest if largest < base.progressive_of(model_name).image_size.end else None
 
 
 def _whole_objects() -> DataConfig:
