@@ -100,19 +100,16 @@ def _fitted_config(job: dict[str, Any], strategy: Any) -> Any:
     config = hparams.load(recipe, model, find_facts=lambda _: facts).override(changes)
     found = measure(config, splits, strategy, clock=time.process_time)
 
-    def fitted(epochs: float) -> Any:
-        head = min(config.train.head_epochs, epochs / 5)
-        return config.override({"train.epochs": epochs, "train.head_epochs": head})
-
     def seconds(epochs: float) -> float:
-        run = fitted(epochs)
+        run = config.override({"train.epochs": epochs})
         stages = run.plan(run.total_steps(facts.num_train))
         training = sum(stage.num_steps * each for stage, each in zip(stages, found.stages))
         evaluations = stages[-1].end_step / run.evaluation_period(facts.num_train)
         return _OVERHEAD + found.compiling + training + float(evaluations) * found.evaluation
 
     choices = [half / 2 for half in range(2, 400)]
-    return fitted(max(choices, key=lambda epochs: (seconds(epochs) <= 60 * job["minutes"]) * epochs))
+    most = max(choices, key=lambda epochs: (seconds(epochs) <= 60 * job["minutes"]) * epochs)
+    return config.override({"train.epochs": most})
 
 
 def _keras_fit(job: dict[str, Any]) -> dict[str, Any]:

@@ -71,13 +71,12 @@ def finetuned(model_name: str, facts: Facts) -> Config:
     have a tenth of the learning rate.
     """
     progressive = _stages(model_name, facts, stages=2, smallest=0.75, magnitude=(5, 8), dropout=(0.1, 0.3))
-    epochs = _between(5, 30_000 / facts.num_train, 30)
     return Config(
         model=ModelConfig(model_name=model_name, bn_momentum=0.9, survival_prob=0.9),
         progressive=progressive,
         train=TrainConfig(
-            epochs=epochs,
-            head_epochs=max(1, epochs // 5),
+            epochs=_between(5, 30_000 / facts.num_train, 30),
+            head_share=0.2,
             batch_size=_batch_size(facts.num_train),
             optimizer="adamw",
             lr_base=0.004,

@@ -263,7 +263,7 @@ def test_settings_follow_the_number_and_the_size_of_the_images(recipe, facts, ne
 def test_a_start_from_weights_has_two_phases(recipe):
     config = hparams.load(recipe, find_facts=lambda _: Facts(3_068, 400, "run"))
     train = config.train
-    assert (config.spec.name, train.ft_init_ckpt, train.epochs, train.head_epochs) == (
+    assert (config.spec.name, train.ft_init_ckpt, train.epochs, train.head_share) == (
         "efficientnetv2-b0",
         "run",
         10,
@@ -280,4 +280,4 @@ def test_fine_tuning_takes_published_weights_or_none_if_the_user_says_so():
     assert hparams.load("finetune", "keras:ResNet50").train.ft_init_ckpt == "imagenet"
     scratch = hparams.load("finetune", find_facts=lambda _: Facts(weights=""))
     assert scratch == hparams.load("folder", find_facts=lambda _: Facts(weights=""))
-    assert scratch.train.head_epochs == 0
+    assert scratch.train.head_share == 0

@@ -163,15 +163,14 @@ class Config(Section):
 
     def head_steps(self, total_steps: int) -> int:
         """Returns the number of steps at the start of a run of ``total_steps`` that train only the classifier."""
-        if not self.train.head_epochs:
+        if not self.train.head_share:
             return 0
-        share = exact(self.train.head_epochs) / exact(self.train.epochs)
-        return max(1, min(int(share * total_steps), total_steps - self.progressive.stages))
+        return max(1, min(int(exact(self.train.head_share) * total_steps), total_steps - self.progressive.stages))
 
     def micro_batches(self, stage: Stage) -> int:
         """Returns the number of micro-batches in which a replica computes its batch in a stage of ``plan``."""
         parts = self.train.accumulation_steps
-        number = stage.index - bool(self.train.head_epochs)  # the stage of the classifier has none of its own
+        number = stage.index - bool(self.train.head_share)  # the stage of the classifier has none of its own
         return parts[max(number, 0)] if len(parts) > 1 else parts[0]
 
     @pydantic.model_validator(mode="after")

@@ -168,16 +168,17 @@ class TrainConfig(Section):
         "whether scale, offset and moving statistics of all BatchNorm layers are frozen; None freezes them if "
         "ft_init_ckpt is set and a replica has fewer than 16 images at a time, too few for statistics of their own",
     )
-    head_epochs: float = setting(
+    head_share: float = setting(
         0.0,
-        "epochs at the start of the run in which only the classifier trains; all other weights and the statistics of "
-        "BatchNorm stay as they were loaded. They count as a part of train.epochs",
+        "share of the run, at its start, in which only the classifier trains; all other weights and the statistics of "
+        "BatchNorm stay as they were loaded",
         ge=0,
-        unit="epochs",
+        lt=1,
+        unit="share",
     )
     head_lr_base: OptionalFloat = setting(
         None,
-        "learning rate of the epochs in train.head_epochs, per 256 images of the batch, above 0 and without warm-up or "
+        "learning rate of the part in train.head_share, per 256 images of the batch, above 0 and without warm-up or "
         "decay; None is train.lr_base",
         unit="learning rate per 256 images",
     )
@@ -194,7 +195,7 @@ class TrainConfig(Section):
     patience: OptionalInt = setting(
         None,
         "number of evaluations after which the run ends early if none of them was better than the best one before; "
-        "None never ends it early. Evaluations in the epochs of train.head_epochs do not count",
+        "None never ends it early. Evaluations in the part of train.head_share do not count",
         ge=1,
         unit="evaluations",
     )
@@ -221,18 +222,13 @@ class TrainConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _phases_fit(self) -> TrainConfig:
-        if self.head_epochs >= self.epochs:
-            raise ValueError(
-                f"head_epochs is {self.head_epochs:g}, but the whole run has {self.epochs:g} epochs; make epochs "
-                "larger, or set trainable_from=classifier to train the classifier alone"
-            )
         if self.first_layer_lr < 1 and self.optimizer not in ("adam", "adamw"):
             raise ValueError(
                 f"first_layer_lr is {self.first_layer_lr:g}, which works with the optimizers adam and adamw, not with "
                 f"{self.optimizer}; set optimizer=adamw, or first_layer_lr=1"
             )
-        if self.head_epochs and self.optimizer == "lamb":
-            raise ValueError("head_epochs does not work with optimizer=lamb; set optimizer=adamw, or head_epochs=0")
+        if self.head_share and self.optimizer == "lamb":
+            raise ValueError("head_share does not work with optimizer=lamb; set optimizer=adamw, or head_share=0")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -72,8 +72,8 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
     if sizes.train and (classes := plan_classes(config, sizes.train)):
         show(console, classes)
     show(console, _stage_table(config, stages, num_train, macs))
-    if config.train.head_epochs:
-        show(console, "Stage 1 trains only the classifier (train.head_epochs).")
+    if config.train.head_share:
+        show(console, "Stage 1 trains only the classifier (train.head_share).")
     show(console, _learning_rate_table(config, stages, num_train))
     show(console, _rough_time(config, stages, macs))
 

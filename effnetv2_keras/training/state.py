@@ -151,7 +151,7 @@ def create_state(
         optimizer = make_optimizer(
             train.optimizer, schedule=schedule, weight_decay=weight_decay, not_decayed=not_decayed
         )
-        if train.head_epochs or train.first_layer_lr < 1:
+        if train.head_share or train.first_layer_lr < 1:
             set_layer_rates(
                 optimizer,
                 layer_rates(model, first_layer=train.first_layer_lr, head_steps=config.head_steps(total_steps)),

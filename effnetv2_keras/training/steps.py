@@ -84,8 +84,8 @@ class TrainStep:
             self._variables = [variable for variable in state.variables if id(variable) in head]
             if not self._variables:
                 raise UsageError(
-                    "train.head_epochs trains only the classifier, but train.varsexp or train.trainable_layers keeps "
-                    "it fixed. Let that setting include the classifier, or set train.head_epochs=0."
+                    "train.head_share trains only the classifier, but train.varsexp or train.trainable_layers keeps "
+                    "it fixed. Let that setting include the classifier, or set train.head_share=0."
                 )
         self._function = tf.function(functools.partial(self._step), autograph=False)
         self._loop = tf.function(functools.partial(self._steps), autograph=False)

@@ -128,7 +128,7 @@ def test_plan_of_every_recipe_and_variant(recipe, kind, model_name, own_data, di
     assert {0, total - 1, *(stage.first_step for stage in planned)} <= rates.keys()
     peak = max(config.train.lr_base, config.train.head_lr_base or 0)
     assert max(map(float, rates.values())) <= peak * config.train.batch_size / 256
-    if config.train.lr_warmup_epoch and not config.train.head_epochs:
+    if config.train.lr_warmup_epoch and not config.train.head_share:
         assert float(rates[0]) == 0
 
 

@@ -26,7 +26,7 @@ from tests.tiny import SMALL, TINY
 from tests.training.test_loop import array_splits
 from tests.training.test_steps import distributed, make_batch
 
-HEAD = "train.head_epochs=1,train.optimizer=adamw,data.augment=none"
+HEAD = "train.head_share=0.25,train.optimizer=adamw,data.augment=none"
 
 
 def planned(changes=""):
@@ -48,13 +48,11 @@ def test_micro_batches_of_a_stage_are_counted_without_the_stage_of_the_classifie
 
 
 def test_the_warm_up_starts_after_the_stage_of_the_classifier():
-    config = tiny_config(f"{HEAD},train.lr_base=0.32,train.head_lr_base=0.64,train.epochs=8")
+    config = tiny_config(f"{HEAD},train.lr_base=0.32,train.head_lr_base=0.64,train.epochs=8,train.head_share=0.125")
     schedule = schedule_for(config, steps_per_epoch=3, total_steps=24)
     rates = schedule(np.arange(25)).numpy()
     np.testing.assert_allclose(rates[:3], 0.02)  # 0.64 * 8 / 256
-    whole = schedule_for(
-        config.override({"train.head_epochs": 0, "train.epochs": 7}), steps_per_epoch=3, total_steps=21
-    )
+    whole = schedule_for(config.override({"train.head_share": 0, "train.epochs": 7}), steps_per_epoch=3, total_steps=21)
     np.testing.assert_allclose(rates[3:], whole(np.arange(22)), rtol=1e-6)
     assert rates[-1] == 0
 
@@ -62,9 +60,9 @@ def test_the_warm_up_starts_after_the_stage_of_the_classifier():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ("train.head_epochs=4", "head_epochs is 4, but the whole run has 4 epochs"),
+        ("train.head_share=1", "head_share.*less than 1"),
         ("train.first_layer_lr=0.1", "first_layer_lr is 0.1, which works with the optimizers adam and adamw"),
-        ("train.head_epochs=1,train.optimizer=lamb", "head_epochs does not work with optimizer=lamb"),
+        ("train.head_share=0.1,train.optimizer=lamb", "head_share does not work with optimizer=lamb"),
         ("train.head_lr_base=0", "head_lr_base.*greater than 0"),
         ("train.patience=0", "patience"),
     ],
@@ -174,7 +172,7 @@ def test_batch_norm_is_frozen_where_a_replica_has_few_images_at_a_time(batch, pa
 
 
 def test_a_classifier_that_is_kept_fixed_cannot_train_alone():
-    with pytest.raises(UsageError, match=r"train.head_epochs trains only the classifier, but train.varsexp"):
+    with pytest.raises(UsageError, match=r"train.head_share trains only the classifier, but train.varsexp"):
         Phases(changes="train.varsexp=stem")
 
 
