@@ -267,7 +267,7 @@ def test_a_start_from_weights_has_two_phases(recipe):
         "efficientnetv2-b0",
         "run",
         10,
-        2,
+        0.2,
     )
     assert train.lr_base < train.head_lr_base
     assert train.first_layer_lr < 1

@@ -165,7 +165,8 @@ class Config(Section):
         """Returns the number of steps at the start of a run of ``total_steps`` that train only the classifier."""
         if not self.train.head_share:
             return 0
-        return max(1, min(int(exact(self.train.head_share) * total_steps), total_steps - self.progressive.stages))
+        asked = max(1, int(exact(self.train.head_share) * total_steps))
+        return max(0, min(asked, total_steps - self.progressive.stages))
 
     def micro_batches(self, stage: Stage) -> int:
         """Returns the number of micro-batches in which a replica computes its batch in a stage of ``plan``."""
