@@ -111,7 +111,8 @@ class Progress:
         going_on(f"{self._name(stage)} · step {finished}/{self._stages[-1].end_step}")
 
     def _name(self, stage: Stage) -> str:
-        return f"stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px"
+        alone = " · classifier alone" if stage.trains == "classifier" else ""
+        return f"stage {stage.index + 1}/{len(self._stages)} · {stage.image_size} px{alone}"
 
     def train_row(self, stage: Stage, row: dict[str, Any], seconds_left: float | None) -> None:
         """Shows the newest training metrics; without a terminal, prints them as a line.

@@ -43,8 +43,8 @@ class TimeLeft:
     ) -> None:
         self._stages, self._evaluated, self._eval_size = stages, evaluated / batch_size, eval_size
         self._evaluation_period, self._checkpoint_period = evaluation_period, checkpoint_period
-        self._computing: dict[int, float] = {}  # seconds of a step without waiting, by the side of the images
-        self._tried: dict[int, float] = {}
+        self._computing: dict[float, float] = {}  # seconds of a step without waiting, by ``_side``
+        self._tried: dict[float, float] = {}
         self._step, self._least = 0.0, 0.0
         self._stage: Stage | None = None
         self._compiled: set[int] = set()
@@ -53,7 +53,7 @@ class TimeLeft:
 
     def tried(self, stage: Stage, seconds: float) -> None:
         """Notes the time of one step of a stage that the run has not reached yet, seconds."""
-        self._tried[stage.image_size] = seconds
+        self._tried[_side(stage)] = seconds
 
     def trained(self, stage: Stage, seconds: float, *, input_wait: float = 0.0) -> None:
         """Notes a mean time of steps of the present stage.
@@ -65,8 +65,8 @@ class TimeLeft:
         """
         self._step = seconds if stage != self._stage else (1 - _NEWEST) * self._step + _NEWEST * seconds
         self._stage = stage
-        self._computing[stage.image_size] = self._step * (1 - input_wait)
-        self._tried.pop(stage.image_size, None)
+        self._computing[_side(stage)] = self._step * (1 - input_wait)
+        self._tried.pop(_side(stage), None)
         self._least = self._step if input_wait > 0.2 else 0.0
 
     def compiled(self, stage: Stage, seconds: float) -> None:
@@ -89,7 +89,7 @@ class TimeLeft:
         total, left = self._stages[-1].end_step, 0.0
         for stage in self._stages:
             steps = max(0, stage.end_step - max(step, stage.first_step))
-            left += steps * (self._step if stage == self._stage else max(self._least, self._cost(stage.image_size)))
+            left += steps * (self._step if stage == self._stage else max(self._least, self._cost(_side(stage))))
             if stage.first_step >= step and stage.index not in self._compiled:
                 left += self._compiling
         period = self._evaluation_period
@@ -108,7 +108,7 @@ class TimeLeft:
             return self._took[EVALUATING]
         return self._evaluated * self._cost(self._eval_size) * _FORWARD
 
-    def _cost(self, size: int) -> float:
+    def _cost(self, size: float) -> float:
         """Returns the time of a step with images of this side without waiting for input, seconds."""
         known = sorted({**self._tried, **self._computing}.items())
         base, seconds = min(self._computing.items() or known, key=lambda one: abs(one[0] - size))
@@ -121,3 +121,8 @@ class TimeLeft:
         return min(
             max(linear, min(seconds, by_area)), max(seconds, by_area)
         )  # one step that was tried may be an outlier
+
+
+def _side(stage: Stage) -> float:
+    """Returns the side of the images, pixels, with which a step of all layers takes as long as one of the stage."""
+    return stage.image_size * (_FORWARD**0.5 if stage.trains == "classifier" else 1.0)
