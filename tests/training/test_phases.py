@@ -79,9 +79,10 @@ def constant(rate):
 class Phases:
     """A tiny state, and a step of each stage of its plan."""
 
-    def __init__(self, strategy_name="cpu", changes=""):
+    def __init__(self, strategy_name="cpu", changes="", network=None):
         self.strategy = make_strategy(strategy_name)
-        config = tiny_config(f"{HEAD},train.weight_decay=0.1,{changes}").with_network(SMALL)
+        config = tiny_config(f"{HEAD},train.weight_decay=0.1,{changes}")
+        config = config.override({"model.model_name": network}) if network else config.with_network(SMALL)
         self.state = create_state(config, self.strategy, num_classes=3, steps_per_epoch=3, total_steps=12)
         self.steps = [TrainStep(self.state, self.strategy, config=config, stage=stage) for stage in config.plan(12)]
 
@@ -110,6 +111,15 @@ def test_only_the_classifier_moves_in_its_stage(strategy_name, changes, request)
     everything = phases.weights()
     still = {name for name in before if (after[name] == everything[name]).all()}
     assert not [name for name in still if "kernel" in name or "moving" in name]
+
+
+def test_only_the_classifier_of_a_keras_network_moves_in_its_stage():
+    phases = Phases(network="keras:tests.own_networks:tiny")
+    before = phases.weights()
+    phases.take(0)
+    after = phases.weights()
+    last = phases.state.model.trainable_variables[-1].name.split("/")[0]
+    assert {name.split("/")[0] for name in before if (before[name] != after[name]).any()} == {last}
 
 
 def test_a_layer_that_starts_later_takes_the_step_of_a_fresh_optimizer():
