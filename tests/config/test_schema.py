@@ -170,6 +170,13 @@ def test_steps_of_a_run():
         config.total_steps(100)
 
 
+def test_a_batch_larger_than_the_data_is_the_largest_power_of_two_that_the_data_fills(caplog):
+    config = overridden("train.batch_size=100")
+    assert config.with_batch_for(100) is config
+    assert [config.with_batch_for(count).train.batch_size for count in (99, 64, 24, 2, 1)] == [64, 64, 16, 2, 1]
+    assert "train.batch_size is 100, but there are only 24 training images: a batch has 16" in caplog.text
+
+
 def test_random_stages_follow_from_the_seed_of_the_run():
     config = Config().override({"progressive.order": "random", "progressive.stages": 9, "train.seed": 3})
     assert config.plan(90) == Config.from_yaml(config.to_yaml()).plan(90) == config.progressive.plan(90, seed=3)

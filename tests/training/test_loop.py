@@ -304,6 +304,7 @@ def test_unreadable_images_are_named_and_counted(caplog):
     assert "cannot be decoded (2 so far): b.jpg" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_batch_larger_than_the_data_shrinks(tmp_path, caplog):
     result = train_tiny(tiny_config("train.batch_size=100"), tmp_path / "run", splits=array_splits())
     assert "only 24 training images: a batch has 16 images in this run" in caplog.text

@@ -207,6 +207,7 @@ def test_a_run_ends_when_it_no_longer_gets_better_and_its_best_weights_count(tmp
     assert (again["step"], next(accuracies)) == (steps[-1], 0.9)  # no evaluation was needed
 
 
+@pytest.mark.slow
 def test_both_phases_train_a_run_from_the_weights_of_another(tmp_path):
     """The command line's recipe in small: a run, a second one from its weights, resumed in the stage of the head."""
     first = tiny_config(f"{ONE_STAGE},train.epochs=2,train.optimizer=adamw,train.lr_base=0.05")

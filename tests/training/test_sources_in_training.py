@@ -60,7 +60,11 @@ def prepared_tfds(root):
 
 
 @pytest.mark.parametrize(
-    "make", [tfrecord, multi_label_tfrecord, pytest.param(lists, marks=pytest.mark.slow), prepared_tfds]
+    "make",
+    [
+        tfrecord,
+        *(pytest.param(make, marks=pytest.mark.slow) for make in (multi_label_tfrecord, lists, prepared_tfds)),
+    ],
 )
 def test_a_source_trains_evaluates_and_goes_on(tmp_path, monkeypatch, two_replicas, make):
     config = tiny_config(

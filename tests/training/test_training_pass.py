@@ -66,7 +66,7 @@ def test_synchronized_statistics_are_float32_and_alike_under_16_bits():
         ("cpu", "precision.policy=float32"),
         pytest.param("cpu", "precision.jit_compile=true", marks=pytest.mark.slow),
         pytest.param("cpu", "train.trainable_from=block_1,train.freeze_bn=true", marks=pytest.mark.slow),
-        ("mirrored", "train.sync_bn=true,precision.policy=mixed_bfloat16"),
+        pytest.param("mirrored", "train.sync_bn=true,precision.policy=mixed_bfloat16", marks=pytest.mark.slow),
         pytest.param("cpu", "precision.policy=mixed_float16,train.varsexp=block_1|classifier", marks=pytest.mark.slow),
     ],
 )
@@ -80,6 +80,7 @@ def test_computing_blocks_twice_changes_no_number(strategy, more):
         np.testing.assert_allclose(mine, other, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_finished_stage_frees_its_graph():
     graphs = []
 
