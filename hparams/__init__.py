@@ -1,5 +1,8 @@
 """Recipes: one module per data set, each with a function ``get_config(model_name) -> Config``.
 
+A recipe for one's own images has ``get_config(model_name, facts)`` instead, where ``facts`` are the number and the size
+of the images and the weights to start from, and ``model_name`` may be None.
+
 The docstring of a recipe gives its source, command, hardware, and result or "not measured". To add a recipe, add a
 module here; ``--dataset_cfg`` accepts its name in upper or lower case.
 """
