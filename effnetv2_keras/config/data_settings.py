@@ -61,23 +61,23 @@ class DataConfig(Section):
     holdout: float = setting(
         0.1,
         "folder, csv: share of the images of each class that is held out for evaluation if the data has no evaluation "
-        "split; the choice depends only on the file names; with group_by whole groups are held out",
+        "split; the choice depends only on the file names; with group_by, whole groups are held out",
         gt=0,
         lt=1,
         unit="share",
     )
     group_by: OptionalStr = setting(
         None,
-        "folder, csv: says which images belong together (one patient, one burst of a camera) and are never in two "
-        "splits: a column (csv), a regular expression with one part in parentheses, such as (patient[0-9]+), which is "
-        "searched in the file name or, if it has a slash, in the path, or folder, the innermost folder of an image; "
-        "None takes each image on its own",
+        "folder, csv: which images belong together (one patient, one burst of a camera) and are never in two splits: "
+        "the name of a column (csv); or a regular expression with one part in parentheses, such as (patient[0-9]+), "
+        "which is searched in the file name or, if it has a slash, in the path; or the word folder, for the innermost "
+        "folder of an image; None takes each image on its own",
     )
     folds: OptionalInt = setting(
         None,
         "folder, csv: number of folds for cross-validation; the run evaluates on the fold data.fold and trains on the "
-        "others, with each class spread evenly; they are made of the training and the validation split, or of what "
-        "train_split names if it is set; None makes no folds",
+        "others, with each class spread evenly; the folds divide the training and the validation split together, or "
+        "only train_split if it is set; None makes no folds",
         ge=2,
         unit="folds",
     )
@@ -212,8 +212,8 @@ class DataConfig(Section):
     balanced_sampling: Annotated[float, pydantic.BeforeValidator(truth_as_number)] = setting(
         0.0,
         "folder, csv, digits: how often training draws the images of rare classes: 0 (or false) draws all images "
-        "equally often, 1 (or true) draws all classes equally often, so that images of rare classes repeat; between "
-        "them, a class with n images is drawn in proportion to n^(1 - balanced_sampling)",
+        "equally often, 1 (or true) draws all classes equally often, so that images of rare classes repeat; with a "
+        "value between, a class with n images is drawn in proportion to n^(1 - balanced_sampling)",
         ge=0,
         le=1,
         unit="exponent",

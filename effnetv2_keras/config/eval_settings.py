@@ -40,16 +40,16 @@ class EvalConfig(Section):
     )
     best_metric: OptionalMetric = setting(
         None,
-        "figure of an evaluation by which the best checkpoint is chosen, of the averaged weights if there are any: "
-        "top1, top5, macro_f1, balanced_accuracy, ece or loss (of these two the smallest is best), or map for images "
+        "figure that chooses the best checkpoint, computed with the averaged weights if there are any: top1, top5, "
+        "macro_f1, balanced_accuracy, ece or loss (for ece and loss, the smallest value is best), or map for images "
         "with several labels; None is top1, or map if images have several labels",
     )
     tta: Literal["none", "flip", "flip+crops"] = setting(
         "none",
         "--mode=eval and predict: test-time augmentation, which averages the probabilities of several views of each "
-        "image; flip is the image and its mirror image, which takes twice the time; flip+crops is the center and the "
-        "four corners, each with its mirror image, which takes ten times as long; none is off. Evaluations during "
-        "training and exports never use it",
+        "image; none is one view; flip is the image and its mirror image, twice the time; flip+crops is the center and "
+        "the four corners, each with its mirror image, ten times the time. Evaluations during training and exports "
+        "never use it",
     )
     every_epochs: OptionalFloat = setting(
         None,

@@ -1,4 +1,4 @@
-"""What a recipe may know of the data and the user's wishes before it chooses settings (no TensorFlow)."""
+"""What a recipe knows about the data and the user's choices before it chooses settings (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ class Facts:
 
 
 USUAL = Facts()
-"""What is assumed where the images are not looked at."""
+"""The facts that are assumed if the images are not read."""

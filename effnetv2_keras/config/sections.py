@@ -93,7 +93,7 @@ class ModelConfig(Section):
     normalization: OptionalNormalization = setting(
         None,
         "how pixels in 0..255 become network input: centered is (pixel - 128) / 128, symmetric scales to -1..1, "
-        "imagenet uses the mean and standard deviation of ImageNet, and caffe subtracts its mean only; None uses the "
+        "imagenet uses the mean and standard deviation of ImageNet, and caffe only subtracts the mean; None uses the "
         "normalization of the network, or of its published weights if a keras: network starts from them",
         source="reference code",
     )

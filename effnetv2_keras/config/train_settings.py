@@ -178,15 +178,15 @@ class TrainConfig(Section):
     )
     head_lr_base: OptionalFloat = setting(
         None,
-        "learning rate of the part in train.head_share, per 256 images of the batch, above 0 and without warm-up or "
-        "decay; None is train.lr_base",
+        "learning rate while only the classifier trains (head_share), per 256 images of the batch; greater than 0, "
+        "without warm-up or decay; None is train.lr_base",
         unit="learning rate per 256 images",
     )
     first_layer_lr: float = setting(
         1.0,
-        "learning rate of the first layer as a share of that of the classifier; from one to the other the rate grows "
-        "by the same factor from layer to layer (layer-wise decay of the learning rate). It needs adam or adamw if it "
-        "is below 1",
+        "learning rate of the first layer as a share of the learning rate of the classifier; between them, the rate "
+        "grows by the same factor from layer to layer (layer-wise learning-rate decay). A value below 1 needs adam or "
+        "adamw",
         gt=0,
         le=1,
         unit="share",
@@ -195,7 +195,7 @@ class TrainConfig(Section):
     patience: OptionalInt = setting(
         None,
         "number of evaluations after which the run ends early if none of them was better than the best one before; "
-        "None never ends it early. Evaluations in the part of train.head_share do not count",
+        "None never ends it early. Evaluations while only the classifier trains (head_share) do not count",
         ge=1,
         unit="evaluations",
     )

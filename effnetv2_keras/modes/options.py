@@ -47,7 +47,7 @@ class Options:
         Flag(
             "Network: efficientnetv2-nano, -micro, -b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b8, -l2; PATH.json "
             "(a ModelSpec); keras:NAME (of tf.keras.applications) or keras:package.module:function. Default: the "
-            "recipes folder, csv, tfds and finetune choose by the number of images, all others take efficientnetv2-b0.",
+            "recipes folder, csv and tfds choose by the number of images; all others take efficientnetv2-b0.",
             (*_RECIPE_MODES, SCALE),
             path=True,
         ),
@@ -67,7 +67,7 @@ class Options:
     data_dir: Annotated[
         _Text,
         Flag(
-            "Folder of the images, or of TensorFlow Datasets.",
+            "Folder of the images, a list of image files (LIST.csv), or folder of TensorFlow Datasets.",
             (TRAIN, EVAL, EXPORT, BENCHMARK, REPORT, PLAN, PREVIEW, SEARCH),
             path=True,
         ),
@@ -114,8 +114,8 @@ class Options:
     format: Annotated[
         _Text,
         Flag(
-            "predict: table, json, csv or jsonl; default: as --output ends. export: savedmodel, keras, tflite or onnx. "
-            "benchmark: one or more of the export formats, separated by commas. Default: the first listed.",
+            "predict: table, json, csv or jsonl; default: from the ending of --output. export: savedmodel, keras, "
+            "tflite or onnx. benchmark: one or more export formats, separated by commas. Default: the first listed.",
             (PREDICT, EXPORT, BENCHMARK),
         ),
     ] = None
@@ -134,7 +134,7 @@ class Options:
             path=True,
         ),
     ] = ()
-    top_k: Annotated[int, Flag("Classes per image.", (PREDICT,), low=1)] = 5
+    top_k: Annotated[int, Flag("Number of classes to list for each image.", (PREDICT,), low=1)] = 5
     output: Annotated[
         _Text,
         Flag(
