@@ -204,7 +204,7 @@ def main(argv: list[str]) -> None:
         logging.warning("%s", stop)
         sys.exit(EXIT_INTERRUPTED)
     except KeyboardInterrupt:
-        logging.warning("Stopped. The same command starts again.")
+        logging.warning("Stopped. Run the same command to start again.")
         sys.exit(EXIT_INTERRUPTED)
     except (UsageError, TrainingDiverged) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -88,7 +88,7 @@ def read_class_weights(path: str, class_names: Sequence[str]) -> tuple[float, ..
     for names, problem in (
         (unknown, "names classes that the data does not have"),
         (missing, "lacks a weight of the classes"),
-        (wrong, "has weights that are no positive numbers"),
+        (wrong, "has weights that are not positive numbers"),
     ):
         if names:
             classes = f" The classes of the data are {first_names(class_names)}." if names is unknown else ""

@@ -181,7 +181,11 @@ def _check_shares(splits: Splits, data: config_lib.DataConfig) -> None:
         return
     images = splits.train.num_examples + splits.evaluation.num_examples
     if images > _MOST_COUNTED:
-        logging.info("Not checked whether each class is in both splits, because there are %d images.", images)
+        logging.info(
+            "Did not check whether each class is in both splits: there are %d images, more than %d.",
+            images,
+            _MOST_COUNTED,
+        )
         return
     try:
         counts = {"training": counts_of(splits.train), "evaluation": counts_of(splits.evaluation)}

@@ -1,4 +1,4 @@
-"""Grad-CAM: which parts of an image speak for its most likely class (Selvaraju et al. 2017, arXiv:1610.02391)."""
+"""Grad-CAM: which parts of an image support its most likely class (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Network = Callable[..., tf.Tensor]
 
 
 class GradCam:
-    """A network that also tells which parts of an image speak for its answer.
+    """A network that also tells which parts of an image support its answer.
 
     The map of an image is the sum of the last feature maps before pooling, each weighted by the mean gradient of the
     logit of the most likely class with respect to it; what is negative is set to 0.
@@ -31,7 +31,7 @@ class GradCam:
 
         Returns:
             Logits, float32 ``[N, classes]``, and maps, float32 ``[N, h, w]`` in [0, 1], whose largest value is 1 unless
-            nothing speaks for the class. The maps are None if the network has no feature map that is pooled.
+            nothing supports the class. The maps are None if the network has no feature map that is pooled.
         """
         if self._parts is None:
             return self._model(images, training=False), None

@@ -31,7 +31,7 @@ class Picture(pydantic.BaseModel):
 
     Attributes:
         picture: name of the JPEG in ``mistakes/``.
-        overlay: the same with the parts colored that speak for the answer, see ``Sample``; None if there is none.
+        overlay: the same with the parts colored that support the answer, see ``Sample``; None if there is none.
         true: names of the true classes.
         predicted: name of the most likely class.
         probability: its probability, in [0, 1].
@@ -80,7 +80,7 @@ class Evaluation(pydantic.BaseModel):
         lengths = {len(values) for values in self.classes.values()}
         count = max(lengths, default=0)
         if not {"num_positive", "num_predicted", "num_hits"} <= self.classes.keys() or len(lengths) > 1:
-            raise ValueError("its classes have not all their numbers")
+            raise ValueError("the figures of some classes are missing")
         if not all(0 <= number < count for *pair, _ in self.confused for number in pair):
             raise ValueError("a number of a class is out of range")
         return self

@@ -37,7 +37,7 @@ class Sample:
         true: true classes.
         predicted: most likely class.
         probability: probability of that class, in [0, 1].
-        overlay: the image, uint8 ``[S, S, 3]``, on which the parts that speak for the most likely class are colored;
+        overlay: the image, uint8 ``[S, S, 3]``, on which the parts that support the most likely class are colored;
             None if the network gives no such parts.
     """
 
@@ -134,7 +134,7 @@ def explain(
     *,
     batch_size: int,
 ) -> tuple[tf.Tensor, list[npt.NDArray[np.uint8] | None]]:
-    """Returns the logits of some images, and the images with the parts colored that speak for the most likely class.
+    """Returns the logits of some images, and the images with the parts colored that support the most likely class.
 
     Args:
         model: network that returns float32 logits ``[N, classes]``.

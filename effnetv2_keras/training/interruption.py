@@ -187,7 +187,7 @@ def _listen(heard: socket.socket) -> None:
             if _first():
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _PATIENCE:
-                _end("Stopped, and nothing is lost. The same command goes on.", EXIT_INTERRUPTED)
+                _end("Stopped, and nothing is lost. Run the same command to continue.", EXIT_INTERRUPTED)
 
 
 def _next_signal(heard: socket.socket, seconds: float | None) -> int | None:

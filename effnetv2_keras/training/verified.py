@@ -99,7 +99,7 @@ def _interrupted_by(stop: StopRequest, console: rich.console.Console) -> Iterato
             if stop:
                 raise Interrupted(
                     f"{stop.name} before the first step, after {done:,} of {total:,} image files were checked. The "
-                    "same command goes on with the others."
+                    "same command continues with the others."
                 )
 
         yield on_checked

@@ -71,7 +71,7 @@ def download(url: str, path: pathlib.Path, *, md5: str | None) -> None:
     except ValueError as error:  # from pooch, which names both checksums
         both = str(error).partition(". Deleted")[0]
         raise DownloadError(
-            f"The file at {url} is not the published one, and was not the second time: {both}"
+            f"The file at {url} is not the published one, also after a second download: {both}"
         ) from error
     except OSError as error:
         raise DownloadError(f"Cannot write {path}: {error}") from error

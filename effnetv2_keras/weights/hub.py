@@ -54,8 +54,8 @@ def fetch(repository: str, file: str, cache_dir: pathlib.Path | None) -> pathlib
             return path
     path.resolve().unlink()
     raise DownloadError(
-        f"The file at {address(repository, file)} is damaged, and was so the second time: its SHA-256 is {found}, but "
-        f"should be {expected}."
+        f"The file at {address(repository, file)} is damaged, also after a second download: its SHA-256 is {found}, "
+        f"but should be {expected}."
     )
 
 

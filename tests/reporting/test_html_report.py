@@ -274,7 +274,7 @@ def test_the_page_shows_each_split_that_was_evaluated(tmp_path):
     assert table_row(page, "validation", 4) == ["validation", "120", "1,200", "raw"]
     assert table_row(page, "green", 5) == ["green", "40", "0.750", "0.750", "0.750"]
     assert f"10 of 40 {NASTY} were called green." in words
-    assert table_row(page, "Rows: true class. Columns: predicted class. A cell has the number of images; its color is "
+    assert table_row(page, "Rows: true class. Columns: predicted class. A cell holds a number of images; its color is "
                      "their share of the true class.", 2)[1] == "Most confident mistakes"  # fmt: skip
     assert page.tags.count("img") == 2 * (4 + 2)
     assert page.tags.count("details") == 1

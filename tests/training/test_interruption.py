@@ -65,7 +65,7 @@ def test_a_process_with_nothing_to_save_ends_even_in_native_code(number):
     assert status == EXIT_INTERRUPTED, output
     assert output.splitlines() == [
         "Stopping. Press Ctrl-C again to end at once.",
-        "Stopped, and nothing is lost. The same command goes on.",
+        "Stopped, and nothing is lost. Run the same command to continue.",
     ]
     assert seconds < 20
 

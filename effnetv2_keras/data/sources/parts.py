@@ -133,13 +133,13 @@ class Divider:
         return wanted if count < 2 or self.data.multi_label else min(wanted, count - 1)
 
     def _warn_of_large_share(self, train: Listing, evaluation: Listing) -> None:
-        """Warns if rare combinations of labels, each of which gives one image at least, make a large share."""
+        """Warns if rare combinations of labels, each of which gives at least one image, make a large share."""
         held, images = len([*_paths(evaluation)]), len([*_paths(train), *_paths(evaluation)])
         if self.data.multi_label and self.groups is None and held > 2 * self.data.holdout * images + 1:
             folds = max(2, round(1 / self.data.holdout))
             logging.warning(
-                "%s: %d of %d images are held out, more than data.holdout=%g says, because one image at least of each "
-                "combination of labels is. data.folds=%d,data.fold=0 (without data.holdout) divides by single labels.",
+                "%s: %d of %d images are held out, more than data.holdout=%g says, because at least one image of each "
+                "combination of labels is. Set data.folds=%d,data.fold=0, without data.holdout, to divide by labels.",
                 self.data.data_dir, held, images, self.data.holdout, folds,
             )  # fmt: skip
 
