@@ -1,6 +1,6 @@
 """Recipes: one module per data set, each with a function ``get_config(model_name) -> Config``.
 
-A recipe for one's own images has ``get_config(model_name, facts)`` instead, where ``facts`` are the number and the size
+A recipe for your own images has ``get_config(model_name, facts)`` instead, where ``facts`` are the number and the size
 of the images and the weights to start from, and ``model_name`` may be None.
 
 The docstring of a recipe gives its source, command, hardware, and result or "not measured". To add a recipe, add a
@@ -41,11 +41,11 @@ def load(
 
     Args:
         dataset_cfg: name of a recipe, in upper or lower case.
-        model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``; None lets a recipe for one's own images
+        model_name: a key of ``effnetv2_keras.architecture.variants.MODELS``; None lets a recipe for your own images
             choose, and is ``variants.DEFAULT_MODEL`` for the others.
         recipe: ``"paper"``, or ``"original"`` for the settings of the reference code where they differ from the
             paper's.
-        find_facts: returns the facts about the images, on which the recipes for one's own images depend; it receives
+        find_facts: returns the facts about the images, on which the recipes for your own images depend; it receives
             the settings for images of a usual number and size. None uses these settings.
 
     Raises:

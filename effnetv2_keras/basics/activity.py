@@ -1,4 +1,4 @@
-"""What the process is doing, and a line about it whenever nothing has been printed for a while (no TensorFlow).
+"""What the process is doing, and a line that says so if nothing was printed for a while (no TensorFlow).
 
 Code says what it does with ``doing``. The command line shows it with ``shown``; elsewhere it costs nothing.
 """
@@ -47,7 +47,7 @@ def doing(text: str) -> Iterator[Activity]:
 
 
 def going_on(text: str) -> None:
-    """Replaces the text of the innermost activity, and counts its time anew; does nothing if nothing is going on."""
+    """Replaces the text of the innermost activity and restarts its clock; does nothing if there is no activity."""
     if _going_on:
         _going_on[-1].text, _going_on[-1].began = text, time.monotonic()
 
@@ -71,7 +71,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Noticed:
-    """A text stream that tells before each write; in everything else, it is the stream that it wraps."""
+    """Wraps a text stream and calls a function with the text before each write."""
 
     def __init__(self, stream: TextIO, before: Callable[[str], None]) -> None:
         self._stream, self._before = stream, before
@@ -87,8 +87,7 @@ class _Noticed:
 class _Shown:
     """Writes the current activity to a stream when nothing has been written for some seconds.
 
-    On a terminal it is one line, which is written anew each second and removed before other output. Elsewhere each time
-    is a line of its own.
+    On a terminal, one line is updated each second and removed before other output. Elsewhere, each text is a new line.
     """
 
     def __init__(self, stream: TextIO, otherwise: str, first: float = FIRST_SECONDS) -> None:

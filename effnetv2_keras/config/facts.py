@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """The facts on which the settings of a recipe for one's own images depend.
+    """The facts by which a recipe for your own images chooses settings.
 
     Attributes:
         num_train: number of training images, at least 1.

@@ -52,7 +52,7 @@ _REMOVED = {
     "eval.per_class": "--mode=eval always prints the figures of each class, and writes them into the folder of the run "
     "or --output_dir"
 }
-"""Settings of earlier versions that a stored configuration may still have, and what there is instead."""
+"""Removed settings that a stored configuration may still have, and what replaces each of them."""
 
 
 class Config(Section):

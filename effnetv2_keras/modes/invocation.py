@@ -86,7 +86,7 @@ class Invocation:
     def recipe(self) -> Config:
         """The configuration of the recipe alone, without the settings that the command line changes.
 
-        Recipes for one's own images depend on their number and size, and on ``train.ft_init_ckpt``. In the modes that
+        Recipes for your own images depend on their number and size, and on ``train.ft_init_ckpt``. In the modes that
         use the data, a line says what the recipe chose.
 
         Raises:

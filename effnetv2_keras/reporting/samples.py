@@ -144,7 +144,7 @@ def explain(
 
     Returns:
         Logits ``[N, classes]`` and N images, uint8 ``[S, S, 3]``; see ``GradCam``. An image is None if the network has
-        no feature map that tells.
+        no feature map that is pooled.
     """
     network = GradCam(model)
     parts = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]

@@ -1,4 +1,4 @@
-"""The time that a run will still take, from the steps, evaluations, checkpoints and compilations measured so far."""
+"""Estimates the time left of a run from the steps, evaluations, checkpoints and compilations measured so far."""
 
 from __future__ import annotations
 

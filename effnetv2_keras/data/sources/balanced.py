@@ -1,4 +1,4 @@
-"""Draws the images of rare classes more often in training, as a function of seed, epoch and place alone."""
+"""Draws the images of rare classes more often in training; a draw depends only on seed, epoch and place."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def shares(counts: npt.NDArray[np.int64], strength: float) -> npt.NDArray[np.flo
 
 
 class BalancedSource(RandomAccessSource):
-    """The images of a source, of which those of rare classes are drawn more often.
+    """Draws the images of a source, those of rare classes more often.
 
-    An epoch has as many images as that of the source. At the end of each epoch, the number of images drawn of each
-    class in the run is that of ``shares``, rounded up or down, and no image of a class was drawn more than once more
-    often than another one. The ``epoch`` of a record counts how often the image is drawn, so the copies of an image in
+    An epoch has as many images as the source. At the end of each epoch, the number of images of each class drawn in
+    the run agrees with ``shares``, rounded up or down. Within a class, the numbers of draws of two images differ by at
+    most one. The ``epoch`` of a record counts how often the image is drawn, so the copies of an image in
     one epoch are augmented differently.
 
     Args:

@@ -45,7 +45,7 @@ class Unit:
 
 
 def units_of(files: Listing, groups: Groups | None, separator: str | None = None) -> list[Unit]:
-    """Returns the groups, or without groups the images, sorted by a checksum of their names.
+    """Returns the groups, or the images if there are no groups, sorted by a checksum of their names.
 
     Args:
         files: the images.
@@ -85,7 +85,7 @@ def divide(files: Listing, names: Collection[str], groups: Groups | None) -> tup
 
 
 def share_of_groups(units: Sequence[Unit], part: Slice) -> set[str]:
-    """Returns the names of the groups in a share; shares that meet neither have one in common nor leave one out.
+    """Returns the names of the groups in a share; adjacent shares neither overlap nor leave out a group.
 
     The groups follow each other in the order of ``units``. One belongs to the share in which its first image lies.
     """
