@@ -129,6 +129,8 @@ def main() -> None:
     if options.job:
         print(json.dumps(train_here(json.loads(options.job))))
         return
+    if not options.photos or (options.compare == "finetune" and not options.weights):
+        parser.error("give --photos DIR, and with --compare finetune also --weights RUN")
     with tempfile.TemporaryDirectory() as scratch:
         shared = {"photos": options.photos, "weights": options.weights, "h5": f"{scratch}/weights.h5", "network": None}
         if options.compare == "finetune":
