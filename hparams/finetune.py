@@ -6,7 +6,7 @@ from a file or a run of your own, ``train.ft_init_ckpt=`` from random weights.
 
 Source: settings of this package, tuned on the validation images of 3,068 photographs of clothes.
 Command: ``python main.py --mode=train --dataset_cfg=finetune --data_dir=FOLDER --model_dir=RUN``.
-Result: see docs/results.md, ``benchmarks/own_photos.py``. From ImageNet weights: not measured.
+Result: from ImageNet weights not measured; from weaker weights see docs/results.md.
 """
 
 from __future__ import annotations

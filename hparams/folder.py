@@ -5,7 +5,7 @@ The settings depend on the number and the size of your images, and on whether th
 
 Source: settings of this package, tuned on the validation images of 3,068 photographs of clothes.
 Command: ``python main.py --mode=train --dataset_cfg=folder --data_dir=FOLDER --model_dir=RUN``.
-Result: see docs/results.md, ``benchmarks/own_photos.py``.
+Result: 0.750 test top-1 from random weights on these photographs, in 12 minutes of one CPU core; see docs/results.md.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def finetuned(model_name: str, facts: Facts) -> Config:
     """Returns settings for a start from weights: first the classifier alone, then all layers at lower rates.
 
     About 30,000 images are seen, in 5 to 30 epochs; a fifth of these trains the classifier alone. The lowest layers
-    have a tenth of the learning rate.
+    have three tenths of the learning rate. From weights of CIFAR-10, on the validation images of the photographs of
+    clothes, this reached 0.719 in 15 epochs; a quarter of the rate, and a tenth of it for the lowest layers, 0.537.
     """
     progressive = _stages(model_name, facts, stages=2, smallest=0.75, magnitude=(5, 8), dropout=(0.1, 0.3))
     return Config(
@@ -79,9 +80,8 @@ def finetuned(model_name: str, facts: Facts) -> Config:
             head_share=0.2,
             batch_size=_batch_size(facts.num_train),
             optimizer="adamw",
-            lr_base=0.004,
-            head_lr_base=0.016,
-            first_layer_lr=0.1,
+            lr_base=0.016,
+            first_layer_lr=0.3,
             lr_sched="cosine",
             lr_warmup_epoch=0.5,
             weight_decay=0.01,
@@ -152,6 +152,6 @@ def _evaluation_size(model_name: str, progressive: ProgressiveConfig) -> int | N
 def _whole_objects() -> DataConfig:
     """Returns crops of at least half of an image, one RandAugment operation, and evaluation on the whole side.
 
-    Crops of a twentieth, which suit 350 epochs of ImageNet, cost 16 points of accuracy in a short run on few images.
+    Crops from a twentieth of the image suit 350 epochs of ImageNet, but show too little of it in a short run.
     """
     return DataConfig(crop_area=(0.5, 1.0), eval_crop=1.0, ra_num_layers=1)

@@ -269,7 +269,6 @@ def test_a_start_from_weights_has_two_phases(recipe):
         10,
         0.2,
     )
-    assert train.lr_base < train.head_lr_base
     assert train.first_layer_lr < 1
     assert (train.freeze_bn, train.patience) == (None, 5)
     assert [stage.trains for stage in config.plan(960)] == ["classifier", "all", "all"]
