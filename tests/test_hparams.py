@@ -267,7 +267,7 @@ def test_a_start_from_weights_has_two_phases(recipe):
         "efficientnetv2-b0",
         "run",
         10,
-        0.2,
+        0.1,
     )
     assert train.first_layer_lr < 1
     assert (train.freeze_bn, train.patience) == (None, 5)
