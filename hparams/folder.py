@@ -10,6 +10,8 @@ Result: 0.750 test top-1 from random weights on these photographs, in 12 minutes
 
 from __future__ import annotations
 
+from typing import Any
+
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import (
     USUAL,
@@ -43,24 +45,8 @@ def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:
 
 def from_scratch(model_name: str, facts: Facts) -> Config:
     """Returns settings for random initial weights; about 120,000 images are seen, in 20 to 100 epochs."""
-    progressive = _stages(model_name, facts, stages=2, smallest=0.75, magnitude=(5, 8), dropout=(0.1, 0.3))
-    return Config(
-        # There are few steps: with a momentum of 0.99, BatchNorm's statistics would lag. Regularization is weak.
-        model=ModelConfig(model_name=model_name, bn_momentum=0.9, survival_prob=0.9),
-        progressive=progressive,
-        train=TrainConfig(
-            epochs=_between(20, 120_000 / facts.num_train, 100),
-            batch_size=_batch_size(facts.num_train),
-            optimizer="adamw",
-            lr_base=0.016,
-            lr_sched="cosine",
-            lr_warmup_epoch=1,
-            weight_decay=0.01,
-            ema_decay=0.999,
-            gclip=1.0,
-        ),
-        eval=EvalConfig(batch_size=32, isize=_evaluation_size(model_name, progressive)),
-        data=_whole_objects(),
+    return _settings(
+        model_name, facts, epochs=_between(20, 120_000 / facts.num_train, 100), lr_warmup_epoch=1, ema_decay=0.999
     )
 
 
@@ -71,25 +57,35 @@ def finetuned(model_name: str, facts: Facts) -> Config:
     have half of the learning rate. From weights of CIFAR-10, on the validation images of the photographs of clothes,
     this reached 0.745 in 15 epochs; a quarter of the rate, and a tenth of it for the lowest layers, 0.537.
     """
-    progressive = _stages(model_name, facts, stages=2, smallest=0.75, magnitude=(5, 8), dropout=(0.1, 0.3))
+    return _settings(
+        model_name,
+        facts,
+        epochs=_between(5, 30_000 / facts.num_train, 30),
+        lr_warmup_epoch=0.5,
+        ema_decay=0.99,
+        head_share=0.1,
+        first_layer_lr=0.5,
+        freeze_bn=None,
+        patience=5,
+        ft_init_ckpt=facts.weights,
+    )
+
+
+def _settings(model_name: str, facts: Facts, **train: Any) -> Config:
+    """Returns what both starts share, with further settings of training."""
+    progressive = _stages(model_name, facts)
     return Config(
+        # There are few steps: with a momentum of 0.99, BatchNorm's statistics would lag. Regularization is weak.
         model=ModelConfig(model_name=model_name, bn_momentum=0.9, survival_prob=0.9),
         progressive=progressive,
         train=TrainConfig(
-            epochs=_between(5, 30_000 / facts.num_train, 30),
-            head_share=0.1,
             batch_size=_batch_size(facts.num_train),
             optimizer="adamw",
             lr_base=0.016,
-            first_layer_lr=0.5,
             lr_sched="cosine",
-            lr_warmup_epoch=0.5,
             weight_decay=0.01,
-            ema_decay=0.99,
             gclip=1.0,
-            freeze_bn=None,
-            patience=5,
-            ft_init_ckpt=facts.weights,
+            **train,
         ),
         eval=EvalConfig(batch_size=32, isize=_evaluation_size(model_name, progressive)),
         data=_whole_objects(),
@@ -113,33 +109,13 @@ def _batch_size(num_train: int) -> int:
     return next((size for size in (32, 16) if num_train >= 20 * size), 8)
 
 
-def _stages(
-    model_name: str,
-    facts: Facts,
-    *,
-    stages: int,
-    smallest: float,
-    magnitude: tuple[float, float],
-    dropout: tuple[float, float],
-) -> ProgressiveConfig:
-    """Returns stages up to the training size of the network, or up to the size of the images if they are smaller.
-
-    Args:
-        model_name: the network.
-        facts: facts about the images.
-        stages: number of stages.
-        smallest: first image size as a share of the last.
-        magnitude: smallest and largest magnitude of RandAugment.
-        dropout: smallest and largest dropout rate.
-    """
+def _stages(model_name: str, facts: Facts) -> ProgressiveConfig:
+    """Returns two stages up to the training size of the network, or to the size of the images if they are smaller."""
     size = base.progressive_of(model_name).image_size.end
     if facts.shorter_side is not None:
         size = min(size, max(_SMALLEST_SIDE, facts.shorter_side))
     return ProgressiveConfig(
-        stages=stages,
-        image_size=ramp(smallest * size, size),
-        randaug_magnitude=ramp(*magnitude),
-        dropout_rate=ramp(*dropout),
+        stages=2, image_size=ramp(0.75 * size, size), randaug_magnitude=ramp(5, 8), dropout_rate=ramp(0.1, 0.3)
     )
 
 

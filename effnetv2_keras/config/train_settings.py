@@ -180,6 +180,7 @@ class TrainConfig(Section):
         None,
         "learning rate while only the classifier trains (head_share), per 256 images of the batch; greater than 0, "
         "without warm-up or decay; None is train.lr_base",
+        gt=0,
         unit="learning rate per 256 images",
     )
     first_layer_lr: float = setting(
@@ -212,13 +213,6 @@ class TrainConfig(Section):
         lt=2**31,
         unit="seed",
     )
-
-    @pydantic.field_validator("head_lr_base")
-    @classmethod
-    def _above_zero(cls, rate: float | None) -> float | None:
-        if rate is not None and rate <= 0:
-            raise ValueError("must be greater than 0")
-        return rate
 
     @pydantic.model_validator(mode="after")
     def _phases_fit(self) -> TrainConfig:

@@ -50,7 +50,7 @@ class GradCam:
 
 
 def _divided(model: tf.keras.Model) -> list[Network] | None:
-    """Returns the parts of a network, of which the last one begins with pooling; None if it cannot be divided.
+    """Returns the parts of a network; the last one begins with pooling. None if it cannot be divided.
 
     The network is divided before its last layer that turns a feature map into a vector or into a map of 1 x 1.
     """

@@ -109,7 +109,7 @@ def _worst_classes(tables: Mapping[str, npt.NDArray[Any]], names: Sequence[str],
 
 
 def _rows_of_classes(tables: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> list[list[Any]]:
-    """Returns the rows of ``per_class.csv``, the first of which has the headings."""
+    """Returns the rows of ``per_class.csv``, beginning with the headings."""
     columns: dict[str, Sequence[Any]] = {"class": names, "images": tables["num_positive"].tolist()}
     columns.update({name: values.tolist() for name, values in figures_of_classes(tables).items()})
     if "confusion" in tables:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.images import write_classes
@@ -23,3 +25,11 @@ def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain") / "run"
     train_tiny(tiny_config(), folder, splits=array_splits(), draw=True)
     return folder
+
+
+@pytest.fixture
+def interruptible():
+    """Python's own handler of SIGINT, which is not there where the suite was started in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

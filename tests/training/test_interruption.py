@@ -94,14 +94,6 @@ def test_a_second_signal_ends_the_process_at_once():
     assert seconds < 20
 
 
-@pytest.fixture
-def interruptible():
-    """Python's own handler of SIGINT, which is not there where the suite was started in the background of a script."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_a_signal_ends_what_loses_nothing_and_no_except_clause_takes_it_for_an_error(capsys):
     def work():

@@ -150,14 +150,6 @@ def test_progress_shows_no_speed_where_it_is_unknown():
     assert "left" not in output.getvalue()
 
 
-@pytest.fixture
-def interruptible():
-    """Python's own handler of SIGINT, which is not there where the suite was started in the background of a script."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_first_signal_is_a_request_the_second_acts():
     with stop_on_signal() as stop:

@@ -133,7 +133,7 @@ class Divider:
         return wanted if count < 2 or self.data.multi_label else min(wanted, count - 1)
 
     def _warn_of_large_share(self, train: Listing, evaluation: Listing) -> None:
-        """Warns if rare combinations of labels, each of which gives at least one image, make a large share."""
+        """Warns if many rare combinations of labels, with one image held out for each, make the share large."""
         held, images = len([*_paths(evaluation)]), len([*_paths(train), *_paths(evaluation)])
         if self.data.multi_label and self.groups is None and held > 2 * self.data.holdout * images + 1:
             folds = max(2, round(1 / self.data.holdout))
