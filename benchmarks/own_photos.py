@@ -41,6 +41,7 @@ import time
 from typing import Any, Callable
 
 from benchmarks.plain_keras import keras_fit, keras_guide, write_h5
+from effnetv2_keras.basics.ending import end_process
 
 METHODS = {
     "scratch": ("folder", "one-size", "keras-fit"),
@@ -128,6 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.job:
         print(json.dumps(train_here(json.loads(options.job))))
+        end_process(0)  # else Python waits a minute for iterators of TensorFlow
         return
     if not options.photos or (options.compare == "finetune" and not options.weights):
         parser.error("give --photos DIR, and with --compare finetune also --weights RUN")
