@@ -130,4 +130,4 @@ def _whole_objects() -> DataConfig:
 
     Crops from a twentieth of the image suit 350 epochs of ImageNet, but show too little of it in a short run.
     """
-    return DataConfig(crop_area=(0.5, 1.0), eval_crop=1.0, ra_num_layers=1)
+    return DataConfig(crop_area=(0.5, 1.0), eval_crop=1.0, ra_num_layers=1, cache="auto")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from effnetv2_keras.config.data_checks import check_cache, check_division
 from effnetv2_keras.config.fields import (
     Addresses,
     OptionalBool,
@@ -154,6 +155,12 @@ class DataConfig(Section):
         "identical images; results are remembered in the cache folder until a file changes. None is true for folder "
         "and csv and false for the other sources, which cannot be verified",
     )
+    cache: Literal["none", "auto", "disk"] = setting(
+        "none",
+        "disk trains from small JPEG copies of large images, which are made before the first step and kept in the "
+        "cache folder for later runs; evaluation reads the images themselves. auto is disk where that is possible: "
+        "folder and csv with pipeline=clean and without service",
+    )
     pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = setting(
         "clean",
         "how images become squares: clean is a random crop in training and a central crop in evaluation; original_v2 "
@@ -261,30 +268,16 @@ class DataConfig(Section):
             )
         return self
 
+    @property
+    def has_copies(self) -> bool:
+        """Whether training reads small copies of large images; see ``cache``."""
+        possible = self.source in ("folder", "csv") and self.pipeline == "clean" and not self.service
+        return self.cache != "none" and possible
+
     @pydantic.model_validator(mode="after")
-    def _can_be_divided(self) -> DataConfig:
-        given = [name for name in ("group_by", "folds", "fold") if getattr(self, name) is not None]
-        if given and self.source not in ("folder", "csv"):
-            raise ValueError(
-                f"data.{given[0]} is {getattr(self, given[0])}, but only images in class folders and "
-                f"lists can be divided, and data.source is {self.source}; set data.{given[0]} to None, or use the "
-                "source folder or csv"
-            )
-        if (self.folds is None) != (self.fold is None):
-            raise ValueError(
-                f"data.folds is {self.folds} and data.fold is {self.fold}, but one needs the other; write "
-                f"data.folds={self.folds or 5},data.fold={self.fold or 0} to evaluate on that fold and train on the "
-                "others, and start a run for each fold"
-            )
-        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
-            raise ValueError(
-                f"data.fold is {self.fold}, but the folds of data.folds={self.folds} are 0 to {self.folds - 1}"
-            )
-        if self.folds is not None and self.holdout != type(self).model_fields["holdout"].default:
-            raise ValueError(
-                f"data.holdout={self.holdout:g} and data.folds={self.folds} both choose the evaluation images; leave "
-                f"out data.holdout, because a fold is a share of 1/{self.folds}"
-            )
+    def _fits_together(self) -> DataConfig:
+        check_cache(self)
+        check_division(self, default_holdout=type(self).model_fields["holdout"].default)
         return self
 
     @pydantic.model_validator(mode="after")

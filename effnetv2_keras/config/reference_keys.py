@@ -125,7 +125,6 @@ DROPPED = {
     "eval.split": _SPLITS,
     "data.ds_name": "choose the data set with --dataset_cfg, or with data.source and data.tfds_name",
     "data.splits": f"sizes come from the data; {_SPLITS}",
-    "data.cache": "records are not cached in memory; data.shuffle_buffer sets the number of records held for shuffling",
     "data.try_gcs": "pass the folder or bucket of the prepared data as --data_dir",
     "data.resize": _UNUSED,
     "data.tfds_split": _UNUSED,

@@ -229,17 +229,17 @@ def _warn_of_twins(sources: Mapping[str, FileSource], digests: Mapping[str, str]
 
 
 @contextlib.contextmanager
-def shown(console: rich.console.Console) -> Iterator[OnChecked]:
-    """Shows a bar on a terminal, and elsewhere logs how far the check is, inside a ``with`` block."""
+def shown(console: rich.console.Console, what: str = "checking images") -> Iterator[OnChecked]:
+    """Shows a bar on a terminal, and elsewhere logs how far the work is, inside a ``with`` block."""
     columns = (rich.progress.SpinnerColumn(), *rich.progress.Progress.get_default_columns())
     bar = rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with bar, doing("checking images") as activity:
-        task = bar.add_task("checking images", total=None)
+    with bar, doing(what) as activity:
+        task = bar.add_task(what, total=None)
 
         def on_checked(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
-            activity.text = f"checking images {done:,}/{total:,}"
+            activity.text = f"{what} {done:,}/{total:,}"
             if not console.is_terminal:
-                logging.log_every_n_seconds(logging.INFO, "Checked %d of %d image files.", 5, done, total)
+                logging.log_every_n_seconds(logging.INFO, "%s: %d of %d.", 5, what.capitalize(), done, total)
 
         yield on_checked

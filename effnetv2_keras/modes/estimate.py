@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
+from effnetv2_keras.data.small_copies import with_small_copies
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.evaluation import Evaluator
@@ -68,6 +69,8 @@ def measure(
     per_epoch, total_steps = config.steps_per_epoch(num_train), config.total_steps(num_train)
     state = create_state(config, strategy, num_classes=num_classes, steps_per_epoch=per_epoch, total_steps=total_steps)
     stages = config.plan(total_steps)
+    with doing("making small copies of the images"):
+        splits = Splits(with_small_copies(splits.train, config), splits.evaluation)
     with RunInput(config, splits, strategy) as data:
         times = []
         for stage in stages:

@@ -45,7 +45,7 @@ def _section(name: str) -> str:
 
 _TRAINING = (
     "data.crop_area", "data.crop_aspect", "data.hflip", "data.augment", "data.augment_arithmetic", "data.ra_num_layers",
-    "data.cutout", "data.balanced_sampling", "data.shuffle_buffer", "data.service", "eval.every_epochs",
+    "data.cutout", "data.cache", "data.balanced_sampling", "data.shuffle_buffer", "data.service", "eval.every_epochs",
     "eval.min_steps", "model.survival_prob", "model.bn_momentum",
 )  # fmt: skip
 

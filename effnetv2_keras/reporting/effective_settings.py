@@ -35,6 +35,7 @@ _ONLY_IF: dict[str, _Condition] = {
     "data.max_unreadable": lambda config: config.data.unreadable == "skip",
     "data.augment_arithmetic": lambda config: config.data.augment != "none" or config.data.cutout,
     "data.ra_num_layers": lambda config: config.data.augment in ("randaug", "ra_aa"),
+    "data.cache": lambda config: config.data.has_copies,
     "data.shuffle_buffer": lambda config: config.data.source in ("tfds", "tfrecord"),
     "runtime.max_rollbacks": lambda config: config.runtime.nan_policy == "rollback",
     "runtime.rollback_lr_factor": lambda config: config.runtime.nan_policy == "rollback",

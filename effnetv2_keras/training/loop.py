@@ -26,7 +26,7 @@ from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.class_weights import weights_of_run
 from effnetv2_keras.training.interruption import StopRequest, stop_on_signal
 from effnetv2_keras.training.run import Run
-from effnetv2_keras.training.verified import verified_splits
+from effnetv2_keras.training.verified import copied_splits, verified_splits
 
 
 def train(
@@ -74,6 +74,7 @@ def train(
         class_weights = weights_of_run(config, folder, strategy, splits.train)
         if note := describe_classes(config, splits.train, class_weights):
             show(console, note)
+        splits = copied_splits(config, splits, console, stop)
         with doing("building the network"):
             run = Run(config, folder, strategy, splits, console, class_weights)
         stack.enter_context(run.shown())

@@ -1,4 +1,4 @@
-"""Verifies the image files of a run or an evaluation and leaves out the unreadable ones, alike on all workers."""
+"""Verifies the image files of a run or an evaluation, leaves out the unreadable ones, and makes small copies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import tensorflow as tf
 from effnetv2_keras.basics.small_files import read_json
 from effnetv2_keras.config import CONFIG_FILE, Config
 from effnetv2_keras.data.left_out import without
+from effnetv2_keras.data.small_copies import with_small_copies
 from effnetv2_keras.data.sources.base import DataError, FileSource, Source
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.data.verification import shown, verify
@@ -52,7 +53,7 @@ def verified_splits(
     error: Exception | None = None
     if worker.is_chief:
         try:
-            with _interrupted_by(stop, console) as on_checked:
+            with _interrupted_by(stop, console, "checking images") as on_checked:
                 left_out = _verify({"training": splits.train, "evaluation": splits.evaluation}, config, on_checked)
             if not resumed:
                 _write(folder, left_out, root)
@@ -90,16 +91,26 @@ def _verify(sources: dict[str, Source], config: Config, on_checked: _OnChecked) 
     return [path for part in verify(files, config.data, on_checked).values() for path in part.labels]
 
 
+def copied_splits(config: Config, splits: Splits, console: rich.console.Console, stop: StopRequest) -> Splits:
+    """Returns the splits of a run with small copies of large training images; every worker makes its own.
+
+    Raises:
+        Interrupted: if a signal asks the run to end.
+    """
+    with _interrupted_by(stop, console, "making small copies of the images") as on_copied:
+        return Splits(with_small_copies(splits.train, config, on_copied), splits.evaluation)
+
+
 @contextlib.contextmanager
-def _interrupted_by(stop: StopRequest, console: rich.console.Console) -> Iterator[_OnChecked]:
-    with shown(console) as show:
+def _interrupted_by(stop: StopRequest, console: rich.console.Console, what: str) -> Iterator[_OnChecked]:
+    with shown(console, what) as show:
 
         def on_checked(done: int, total: int) -> None:
             show(done, total)
             if stop:
                 raise Interrupted(
-                    f"{stop.name} before the first step, after {done:,} of {total:,} image files were checked. The "
-                    "same command continues with the others."
+                    f"{stop.name} before the first step, while {what}: {done:,} of {total:,} were done. The same "
+                    "command continues with the others."
                 )
 
         yield on_checked

@@ -153,7 +153,7 @@ def test_an_interrupted_check_goes_on_where_it_ended(images, tmp_path, monkeypat
     monkeypatch.setattr(verification, "_FILES", 5)
     stop = StopRequest()
     stop.name = "SIGTERM"
-    with pytest.raises(Interrupted, match="5 of 18 image files were checked"):
+    with pytest.raises(Interrupted, match="while checking images: 5 of 18"):
         verified(opened(images), tmp_path / "run", stop)
     assert checked(images) == 13
 

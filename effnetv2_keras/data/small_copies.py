@@ -1,0 +1,186 @@
+"""Small copies of large image files in the cache folder, from which training reads its crops much faster.
+
+Decoding a photograph takes longer than a training step of a small network on it, and training decodes it once per
+epoch. A copy is as large as the largest crop needs: where a crop would be reduced to the image size of the last stage,
+it still is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable
+
+import PIL.Image
+import tensorflow as tf
+from absl import logging
+
+from effnetv2_keras.config import Config
+from effnetv2_keras.data.cropping import CROPPINGS
+from effnetv2_keras.data.decode import decode
+from effnetv2_keras.data.formats import Reading
+from effnetv2_keras.data.sources.base import FileSource, Record, Source
+from effnetv2_keras.data.verified_files import Stamp, stamps_of
+from effnetv2_keras.environment import cache_folder
+
+_WORTH = 1.5
+"""An image is copied if its shorter side is at least so many times that of a copy."""
+_QUALITY = 95  # of JPEG, without reduced colors
+_BYTES_PER_PIXEL = 0.6  # of such a file; photographs have less
+_FREE = 0.5  # share of the free disk space that copies may take
+_GROUP = 64
+
+OnCopied = Callable[[int, int], None]
+"""Called with the number of images copied so far, and the number of images to copy."""
+
+
+def side_of_copies(config: Config) -> int:
+    """Returns the shorter side of the copies, pixels, so that no training crop has to be enlarged for want of pixels.
+
+    That is the largest image size divided by the side of the smallest crop, as a share of the image's shorter side.
+    """
+    cropping, data = CROPPINGS[config.data.pipeline], config.data
+    area, aspect = data.crop_area or cropping.area, data.crop_aspect or cropping.aspect
+    smallest = math.sqrt(area[0] * min(aspect[0], 1 / aspect[1], 1.0))
+    largest = max(stage.image_size for stage in config.plan(config.progressive.stages))
+    return math.ceil(largest / smallest / 8) * 8
+
+
+def with_small_copies(source: Source, config: Config, on_copied: OnCopied | None = None) -> Source:
+    """Returns a source that reads small copies of its large images, which it makes first if they are not there.
+
+    Copies are kept in ``small`` in ``cache_folder()``, so later runs find them; those of a file that has changed are
+    made again. An image that cannot be decoded is not copied, and the pipeline treats it as without copies.
+
+    Args:
+        source: the images to train on.
+        config: configuration of the run; without ``data.has_copies``, ``source`` itself is returned.
+        on_copied: called in this thread after each group of images. If it raises an error, the copies so far are kept.
+    """
+    if not config.data.has_copies or not isinstance(source, FileSource):
+        return source
+    side, reading = side_of_copies(config), Reading.of(config.data)
+    folder = cache_folder() / "small" / f"{side}px-{reading.exif_orientation:d}-{reading.max_value or 65535}"
+    stamps = stamps_of(list(source.labels_of))
+    places = {path: folder / name for path, stamp in stamps.items() if stamp and (name := _name(path, stamp))}
+    left = [path for path, place in places.items() if not place.exists() and _is_large(path, side)]
+    if _is_room(folder, len(left) * side * side):
+        _make(left, places, side, reading, on_copied)
+    return _CopiedSource(source, {path: str(place) for path, place in places.items() if place.exists()})
+
+
+class _CopiedSource(FileSource):
+    """A source of the same images that reads other files, which are named as the original ones.
+
+    Args:
+        source: the images.
+        copies: the file to read for some of the paths.
+    """
+
+    def __init__(self, source: FileSource, copies: Mapping[str, str]) -> None:
+        vars(self).update(vars(source))
+        self._copies = list(copies.values())
+        files = [copies.get(path, path) for path, _ in source.extents()]
+        self._contents = tf.constant([*map(os.fsencode, files)])
+
+    def check_integrity(self) -> str | None:
+        """See ``Source.check_integrity``."""
+        if all(map(os.path.exists, self._copies)):
+            return super().check_integrity()
+        return (
+            f"Small copies of images in {cache_folder()} have been removed. Run the same command again to resume; it "
+            "makes them anew."
+        )
+
+    def lookup(self, index: tf.Tensor) -> Record:
+        """See ``RandomAccessSource.lookup``; the image is the bytes of the copy."""
+        return {**super().lookup(index), "image": tf.io.read_file(tf.gather(self._contents, index))}
+
+
+def _name(path: str, stamp: Stamp) -> str:
+    """Returns the name of the copy of a file, which is another one after the file has changed."""
+    text = f"{os.path.realpath(path)} {stamp[0]} {stamp[1]}"
+    digest = hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
+    return f"{digest[:2]}/{digest}.jpg"
+
+
+def _is_large(path: str, side: int) -> bool:
+    """Returns whether an image is so large that a copy saves time; reads only the head of the file."""
+    with contextlib.suppress(Exception), PIL.Image.open(path) as image:
+        return min(image.size) >= _WORTH * side
+    return False
+
+
+def _is_room(folder: pathlib.Path, pixels: int) -> bool:
+    """Returns whether copies with so many pixels fit on the disk of a folder, which is made; warns if not."""
+    needed = pixels * 4 / 3 * _BYTES_PER_PIXEL
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        logging.warning("Training reads the large images, because small copies cannot be written: %s", error)
+        return False
+    if needed > _FREE * free:
+        logging.warning(
+            "Training reads the large images: small copies would take %.1f GB of the %.1f GB free in %s.",
+            needed / 1e9, free / 1e9, folder,
+        )  # fmt: skip
+        return False
+    return True
+
+
+def _make(
+    paths: Sequence[str],
+    places: Mapping[str, pathlib.Path],
+    side: int,
+    reading: Reading,
+    on_copied: OnCopied | None,
+) -> None:
+    shrink = _shrinker(side, reading)
+
+    def copy(path: str) -> None:
+        with contextlib.suppress(OSError, tf.errors.OpError), tf.device("/cpu:0"):
+            _write(places[path], shrink(tf.constant(pathlib.Path(path).read_bytes())).numpy())
+
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for start in range(0, len(paths), _GROUP):
+            list(pool.map(copy, paths[start : start + _GROUP]))
+            if on_copied:
+                on_copied(min(start + _GROUP, len(paths)), len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _shrinker(side: int, reading: Reading) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function from the bytes of an image file to those of its copy, a JPEG file."""
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    def shrink(encoded: tf.Tensor) -> tf.Tensor:
+        image = decode(encoded, reading)
+        shape = tf.cast(tf.shape(image)[:2], tf.float64)
+        size = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
+        small = tf.image.resize(image, size, method="area")
+        return tf.io.encode_jpeg(tf.cast(tf.round(small), tf.uint8), quality=_QUALITY, chroma_downsampling=False)
+
+    return shrink
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        partial = pathlib.Path(file.name)
+        try:
+            file.write(content)
+            file.close()
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
