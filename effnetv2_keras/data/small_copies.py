@@ -27,6 +27,7 @@ from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.decode import decode
 from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.data.sources.base import FileSource, Record, Source
+from effnetv2_keras.data.splits import shorter_side
 from effnetv2_keras.data.verified_files import Stamp, stamps_of
 from effnetv2_keras.environment import cache_folder
 
@@ -67,13 +68,28 @@ def with_small_copies(source: Source, config: Config, on_copied: OnCopied | None
     if not config.data.has_copies or not isinstance(source, FileSource):
         return source
     side, reading = side_of_copies(config), Reading.of(config.data)
-    folder = cache_folder() / "small" / f"{side}px-{reading.exif_orientation:d}-{reading.max_value or 65535}"
+    folder = _folder() / f"{side}px-{reading.exif_orientation:d}-{reading.max_value or 65535}"
     stamps = stamps_of(list(source.labels_of))
     places = {path: folder / name for path, stamp in stamps.items() if stamp and (name := _name(path, stamp))}
     left = [path for path, place in places.items() if not place.exists() and _is_large(path, side)]
     if _is_room(folder, len(left) * side * side):
         _make(left, places, side, reading, on_copied)
     return _CopiedSource(source, {path: str(place) for path, place in places.items() if place.exists()})
+
+
+def describe_copies(source: Source, config: Config) -> str:
+    """Returns a sentence about the copies that training will read; empty if there are none of usual images."""
+    side, usual = side_of_copies(config), shorter_side(source)
+    if not config.data.has_copies or usual is None or usual < _WORTH * side:
+        return ""
+    return (
+        f"Training reads copies of {side} px on the shorter side, which are made before the first step, in "
+        f"{_folder()}; data.cache=none reads the images themselves."
+    )
+
+
+def _folder() -> pathlib.Path:
+    return cache_folder() / "small"
 
 
 class _CopiedSource(FileSource):
@@ -95,7 +111,7 @@ class _CopiedSource(FileSource):
         if all(map(os.path.exists, self._copies)):
             return super().check_integrity()
         return (
-            f"Small copies of images in {cache_folder()} have been removed. Run the same command again to resume; it "
+            f"Small copies of images in {_folder()} have been removed. Run the same command again to resume; it "
             "makes them anew."
         )
 

@@ -16,6 +16,7 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
 from effnetv2_keras.data.class_weights import plan_classes
 from effnetv2_keras.data.pipeline import num_eval_steps
+from effnetv2_keras.data.small_copies import describe_copies
 from effnetv2_keras.data.sources.known_sizes import Sizes
 from effnetv2_keras.data.splits import find_sizes, open_splits
 from effnetv2_keras.models import figures
@@ -69,8 +70,9 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
         f"{total_steps:,} steps of {config.train.batch_size} images: {_epochs(config, total_steps, num_train)}\n"
         f"{_evaluations(config, sizes, total_steps)}\n{_replicas(config)}",
     )
-    if sizes.train and (classes := plan_classes(config, sizes.train)):
-        show(console, classes)
+    for told in (plan_classes(config, sizes.train), describe_copies(sizes.train, config)) if sizes.train else ():
+        if told:
+            show(console, told)
     show(console, _stage_table(config, stages, num_train, macs))
     if config.train.head_share:
         show(console, "Stage 1 trains only the classifier (train.head_share).")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from effnetv2_keras.config import Config
 from effnetv2_keras.data import small_copies
 from effnetv2_keras.data.decode import decode
-from effnetv2_keras.data.small_copies import side_of_copies, with_small_copies
+from effnetv2_keras.data.small_copies import describe_copies, side_of_copies, with_small_copies
 from effnetv2_keras.data.sources.base import FileSource, Shard
 from effnetv2_keras.errors import ConfigError
 
@@ -70,6 +70,15 @@ def test_copies_are_upright_small_and_of_the_same_colors(tmp_path, cache):
         across, down = np.meshgrid((np.arange(width) + 0.5) / width * 255, (np.arange(height) + 0.5) / height * 255)
         np.testing.assert_allclose(images[name][..., 0], across, atol=10)
         np.testing.assert_allclose(images[name][..., 1], down, atol=10)
+
+
+def test_the_plan_tells_of_copies_only_if_usual_images_have_some(tmp_path, cache):
+    large = photos(tmp_path / "photos", ["wide.jpg"])
+    assert f"copies of 56 px on the shorter side, which are made before the first step, in {cache}" in describe_copies(
+        large, config_for()
+    )
+    assert not describe_copies(large, Config())
+    assert not describe_copies(photos(tmp_path / "photos", ["small.png"]), config_for())
 
 
 def test_copies_are_made_once_and_again_after_a_change(tmp_path, cache):
