@@ -44,9 +44,9 @@ def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:
 
 
 def from_scratch(model_name: str, facts: Facts) -> Config:
-    """Returns settings for random initial weights; about 180,000 images are seen, in 20 to 100 epochs."""
+    """Returns settings for random initial weights; about 200,000 images are seen, in 20 to 100 epochs."""
     return _settings(
-        model_name, facts, epochs=_between(20, 180_000 / facts.num_train, 100), lr_warmup_epoch=1, ema_decay=0.999
+        model_name, facts, epochs=_between(20, 200_000 / facts.num_train, 100), lr_warmup_epoch=1, ema_decay=0.999
     )
 
 
