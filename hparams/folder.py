@@ -5,7 +5,8 @@ The settings depend on the number and the size of your images, and on whether th
 
 Source: settings of this package, tuned on the validation images of 3,068 photographs of clothes.
 Command: ``python main.py --mode=train --dataset_cfg=folder --data_dir=FOLDER --model_dir=RUN``.
-Result: 0.750 test top-1 from random weights on these photographs, in 12 minutes of one CPU core; see docs/results.md.
+Result: 0.796 test top-1 from random weights on these photographs (mean of three seeds), in 15 minutes of one CPU core;
+see docs/results.md.
 """
 
 from __future__ import annotations
