@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-import re
-import warnings
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from effnetv2_keras.optim.base import Hidden, LearningRate, Optimizer, Progress, plain_variable
 from effnetv2_keras.optim.schedules import WeightDecay
-from effnetv2_keras.optim.tf1 import AdamTF1, LearningRate
+from effnetv2_keras.optim.tf1 import AdamTF1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decay:
+    """Weight decay as a function of the step, and the variables without it."""
+
+    at: WeightDecay
+    excepted: tuple[tf.Variable, ...]
+
+    @classmethod
+    def of(cls, weight_decay: WeightDecay, not_decayed: Sequence[Any]) -> Hidden[_Decay]:
+        return Hidden(cls(weight_decay, tuple(plain_variable(variable) for variable in not_decayed)))
+
+    def has(self, variable: tf.Variable) -> bool:
+        return all(variable is not other for other in self.excepted)
 
 
 class AdamW(AdamTF1):
@@ -20,95 +35,63 @@ class AdamW(AdamTF1):
     the number of finished steps.
 
     Args:
-        learning_rate: a number or a schedule.
+        learning_rate: a constant, or a function of the number of finished steps.
         weight_decay: weight decay as a function of the step.
         not_decayed: variables without weight decay.
     """
 
     def __init__(
-        self, learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[tf.Variable] = ()
+        self, learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[Any] = ()
     ) -> None:
-        super().__init__(learning_rate, weight_decay=weight_decay, epsilon=1e-8, jit_compile=False, name="AdamW")
-        self.exclude_from_weight_decay(var_list=list(not_decayed))
+        super().__init__(learning_rate, name="AdamW")
+        self._decay = _Decay.of(weight_decay, not_decayed)
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Decays the weights of one variable, then updates it and its slots."""
-        if self._use_weight_decay(variable):
-            variable.assign_sub(variable * tf.cast(self.weight_decay, variable.dtype) * self.rate_of(variable))
-        super().update_step(gradient, variable)
-
-    def _apply_weight_decay(self, variables: Sequence[tf.Variable]) -> None:
-        """Does nothing: ``update_step`` decays each variable at its own rate."""
-
-    @property
-    def weight_decay(self) -> tf.Tensor:
-        """Weight decay of the next step, a float32 scalar."""
-        return self._weight_decay(self.iterations)
-
-    @weight_decay.setter
-    def weight_decay(self, weight_decay: WeightDecay) -> None:
-        self._weight_decay = weight_decay
-
-
-class LAMB(tf.keras.optimizers.Adam):
-    """LAMB (arXiv 1904.00962) with the arithmetic of TensorFlow Addons, which does not exist beyond TensorFlow 2.15.
-
-    Args:
-        learning_rate: a number or a schedule.
-        weight_decay: weight decay as a function of the step.
-        not_decayed: variables without weight decay; their updates are not scaled either.
-    """
-
-    def __init__(
-        self, learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[tf.Variable] = ()
+    def update(
+        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
     ) -> None:
-        super().__init__(learning_rate, epsilon=1e-6, jit_compile=False, name="LAMB")
-        self._decay = weight_decay
-        self._not_decayed = {self._var_key(variable) for variable in not_decayed}
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Updates one variable and its slots."""
-        key, dtype = self._var_key(variable), variable.dtype
-        mean, square = self._momentums[self._index_dict[key]], self._velocities[self._index_dict[key]]
-        beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
-        step = tf.cast(self.iterations + 1, dtype)
-        mean.assign(mean * beta_1 + gradient * (1 - beta_1))
-        square.assign(square * beta_2 + gradient * gradient * (1 - beta_2))
-        update = mean / (1 - beta_1**step) / (tf.sqrt(square / (1 - beta_2**step)) + self.epsilon)
-        scale = tf.constant(1.0, dtype)
-        if key not in self._not_decayed:
-            update += tf.cast(self._decay(self.iterations), dtype) * variable
-            norm, update_norm = tf.norm(variable), tf.norm(update)
-            scale = tf.where((norm > 0) & (update_norm > 0), tf.math.divide_no_nan(norm, update_norm), 1)
-        variable.assign_sub(scale * tf.cast(self.learning_rate, dtype) * update)
+        """Decays the weights of one variable, then updates it and its slots; see ``Optimizer.update``."""
+        if self._decay.value.has(whole):
+            decay = tf.cast(self._decay.value.at(progress.step), variable.dtype)
+            variable.assign_sub(variable * decay * self.own_rate(whole, progress))
+        super().update(whole, variable, gradient, progress, *slots)
 
 
-def make_lamb(
-    learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[tf.Variable] = ()
-) -> Any:
-    """Builds LAMB (arXiv 1904.00962), an optimizer for large batches: from TensorFlow Addons if installed, or ``LAMB``.
+class LAMB(Optimizer):
+    """LAMB (arXiv 1904.00962), an optimizer for large batches, with the arithmetic of TensorFlow Addons.
 
     The update of a variable is Adam's update plus ``weight_decay(step)`` times the variable, scaled to the norm of the
     variable. ``beta_1`` is 0.9, ``beta_2`` 0.999 and ``epsilon`` 1e-6 (defaults of Addons). Updates of variables
     without weight decay are not scaled (also the default of Addons).
 
     Args:
-        learning_rate: a number or a schedule.
-        weight_decay: weight decay as a function of the step, as for ``AdamW``.
+        learning_rate: a constant, or a function of the number of finished steps.
+        weight_decay: weight decay as a function of the step.
         not_decayed: variables without weight decay.
-
-    Returns:
-        A ``tf.keras.optimizers.legacy.Optimizer`` of Addons, or a ``tf.keras.optimizers.Optimizer``.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the warning that Addons is no longer developed
-            from tensorflow_addons import optimizers as addons
-    except (ImportError, AttributeError):  # AttributeError: Addons does not support this TensorFlow
-        return LAMB(learning_rate, weight_decay=weight_decay, not_decayed=not_decayed)
-    names = "|".join(re.escape(variable.name.split(":")[0]) for variable in not_decayed)
-    # The second replica's copy of the variable "kernel" is named "kernel/replica_1:0".
-    excluded = [rf"^(?:{names})(?:/replica_\d+)?:\d+$"] if names else None
-    optimizer = addons.LAMB(learning_rate, exclude_from_weight_decay=excluded)
-    optimizer.weight_decay = lambda: weight_decay(optimizer.iterations)
-    return optimizer
+
+    SLOTS = ("m", "v")
+
+    def __init__(
+        self, learning_rate: LearningRate, *, weight_decay: WeightDecay, not_decayed: Sequence[Any] = ()
+    ) -> None:
+        super().__init__(learning_rate, name="LAMB")
+        self.beta_1, self.beta_2, self.epsilon = 0.9, 0.999, 1e-6
+        self._decay = _Decay.of(weight_decay, not_decayed)
+
+    def update(
+        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
+    ) -> None:
+        """Updates one variable and its slots; see ``Optimizer.update``."""
+        mean, square = slots
+        dtype = variable.dtype
+        beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
+        step = tf.cast(progress.step + 1, dtype)
+        mean.assign(mean * beta_1 + gradient * (1 - beta_1))
+        square.assign(square * beta_2 + gradient * gradient * (1 - beta_2))
+        update = mean / (1 - beta_1**step) / (tf.sqrt(square / (1 - beta_2**step)) + self.epsilon)
+        scale = tf.constant(1.0, dtype)
+        if self._decay.value.has(whole):
+            update += tf.cast(self._decay.value.at(progress.step), dtype) * variable
+            norm, update_norm = tf.norm(variable), tf.norm(update)
+            scale = tf.where((norm > 0) & (update_norm > 0), tf.math.divide_no_nan(norm, update_norm), 1)
+        variable.assign_sub(scale * tf.cast(progress.learning_rate, dtype) * update)

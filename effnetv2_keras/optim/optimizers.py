@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Callable
 
-import tensorflow as tf
-
-from effnetv2_keras.optim.decoupled import AdamW, make_lamb
+from effnetv2_keras.optim.base import LearningRate, Optimizer
+from effnetv2_keras.optim.decoupled import LAMB, AdamW
+from effnetv2_keras.optim.loss_scale import LossScale
 from effnetv2_keras.optim.schedules import WeightDecay
-from effnetv2_keras.optim.tf1 import AdamTF1, LayerRate, MomentumTF1, RMSpropTF1
+from effnetv2_keras.optim.tf1 import SGD, AdamTF1, MomentumTF1, RMSpropTF1
 
-COUPLED: dict[str, Callable[..., tf.keras.optimizers.Optimizer]] = {
+COUPLED: dict[str, Callable[..., Optimizer]] = {
     "rmsprop": RMSpropTF1,
     "momentum": MomentumTF1,
-    "sgd": tf.keras.optimizers.SGD,
-    "adam": functools.partial(AdamTF1, epsilon=1e-8),
+    "sgd": SGD,
+    "adam": AdamTF1,
 }
 """Optimizers with coupled weight decay: L2 in the loss. They are those of the reference code, as in TensorFlow 1."""
 
-DECOUPLED: dict[str, Callable[..., Any]] = {"adamw": AdamW, "lamb": make_lamb}
+DECOUPLED: dict[str, Callable[..., Optimizer]] = {"adamw": AdamW, "lamb": LAMB}
 """Optimizers with decoupled weight decay."""
 
 OPTIMIZERS = {**COUPLED, **DECOUPLED}
@@ -35,22 +34,20 @@ def uses_decoupled_weight_decay(name: str) -> bool:
 def make_optimizer(
     name: str,
     *,
-    schedule: tf.keras.optimizers.schedules.LearningRateSchedule,
+    schedule: LearningRate,
     weight_decay: WeightDecay | None = None,
-    not_decayed: Sequence[tf.Variable] = (),
-) -> Any:
-    """Returns an optimizer; call this and ``build`` in the scope of the strategy.
+    not_decayed: Sequence[Any] = (),
+    loss_scaling: bool = False,
+) -> Optimizer:
+    """Returns an optimizer; call this and its ``build`` in the scope of the strategy.
 
     Args:
         name: a key of ``OPTIMIZERS``.
-        schedule: learning-rate schedule.
+        schedule: learning rate: a constant, or a function of the number of finished steps.
         weight_decay: decoupled weight decay as a function of the step; it is multiplied by the learning rate. None for
             no weight decay. Optimizers without ``uses_decoupled_weight_decay`` ignore it.
         not_decayed: variables without weight decay.
-
-    Returns:
-        A ``tf.keras.optimizers.Optimizer``; for "lamb", if TensorFlow Addons is installed, a
-        ``tf.keras.optimizers.legacy.Optimizer``. Both have ``apply_gradients`` and ``iterations``.
+        loss_scaling: whether the optimizer has a ``loss_scale``, for float16.
 
     Raises:
         ValueError: if the name is unknown.
@@ -58,27 +55,9 @@ def make_optimizer(
     if name not in OPTIMIZERS:
         raise ValueError(f"Unknown optimizer {name!r}; use one of: {', '.join(OPTIMIZERS)}.")
     if name in DECOUPLED:
-        return DECOUPLED[name](schedule, weight_decay=weight_decay or WeightDecay(0.0), not_decayed=not_decayed)
-    return COUPLED[name](learning_rate=schedule, jit_compile=False)
-
-
-def set_layer_rates(optimizer: Any, rates: Sequence[tuple[tf.Variable, LayerRate]]) -> None:
-    """Gives variables their own share of the learning rate and their own first step.
-
-    Only Adam and AdamW need the first step, and only they can have a share below 1 (``TrainConfig`` refuses others).
-    """
-    if isinstance(optimizer, AdamTF1):
-        optimizer.set_layer_rates(rates)
-
-
-def build(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
-    """Creates the slots of ``variables``, so that a checkpoint can be restored before the first step.
-
-    Args:
-        optimizer: an optimizer of ``make_optimizer``, or a ``LossScaleOptimizer`` around one.
-        variables: the variables that are passed to ``apply_gradients``, in the same order.
-    """
-    if isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
-        optimizer._create_all_weights(variables)  # legacy optimizers have no public function for this
+        optimizer = DECOUPLED[name](schedule, weight_decay=weight_decay or WeightDecay(0.0), not_decayed=not_decayed)
     else:
-        optimizer.build(variables)
+        optimizer = COUPLED[name](schedule)
+    if loss_scaling:
+        optimizer.loss_scale = LossScale()
+    return optimizer

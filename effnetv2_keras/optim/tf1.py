@@ -1,31 +1,13 @@
-"""The optimizers of TensorFlow 1 as Keras optimizers: each updates a variable with TensorFlow 1's kernel."""
+"""The optimizers of TensorFlow 1: each updates a variable with TensorFlow 1's kernel."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Union
-
 import tensorflow as tf
 
-LearningRate = Union[float, tf.keras.optimizers.schedules.LearningRateSchedule]
+from effnetv2_keras.optim.base import LearningRate, Optimizer, Progress
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerRate:
-    """How the variables of a layer are updated in fine-tuning.
-
-    Attributes:
-        share: their learning rate as a share of the optimizer's, in (0, 1].
-        first_step: number of steps before their first update, from which Adam corrects the bias of its averages.
-    """
-
-    share: float = 1.0
-    first_step: int = 0
-
-
-@tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
-class RMSpropTF1(tf.keras.optimizers.Optimizer):
+class RMSpropTF1(Optimizer):
     """RMSProp as in TensorFlow 1 (``tf.compat.v1.train.RMSPropOptimizer``).
 
     For a gradient ``g``::
@@ -38,70 +20,48 @@ class RMSpropTF1(tf.keras.optimizers.Optimizer):
     updates much smaller, and the defaults are those of the reference code.
 
     Args:
-        learning_rate: a number or a schedule.
+        learning_rate: a constant, or a function of the number of finished steps.
         rho: decay of the mean square, in [0, 1).
         momentum: decay of the momentum, in [0, 1).
         epsilon: added to the mean square, inside the square root, above 0.
-        name: name of the optimizer.
-        **kwargs: arguments of ``tf.keras.optimizers.Optimizer``.
     """
 
+    SLOTS = ("mean_square", "momentum")
+    SLOT_BY_SLOT = True
+
     def __init__(
-        self,
-        learning_rate: LearningRate,
-        rho: float = 0.9,
-        momentum: float = 0.9,
-        epsilon: float = 1e-3,
-        name: str = "RMSpropTF1",
-        **kwargs: Any,
+        self, learning_rate: LearningRate, rho: float = 0.9, momentum: float = 0.9, epsilon: float = 1e-3
     ) -> None:
-        super().__init__(name=name, **kwargs)
-        self._learning_rate = self._build_learning_rate(learning_rate)
+        super().__init__(learning_rate, name="RMSpropTF1")
         self.rho = rho
         self.momentum = momentum
         self.epsilon = epsilon
 
-    def build(self, var_list: Sequence[tf.Variable]) -> None:
-        """Creates the slots of ``var_list``; call it before restoring a checkpoint."""
-        super().build(var_list)
-        if getattr(self, "_built", False):
-            return
-        self._built = True
-        self._mean_squares = [
-            self.add_variable_from_reference(variable, "mean_square", initial_value=tf.ones_like(variable))
-            for variable in var_list
-        ]
-        self._momentums = [self.add_variable_from_reference(variable, "momentum") for variable in var_list]
+    def initial_slot(self, name: str, variable: tf.Variable) -> tf.Tensor:
+        """Returns ones for the mean square, zeros for the momentum."""
+        return (
+            tf.ones(variable.shape, variable.dtype) if name == "mean_square" else super().initial_slot(name, variable)
+        )
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Updates one variable and its slots."""
-        # Under a strategy, `variable` is one replica's copy. Keras' optimizers find its slots in the same way.
-        index = self._index_dict[self._var_key(variable)]
+    def update(
+        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
+    ) -> None:
+        """Updates one variable and its slots; see ``Optimizer.update``."""
+        mean_square, momentum = slots
         dtype = variable.dtype
         tf.raw_ops.ResourceApplyRMSProp(
             var=variable.handle,
-            ms=self._mean_squares[index].handle,
-            mom=self._momentums[index].handle,
-            lr=tf.cast(self.learning_rate, dtype),
+            ms=mean_square.handle,
+            mom=momentum.handle,
+            lr=tf.cast(progress.learning_rate, dtype),
             rho=tf.constant(self.rho, dtype),
             momentum=tf.constant(self.momentum, dtype),
             epsilon=tf.constant(self.epsilon, dtype),
             grad=gradient,
         )
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, serialized."""
-        return {
-            **super().get_config(),
-            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
-            "rho": self.rho,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-        }
 
-
-@tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
-class MomentumTF1(tf.keras.optimizers.Optimizer):
+class MomentumTF1(Optimizer):
     """SGD with momentum as in TensorFlow 1 (``tf.compat.v1.train.MomentumOptimizer``) and PyTorch.
 
     For a gradient ``g``::
@@ -113,80 +73,95 @@ class MomentumTF1(tf.keras.optimizers.Optimizer):
     gradients only. With a constant learning rate the two are the same.
 
     Args:
-        learning_rate: a number or a schedule.
+        learning_rate: a constant, or a function of the number of finished steps.
         momentum: decay of the accumulator, in [0, 1).
-        name: name of the optimizer.
-        **kwargs: arguments of ``tf.keras.optimizers.Optimizer``.
     """
 
-    def __init__(
-        self, learning_rate: LearningRate, momentum: float = 0.9, name: str = "MomentumTF1", **kwargs: Any
-    ) -> None:
-        super().__init__(name=name, **kwargs)
-        self._learning_rate = self._build_learning_rate(learning_rate)
+    SLOTS = ("accumulator",)
+
+    def __init__(self, learning_rate: LearningRate, momentum: float = 0.9) -> None:
+        super().__init__(learning_rate, name="MomentumTF1")
         self.momentum = momentum
 
-    def build(self, var_list: Sequence[tf.Variable]) -> None:
-        """Creates the slots of ``var_list``; call it before restoring a checkpoint."""
-        super().build(var_list)
-        if getattr(self, "_built", False):
-            return
-        self._built = True
-        self._accumulators = [self.add_variable_from_reference(variable, "accumulator") for variable in var_list]
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Updates one variable and its slot."""
+    def update(
+        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
+    ) -> None:
+        """Updates one variable and its slot; see ``Optimizer.update``."""
         dtype = variable.dtype
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
-            accum=self._accumulators[self._index_dict[self._var_key(variable)]].handle,
-            lr=tf.cast(self.learning_rate, dtype),
+            accum=slots[0].handle,
+            lr=tf.cast(progress.learning_rate, dtype),
             grad=gradient,
             momentum=tf.constant(self.momentum, dtype),
         )
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, serialized."""
-        return {
-            **super().get_config(),
-            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
-            "momentum": self.momentum,
-        }
 
+class SGD(Optimizer):
+    """Gradient descent without momentum: ``weight = weight - learning_rate * gradient``.
 
-@tf.keras.utils.register_keras_serializable(package="effnetv2_keras")
-class AdamTF1(tf.keras.optimizers.Adam):
-    """Keras' Adam with the rounding of TensorFlow 1 (``tf.compat.v1.train.AdamOptimizer``): one kernel, one pass.
-
-    The update rule is that of Keras; ``amsgrad`` is not supported. Set ``epsilon=1e-8``, the default of TensorFlow 1.
+    Args:
+        learning_rate: a constant, or a function of the number of finished steps.
     """
 
-    _of_layers: Mapping[Any, LayerRate] = {}
+    def __init__(self, learning_rate: LearningRate) -> None:
+        super().__init__(learning_rate, name="SGD")
 
-    def set_layer_rates(self, rates: Sequence[tuple[tf.Variable, LayerRate]]) -> None:
-        """Sets the share of the learning rate, and the first step, of variables that have their own."""
-        self._of_layers = {self._var_key(variable): rate for variable, rate in rates}
+    def update(
+        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
+    ) -> None:
+        """Updates one variable; see ``Optimizer.update``."""
+        variable.assign_sub(gradient * tf.cast(progress.learning_rate, variable.dtype))
 
-    def rate_of(self, variable: tf.Variable) -> tf.Tensor:
-        """Returns the learning rate of a variable in the next step, a scalar of its dtype."""
-        rate = tf.cast(self.learning_rate, variable.dtype)
-        own = self._of_layers.get(self._var_key(variable))
-        return rate if own is None else rate * tf.constant(own.share, variable.dtype)
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Updates one variable and its slots."""
-        key, dtype = self._var_key(variable), variable.dtype
-        index = self._index_dict[key]
-        before = self._of_layers[key].first_step if key in self._of_layers else 0
-        step = tf.cast(self.iterations + (1 - before), dtype)
+class AdamTF1(Optimizer):
+    """Adam as in TensorFlow 1 (``tf.compat.v1.train.AdamOptimizer``): one kernel, one pass.
+
+    Variables can have their own share of the learning rate and their own first step (``set_layer_rates``).
+
+    Args:
+        learning_rate: a constant, or a function of the number of finished steps.
+        beta_1: decay of the mean of the gradients, in [0, 1).
+        beta_2: decay of the mean of their squares, in [0, 1).
+        epsilon: added to the square root, above 0; the default is that of TensorFlow 1.
+        name: name of the optimizer.
+    """
+
+    SLOTS = ("m", "v")
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        name: str = "Adam",
+    ) -> None:
+        super().__init__(learning_rate, name=name)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def own_rate(self, whole: tf.Variable, progress: Progress) -> tf.Tensor:
+        """Returns the learning rate of a variable in this step, a scalar of its dtype."""
+        rate, share = tf.cast(progress.learning_rate, whole.dtype), self.rate_of(whole).share
+        return rate if share == 1.0 else rate * tf.constant(share, whole.dtype)
+
+    def update(
+        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
+    ) -> None:
+        """Updates one variable and its slots; see ``Optimizer.update``."""
+        mean, square = slots
+        dtype = variable.dtype
+        step = tf.cast(progress.step + (1 - self.rate_of(whole).first_step), dtype)
         beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].handle,
-            v=self._velocities[index].handle,
+            m=mean.handle,
+            v=square.handle,
             beta1_power=beta_1**step,
             beta2_power=beta_2**step,
-            lr=self.rate_of(variable),
+            lr=self.own_rate(whole, progress),
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.constant(self.epsilon, dtype),

@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.basics.small_files import read_literally
+from effnetv2_keras.optim.base import Optimizer
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, checkpoint_bytes, wait_for_checkpoint
 from effnetv2_keras.runs.disk import (
     NoRoomError,
@@ -22,6 +23,7 @@ from effnetv2_keras.runs.disk import (
     no_room_for_checkpoints,
     write_atomically,
 )
+from effnetv2_keras.runs.earlier_optimizers import restorable
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.runs.usable import BEST_METRIC, newest_intact, read_note, refuse_lost
 
@@ -29,9 +31,6 @@ _SINCE_ROLLBACKS = ("lr_scale", "rollbacks")
 """Parts of a checkpoint that those of earlier versions lack."""
 _NONE, _FAILED = -1, -2
 """What the chief passes on instead of a step."""
-_LAMB_HINT = """
-LAMB from TensorFlow Addons stores its slots differently from the LAMB of this package. Resume in an environment that
-matches the one in which the run began: with TensorFlow Addons if it was installed there, without it if it was not."""
 
 
 class CheckpointedState(Protocol):
@@ -46,7 +45,7 @@ class CheckpointedState(Protocol):
         """A network with the moving average of the weights; None if the average is off."""
 
     @property
-    def optimizer(self) -> Any:
+    def optimizer(self) -> Optimizer:
         """The optimizer with its slots."""
 
     @property
@@ -88,12 +87,11 @@ class Checkpoints:
     ) -> None:
         self._state, self._folder, self._keep, self._is_chief = state, folder, keep, is_chief
         self._agree = agree
-        parts = {"model": state.model, "optimizer": state.optimizer, "step": state.step}
-        parts |= {"ema_model": state.ema_model} if state.ema_model else {}
-        self._checkpoint = tf.train.Checkpoint(**parts, **{name: getattr(state, name) for name in _SINCE_ROLLBACKS})
-        self._earlier = tf.train.Checkpoint(**parts)
-        for checkpoint in (self._checkpoint, self._earlier):
-            _ = checkpoint.save_counter  # creates the counter, without which a checkpoint is incomplete
+        self._parts: dict[str, Any] = {"model": state.model, "step": state.step}
+        self._parts |= {"ema_model": state.ema_model} if state.ema_model else {}
+        self._since_rollbacks = {name: getattr(state, name) for name in _SINCE_ROLLBACKS}
+        self._checkpoint = tf.train.Checkpoint(**self._parts, **self._since_rollbacks, optimizer=state.optimizer)
+        _ = self._checkpoint.save_counter  # creates the counter, without which a checkpoint is incomplete
         self._recent = CheckpointFiles(folder / "checkpoints", keep=keep)
         self._best = CheckpointFiles(folder / "best")
         self._best_file = folder / "best" / BEST_METRIC
@@ -147,13 +145,9 @@ class Checkpoints:
             wait_for_checkpoint(path)
         try:
             with read_literally(path) as readable:
-                names = tf.train.load_checkpoint(readable).get_variable_to_shape_map()
-                is_earlier = not any(name.startswith(f"{_SINCE_ROLLBACKS[0]}/") for name in names)
-                (self._earlier if is_earlier else self._checkpoint).restore(readable).assert_consumed()
+                self._matching(readable).restore(readable).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            optimizer = getattr(self._state.optimizer, "inner_optimizer", self._state.optimizer)
-            hint = _LAMB_HINT if type(optimizer).__name__ == "LAMB" else ""
-            raise RunFolderError(f"The checkpoint {path} does not match this run: {error}{hint}") from error
+            raise RunFolderError(f"The checkpoint {path} does not match this run: {error}") from error
         self._forget_damaged_best()
         if self._is_chief:
             for damaged in self._recent.steps[: self._recent.steps.index(step)]:
@@ -164,6 +158,18 @@ class Checkpoints:
         if step:
             logging.info("Resuming from %s, after step %d.", path, step)
         return self._finished_steps
+
+    def _matching(self, path: str) -> tf.train.Checkpoint:
+        """Returns the parts of the state under the names of a checkpoint, which an earlier version may have written."""
+        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        is_earlier = not any(name.startswith(f"{_SINCE_ROLLBACKS[0]}/") for name in stored)
+        checkpoint = tf.train.Checkpoint(
+            **self._parts,
+            **({} if is_earlier else self._since_rollbacks),
+            optimizer=restorable(self._state.optimizer, stored),
+        )
+        _ = checkpoint.save_counter
+        return checkpoint
 
     def _of_chief(self, find: Callable[[], int | None]) -> int | None:
         """Returns the step that the chief finds, in every process: another one may see an older state of the folder.
@@ -282,7 +288,7 @@ class Checkpoints:
     def _bytes(self) -> int:
         models = [model for model in (self._state.model, self._state.ema_model) if model]
         variables = [variable for model in models for variable in model.variables]
-        return checkpoint_bytes([*variables, *self._state.optimizer.variables()])
+        return checkpoint_bytes([*variables, *self._state.optimizer.variables])
 
     def _no_room(self, needed: int, advice: str) -> NoRoomError:
         return no_room_for_checkpoints(

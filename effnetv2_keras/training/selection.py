@@ -10,7 +10,7 @@ import tensorflow as tf
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import layers_by_role
 from effnetv2_keras.models.naming import layers_by_name, variable_names
-from effnetv2_keras.optim.tf1 import LayerRate
+from effnetv2_keras.optim.base import LayerRate
 
 
 def moved_variables(model: tf.keras.Model, varsexp: str | None) -> list[tf.Variable]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -12,7 +11,8 @@ from effnetv2_keras.basics.exact import Number
 from effnetv2_keras.config import Config
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import require_keras_2
-from effnetv2_keras.optim.optimizers import build, make_optimizer, set_layer_rates
+from effnetv2_keras.optim.base import Optimizer
+from effnetv2_keras.optim.optimizers import make_optimizer
 from effnetv2_keras.optim.schedules import ScaledSchedule, WarmupSchedule, WeightDecay, make_schedule
 from effnetv2_keras.training.selection import layer_rates, moved_variables, split_by_decay
 from effnetv2_keras.weights import WeightReport
@@ -29,7 +29,7 @@ class TrainState:
             statistics; None if the moving average is off.
         variables: variables of the model that the optimizer updates.
         decayed: variables of the model with weight decay.
-        optimizer: a Keras optimizer that is built for ``variables``; with float16, it is wrapped for loss scaling.
+        optimizer: an optimizer that is built for ``variables``; with float16, it has a ``loss_scale``.
         schedule: learning rate as a function of the step.
         lr_scale: float32 scalar, factor of the learning rate; 1 unless the run was rolled back.
         weight_decay: weight decay as a function of the step.
@@ -41,7 +41,7 @@ class TrainState:
     ema_model: tf.keras.Model | None
     variables: list[tf.Variable]
     decayed: list[tf.Variable]
-    optimizer: Any
+    optimizer: Optimizer
     schedule: ScaledSchedule
     lr_scale: tf.Variable
     weight_decay: WeightDecay
@@ -149,16 +149,17 @@ def create_state(
         variables = moved_variables(model, train.varsexp)
         decayed, not_decayed = split_by_decay(model, train.weight_decay_exclude)
         optimizer = make_optimizer(
-            train.optimizer, schedule=schedule, weight_decay=weight_decay, not_decayed=not_decayed
+            train.optimizer,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            not_decayed=not_decayed,
+            loss_scaling=config.precision.policy == "mixed_float16",
         )
         if train.head_share or train.first_layer_lr < 1:
-            set_layer_rates(
-                optimizer,
-                layer_rates(model, first_layer=train.first_layer_lr, head_steps=config.head_steps(total_steps)),
+            optimizer.set_layer_rates(
+                layer_rates(model, first_layer=train.first_layer_lr, head_steps=config.head_steps(total_steps))
             )
-        if config.precision.policy == "mixed_float16":
-            optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
-        build(optimizer, variables)
+        optimizer.build(variables)
         step, rollbacks = _scalar(0, tf.int64), _scalar(0, tf.int64)
     return TrainState(
         model, ema_model, variables, decayed, optimizer, schedule, lr_scale, weight_decay, step, rollbacks

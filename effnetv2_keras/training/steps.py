@@ -66,7 +66,7 @@ class TrainStep:
             )
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
         self._rematerialize = config.runtime.rematerialize
-        self._loss_scaling = config.precision.policy == "mixed_float16"
+        self._loss_scale = state.optimizer.loss_scale
         self._statistics = [
             weight for weight in state.model.weights if weight.synchronization == tf.VariableSynchronization.ON_READ
         ]
@@ -151,13 +151,12 @@ class TrainStep:
         gradients = sum_over_replicas(gradients)
         # Replicas continue with the values that a checkpoint contains, so a resumed run is bit-identical.
         mean_over_replicas(self._statistics)
-        if self._loss_scaling:
-            gradients = state.optimizer.get_unscaled_gradients(gradients)
+        if self._loss_scale:
+            gradients = self._loss_scale.unscaled(gradients)
         norm = tf.linalg.global_norm(gradients)
         if self._train.gclip:
             gradients = clip_gradients(gradients, self._train.gclip)
-        # All optimizers accept this name of the argument, including legacy optimizers and those with loss scaling.
-        state.optimizer.apply_gradients(zip(gradients, self._variables), experimental_aggregate_gradients=False)
+        state.optimizer.apply_gradients(zip(gradients, self._variables))
         # Metrics are summed over the replicas, but the norm is already the same on each replica.
         return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync, "stops": tf.identity(stop)}
 
@@ -209,7 +208,7 @@ class TrainStep:
             if train.weight_decay and self._l2:
                 shares = self._strategy.num_replicas_in_sync * self._micro_batches
                 loss += weight_decay * losses.l2_penalty(self._l2) / shares
-            objective = self._state.optimizer.get_scaled_loss(loss) if self._loss_scaling else loss
+            objective = self._loss_scale.scaled(loss) if self._loss_scale else loss
         gradients = tape.gradient(objective, self._variables)
         likeliest = tf.gather(batch["label"], tf.argmax(logits, axis=-1), batch_dims=1)
         hits = tf.cast(likeliest >= tf.reduce_max(batch["label"], axis=-1), tf.float32) * tf.cast(

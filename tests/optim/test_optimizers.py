@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras import config
+from effnetv2_keras.distribution.replicas import sum_over_replicas
 from effnetv2_keras.optim import optimizers, schedules, tf1
 
 SHAPES = ((3, 4), (5,), ())
@@ -39,7 +40,7 @@ def new_optimizer(name, variables, weight_decay=DECAY):
     optimizer = optimizers.make_optimizer(
         name, schedule=rising_and_falling(), weight_decay=weight_decay, not_decayed=variables[1:2]
     )
-    optimizers.build(optimizer, variables)
+    optimizer.build(variables)
     return optimizer
 
 
@@ -85,7 +86,7 @@ def test_only_the_variables_that_are_not_exempt_decay(name):
     optimizer = optimizers.make_optimizer(
         name, schedule=standing_still(), weight_decay=DECAY, not_decayed=variables[1:2]
     )
-    optimizers.build(optimizer, variables)
+    optimizer.build(variables)
     optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in variables])
     moved = [not np.array_equal(variable, value) for variable, value in zip(variables, start)]
     assert moved == [True, False, True]
@@ -171,7 +172,7 @@ def test_two_replicas_equal_one(name, two_replicas):
         @tf.function
         def step(parts):
             def replica(part):
-                optimizer.apply_gradients(zip(part, variables))
+                optimizer.apply_gradients(zip(sum_over_replicas(part), variables))
 
             strategy.run(replica, args=(parts,))
 
@@ -230,25 +231,43 @@ def test_weights_of_a_mixed_precision_model(policy):
     np.testing.assert_allclose(layer.kernel, np.full((3, 2), 1 - 0.1 / np.sqrt(1.001)), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        tf1.RMSpropTF1(rising_and_falling(), rho=0.8, momentum=0.7, epsilon=0.1, global_clipnorm=2.0),
-        tf1.MomentumTF1(rising_and_falling(), momentum=0.7, global_clipnorm=2.0),
-        tf1.AdamTF1(rising_and_falling(), beta_1=0.8, beta_2=0.95, epsilon=0.1, jit_compile=False),
-    ],
-    ids=lambda optimizer: optimizer.name,
-)
-def test_config_round_trip(optimizer):
-    again = tf.keras.optimizers.deserialize(tf.keras.optimizers.serialize(optimizer))
-    assert type(again) is type(optimizer)
-    assert again.get_config() == optimizer.get_config()
-    start, gradients = random_steps(5)
-    for mine, other in zip(
-        run(optimizer, new_variables(start), gradients), run(again, new_variables(start), gradients)
-    ):
-        for a, b in zip(mine, other):
-            np.testing.assert_array_equal(a, b)
+def test_a_variable_that_was_not_announced_is_refused():
+    known, unknown = tf.Variable([1.0]), tf.Variable([1.0, 2.0], name="kernel")
+    optimizer = optimizers.make_optimizer("adam", schedule=0.1)
+    optimizer.build([known])
+    with pytest.raises(KeyError, match=r"variable kernel:0 of shape \(2,\) is unknown .* Pass all variables to build"):
+        optimizer.apply_gradients([(tf.ones([2]), unknown)])
+
+
+def test_outside_a_replica_it_is_refused(two_replicas):
+    with two_replicas.scope():
+        variable = tf.Variable([1.0])
+        optimizer = optimizers.make_optimizer("adam", schedule=0.1)
+        with pytest.raises(RuntimeError, match="cross-replica context. Call it inside strategy.run"):
+            optimizer.apply_gradients([(tf.ones([1]), variable)])
+
+
+def test_a_variable_without_a_gradient_stays():
+    variables = new_variables(random_steps(1)[0])
+    start = variables[0].numpy()
+    optimizer = new_optimizer("adamw", variables)
+    for _ in range(2):  # the first has a learning rate of zero
+        optimizer.apply_gradients([(None, variables[0]), (tf.ones([5]), variables[1])])
+    np.testing.assert_array_equal(variables[0], start)
+    assert optimizer.iterations.numpy() == 2
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_a_checkpoint_names_its_parts_as_keras_2_did(name, tmp_path):
+    """Iterations, then slots in the order of Keras' optimizers, whatever the names of the attributes are."""
+    variables = new_variables(random_steps(1)[0])
+    optimizer = new_optimizer(name, variables)
+    path = tf.train.Checkpoint(optimizer=optimizer).write(str(tmp_path / "ckpt"))
+    found = {key.split("/.A")[0]: shape for key, shape in tf.train.list_variables(path) if key.startswith("optimizer")}
+    shapes = [list(shape) for shape in SHAPES]
+    slots = {"rmsprop": shapes * 2, "momentum": shapes, "sgd": []}.get(name, [s for s in shapes for _ in range(2)])
+    expected = {f"optimizer/_variables/{number}": shape for number, shape in enumerate(slots, 1)}
+    assert found == {"optimizer/_iterations": [], **expected}
 
 
 def test_every_name_of_the_configuration_exists():

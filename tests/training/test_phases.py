@@ -12,9 +12,9 @@ from effnetv2_keras.config import Config
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.errors import ConfigError, UsageError
 from effnetv2_keras.models import build_model
-from effnetv2_keras.optim.optimizers import build, make_optimizer, set_layer_rates
+from effnetv2_keras.optim.base import LayerRate
+from effnetv2_keras.optim.optimizers import make_optimizer
 from effnetv2_keras.optim.schedules import WarmupSchedule, WeightDecay
-from effnetv2_keras.optim.tf1 import LayerRate
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.evaluation import Evaluator
@@ -130,8 +130,8 @@ def test_a_layer_that_starts_later_takes_the_step_of_a_fresh_optimizer():
         variable = tf.Variable([1.0, 2.0])
         other = tf.Variable([0.0])
         optimizer = make_optimizer("adamw", schedule=constant(0.01), weight_decay=decay)
-        build(optimizer, [variable, other])
-        set_layer_rates(optimizer, [(variable, LayerRate(1.0, first_step))])
+        optimizer.build([variable, other])
+        optimizer.set_layer_rates([(variable, LayerRate(1.0, first_step))])
         for _ in range(before):
             optimizer.apply_gradients([(tf.ones([1]), other)])
         for gradient in ([0.5, -3.0], [0.1, 0.2]):
@@ -160,8 +160,8 @@ def test_a_share_of_the_rate_scales_update_and_decay(name):
     def moved(share):
         variable = tf.Variable([1.0, -2.0])
         optimizer = make_optimizer(name, schedule=constant(0.1), weight_decay=WeightDecay(0.3))
-        build(optimizer, [variable])
-        set_layer_rates(optimizer, [(variable, LayerRate(share))])
+        optimizer.build([variable])
+        optimizer.set_layer_rates([(variable, LayerRate(share))])
         optimizer.apply_gradients([(tf.constant([0.5, 4.0]), variable)])
         return variable.numpy() - [1.0, -2.0]
 
