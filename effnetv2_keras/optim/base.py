@@ -105,7 +105,7 @@ class Optimizer(tf.Module):
         return self._slots_of(plain_variable(variable))[self.SLOTS.index(name)]
 
     def _slots_of(self, variable: tf.Variable) -> tuple[tf.Variable, ...]:
-        slots = self._built and self._built.value[1].get(id(variable))
+        slots = self._built.value[1].get(id(variable)) if self._built else None
         if slots is None:
             raise KeyError(
                 f"The variable {variable.name} of shape {tuple(variable.shape)} is unknown to the optimizer "
