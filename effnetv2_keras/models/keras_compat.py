@@ -1,14 +1,13 @@
 """Detects whether ``tf.keras`` is Keras 2 or Keras 3, and hides the differences between them.
 
 TensorFlow 2.15 has Keras 2. From 2.16 on it has Keras 3, or Keras 2 from the package ``tf_keras`` if
-``TF_USE_LEGACY_KERAS=1`` is set before TensorFlow is imported. Networks work with both; training needs Keras 2.
+``TF_USE_LEGACY_KERAS=1`` is set before TensorFlow is imported. Everything works with both.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -17,24 +16,6 @@ from effnetv2_keras.errors import UsageError
 
 IS_KERAS_3 = hasattr(tf.keras, "ops")
 """Whether ``tf.keras`` is Keras 3."""
-
-
-def require_keras_2(what: str) -> None:
-    """Raises ``UsageError`` unless ``tf.keras`` is Keras 2.
-
-    Args:
-        what: subject of the error message, capitalized.
-
-    Raises:
-        UsageError: if ``tf.keras`` is Keras 3.
-    """
-    if IS_KERAS_3:
-        raise UsageError(
-            f"{what} needs Keras 2, but tf.keras is Keras {tf.keras.__version__}, and TF_USE_LEGACY_KERAS is "
-            f"{os.environ.get('TF_USE_LEGACY_KERAS', 'not set')}. Install the version of tf_keras that matches "
-            "TensorFlow. Then set TF_USE_LEGACY_KERAS=1, or leave it unset and `import effnetv2_keras.environment` "
-            "before anything imports TensorFlow. (With Keras 3 you can build networks, load weights, fit and save.)"
-        )
 
 
 def require_tensorflow() -> None:
@@ -83,9 +64,20 @@ def set_trainable_flag(layer: tf.keras.layers.Layer, value: bool) -> None:
     layer.trainable = value
 
 
-def tf_variables(weights: Sequence[Any]) -> list[tf.Variable]:
-    """Returns the TensorFlow variables of weights, which Keras 3 wraps in its own class."""
-    return [weight.value for weight in weights] if IS_KERAS_3 else list(weights)
+def tf_variables(weights: Iterable[Any]) -> list[tf.Variable]:
+    """Returns the TensorFlow variables of weights, which Keras 3 wraps in its own class.
+
+    In the call of a layer, the public ``value`` of a weight of Keras 3 may be a copy in 16 bits instead.
+    """
+    return [weight if isinstance(weight, tf.Variable) else weight._value for weight in weights]
+
+
+def replica_local(model: tf.keras.Model) -> list[tf.Variable]:
+    """Returns the variables that each replica changes on its own: BatchNorm's moving averages."""
+    if not IS_KERAS_3:
+        return [weight for weight in model.weights if weight.synchronization == tf.VariableSynchronization.ON_READ]
+    norms = [layer for layer in sublayers(model) if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    return tf_variables(weight for norm in norms for weight in (norm.moving_mean, norm.moving_variance))
 
 
 def path_of(variable: tf.Variable) -> str:

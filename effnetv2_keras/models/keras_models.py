@@ -18,7 +18,7 @@ from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import scopes
 from effnetv2_keras.models.factory import preprocessing_layer
-from effnetv2_keras.models.keras_compat import require_channels_last, require_keras_2, sublayers
+from effnetv2_keras.models.keras_compat import require_channels_last, sublayers, tf_variables
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
@@ -62,24 +62,23 @@ def build_keras_model(
     Raises:
         UsageError: if there is no such network, it is not a functional model that returns logits for images of any
             size, it cannot process the smallest images, a normalization is set for a network that normalizes pixels
-            itself, ``tf.keras`` is Keras 3, or its image format is not ``channels_last``.
+            itself, or the image format of Keras is not ``channels_last``.
     """
-    require_keras_2(spec.name)
     require_channels_last()
     name = spec.name[len(KERAS) :]
     made = _own_function(spec.name)(num_classes) if ":" in name else application(name, num_classes)
     _check(made, spec.name, num_classes)
     if imagenet_statistics:
         _set_statistics(made)
-    flat = tf.keras.Model(made.inputs, made.outputs[0], name=name.rpartition(":")[2].strip("_") or "network")
+    flat = tf.keras.Model(made.inputs[0], made.outputs[0], name=name.rpartition(":")[2].strip("_") or "network")
     try:
         network = rebuild(flat, bn_momentum=bn_momentum, dtype=dtype)
         _check_types(network)
-        _try_out(network, [32 + (side or 64) for side in made.input_shape[1:3]])
+        _try_out(network, [32 + (side or 64) for side in made.inputs[0].shape[1:3]])
     except UsageError as error:
         raise UsageError(f"{spec.name}: {error}") from error
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        height, width = made.input_shape[1:3]
+        height, width = made.inputs[0].shape[1:3]
         takes = f"accepts only images of {height} x {width} px" if height else "does not accept images of every size"
         raise UsageError(
             f"{spec.name} {takes}, but the image size changes from stage to stage. Replace Flatten by "
@@ -206,7 +205,7 @@ def _check_types(model: tf.keras.Model) -> None:
 
     ``rebuild`` has already turned the weights of ``Normalization``, one of which is an integer, into constants.
     """
-    other = [f"{weight.name} {weight.dtype.name}" for weight in model.weights if weight.dtype != tf.float32]
+    other = [f"{weight.name} {weight.dtype.name}" for weight in tf_variables(model.weights) if weight.dtype != tf.float32]
     if other:
         raise UsageError(
             f"Some weights are not float32: {', '.join(other[:3])}. All weights must be float32; precision.policy sets "

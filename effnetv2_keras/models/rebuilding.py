@@ -6,6 +6,7 @@ import collections
 import re
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
@@ -17,22 +18,23 @@ from effnetv2_keras.models.normalization import BatchNorm
 _layers = tf.keras.layers
 _PIXELWISE = (_layers.Rescaling, _layers.Normalization)
 _BATCH_NORMS = (_layers.BatchNormalization, BatchNorm)
-_RANDOM = (
-    _layers.Dropout,
-    _layers.GaussianDropout,
-    _layers.GaussianNoise,
-    _layers.AlphaDropout,
-    _layers.RandomBrightness,
-    _layers.RandomContrast,
-    _layers.RandomCrop,
-    _layers.RandomFlip,
-    _layers.RandomHeight,
-    _layers.RandomRotation,
-    _layers.RandomTranslation,
-    _layers.RandomWidth,
-    _layers.RandomZoom,
+_RANDOM_NAMES = (
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "AlphaDropout",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomHeight",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomWidth",
+    "RandomZoom",
 )
-"""Keras layers that draw random numbers from their own state. Spatial dropout layers are subclasses of ``Dropout``."""
+_RANDOM = tuple(getattr(_layers, name) for name in _RANDOM_NAMES if hasattr(_layers, name))
+"""Keras layers that draw random numbers from their own state, in Keras 2 or 3. Spatial dropout layers are subclasses of ``Dropout``."""
 
 NOT_REPEATED = (
     "which a resumed run would not repeat. Remove it (data.augment augments images), use a plain Dropout as a layer of "
@@ -87,7 +89,8 @@ class _Rebuilder:
         """Returns a functional model rebuilt with new layers."""
         inputs = _inputs_of_any_size(model)
         clone = tf.keras.models.clone_model(model, input_tensors=inputs, clone_function=self._remade)
-        return tf.keras.Model(clone.inputs, clone.outputs[0] if len(clone.outputs) == 1 else clone.outputs, name=name)
+        ends = [tensors[0] if len(tensors) == 1 else tensors for tensors in (clone.inputs, clone.outputs)]
+        return tf.keras.Model(*ends, name=name)
 
     def copy_weights(self) -> None:
         """Copies the weights of the old layers to the new ones."""
@@ -121,13 +124,14 @@ class _Rebuilder:
             kind = self._kind_of_dropout(layer)
             return kind(layer.rate, name=config["name"], dtype=config["dtype"])
         if type(layer) in _BATCH_NORMS:
-            if [*config["axis"]] != [layer.input_spec.ndim - 1]:
+            axes, last = np.ravel(config["axis"]).tolist(), layer.input_spec.ndim - 1
+            if axes not in ([last], [-1]):
                 raise UsageError(
-                    f"BatchNormalization {layer.name!r} has axis {[*config['axis']]}, but must have the last axis, "
+                    f"BatchNormalization {layer.name!r} has axis {axes}, but must have the last axis, "
                     "which is that of the channels."
                 )
             config.pop("synchronized", None)
-            return BatchNorm.from_config({**config, "momentum": self._bn_momentum})
+            return BatchNorm.from_config({**config, "axis": last, "momentum": self._bn_momentum})
         if type(layer) is _layers.Normalization and layer.weights:
             mean, variance, _ = layer.get_weights()
             config.update(mean=mean.tolist(), variance=variance.tolist())

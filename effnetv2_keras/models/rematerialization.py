@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import tensorflow as tf
 
 from effnetv2_keras.models import scopes
 from effnetv2_keras.models.gradients import with_gradient
-from effnetv2_keras.models.keras_compat import require_keras_2
+from effnetv2_keras.models.keras_compat import tf_variables
 
 
 def rematerialize(
-    function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, variables: Sequence[tf.Variable]
+    function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, weights: Sequence[Any]
 ) -> tf.Tensor:
     """Returns ``function(inputs)``; for the gradient, only the inputs are kept and the function is computed again.
 
@@ -24,13 +24,12 @@ def rematerialize(
     Args:
         function: a part of the network, from one tensor to a new one.
         inputs: its input, of any shape and float dtype.
-        variables: the variables that it uses and that may be trained.
+        weights: the weights of layers that it uses and that may be trained.
 
     Raises:
         ValueError: if no ``stochastic_scope`` is active.
-        UsageError: if ``tf.keras`` is Keras 3.
     """
-    require_keras_2("training_scope(rematerialize=True)")
+    variables = tf_variables(weights)
     draws, scope = scopes.position(), scopes.current_pass()
     for variable in variables:
         variable.read_value()  # makes the tape watch the variable

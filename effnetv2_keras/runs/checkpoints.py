@@ -12,6 +12,8 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.basics.small_files import read_literally
+from effnetv2_keras.models.checkpointed import checkpointed
+from effnetv2_keras.models.keras_compat import tf_variables
 from effnetv2_keras.optim.base import Optimizer
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles, checkpoint_bytes, wait_for_checkpoint
 from effnetv2_keras.runs.disk import (
@@ -87,8 +89,8 @@ class Checkpoints:
     ) -> None:
         self._state, self._folder, self._keep, self._is_chief = state, folder, keep, is_chief
         self._agree = agree
-        self._parts: dict[str, Any] = {"model": state.model, "step": state.step}
-        self._parts |= {"ema_model": state.ema_model} if state.ema_model else {}
+        self._parts: dict[str, Any] = {"model": checkpointed(state.model), "step": state.step}
+        self._parts |= {"ema_model": checkpointed(state.ema_model)} if state.ema_model else {}
         self._since_rollbacks = {name: getattr(state, name) for name in _SINCE_ROLLBACKS}
         self._checkpoint = tf.train.Checkpoint(**self._parts, **self._since_rollbacks, optimizer=state.optimizer)
         _ = self._checkpoint.save_counter  # creates the counter, without which a checkpoint is incomplete
@@ -287,7 +289,7 @@ class Checkpoints:
     @property
     def _bytes(self) -> int:
         models = [model for model in (self._state.model, self._state.ema_model) if model]
-        variables = [variable for model in models for variable in model.variables]
+        variables = [variable for model in models for variable in tf_variables(model.weights)]
         return checkpoint_bytes([*variables, *self._state.optimizer.variables])
 
     def _no_room(self, needed: int, advice: str) -> NoRoomError:

@@ -12,13 +12,12 @@ from effnetv2_keras.architecture import specs
 from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.basics.small_files import read_literally
 from effnetv2_keras.config import CONFIG_FILE, Config
+from effnetv2_keras.models.checkpointed import checkpointed
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.runs.checkpoint_files import CheckpointFiles
 from effnetv2_keras.runs.disk import RunFolderError
 from effnetv2_keras.runs.run_folder import DATA_FILE, RunFolder
 from effnetv2_keras.runs.usable import BEST_METRIC, newest_intact
-from effnetv2_keras.weights import load_weights
 
 Which = Literal["best", "latest"]
 
@@ -70,13 +69,9 @@ def load_trained(
     model = build_for(config, len(class_names))
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     role = "ema_model" if use_ema and config.train.ema_decay else "model"
-    parts = {"step": step} if IS_KERAS_3 else {role: model, "step": step}
     try:
-        if IS_KERAS_3:  # Keras 3 tracks the parts of a model under other names.
-            report = load_weights(model, path, prefer_ema=use_ema)
-            if report.missing or report.mismatched:
-                raise ValueError(report.describe())
         with read_literally(path) as readable:
+            parts = {role: checkpointed(model), "step": step}
             status = tf.train.Checkpoint(**parts).restore(readable).expect_partial()
         status.assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:

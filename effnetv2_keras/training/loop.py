@@ -17,7 +17,6 @@ from effnetv2_keras.data.class_weights import describe_classes
 from effnetv2_keras.data.splits import Splits, open_splits
 from effnetv2_keras.distribution.strategy import explained_losses, make_strategy, worker_of
 from effnetv2_keras.errors import Interrupted, TrainingDiverged
-from effnetv2_keras.models.keras_compat import require_keras_2
 from effnetv2_keras.progressive import Stage, remaining
 from effnetv2_keras.reporting.console import show
 from effnetv2_keras.reporting.tables import describe_evaluation
@@ -52,13 +51,12 @@ def train(
     Raises:
         ConfigError, DataError, RunFolderError, WeightsError: if the settings, data, folder or initial weights cannot
             be used.
-        UsageError: if a stage does not fit in memory, or ``tf.keras`` is Keras 3.
+        UsageError: if a stage does not fit in memory, or the backend of Keras 3 is not TensorFlow.
         TrainingDiverged: if the loss, the gradient or a weight becomes NaN or infinite, and ``runtime.nan_policy`` is
             ``"stop"`` or ``runtime.max_rollbacks`` is reached. The last good checkpoint remains.
         Interrupted: if a signal ends the run; the state is saved first.
         WorkerLost: if another worker is lost; the last checkpoint remains.
     """
-    require_keras_2("Training")
     strategy = strategy or make_strategy()
     worker, folder = worker_of(strategy), RunFolder(model_dir)
     console = (console or rich.console.Console()) if worker.is_chief else rich.console.Console(quiet=True)

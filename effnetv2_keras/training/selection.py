@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+from typing import Any
 
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import layers_by_role
+from effnetv2_keras.models.keras_compat import tf_variables
 from effnetv2_keras.models.naming import layers_by_name, variable_names
 from effnetv2_keras.optim.base import LayerRate
 
@@ -38,7 +40,7 @@ def moved_variables(model: tf.keras.Model, varsexp: str | None) -> list[tf.Varia
             f"{model.name!r}. Use a regular expression that matches from the start of names such as "
             f"{_examples(list(named))}."
         )
-    return chosen
+    return tf_variables(chosen)
 
 
 def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.Variable], list[tf.Variable]]:
@@ -49,16 +51,16 @@ def split_by_decay(model: tf.keras.Model, exclude: str | None) -> tuple[list[tf.
         exclude: regular expression that is matched from the start of a variable's name; the matching variables have no
             weight decay. None excludes no variable. Source: ``train.weight_decay_exclude`` of the reference code.
     """
-    decayed: list[tf.Variable] = []
-    others: list[tf.Variable] = []
+    decayed: list[Any] = []
+    others: list[Any] = []
     for name, variable in _trainable(model).items():
         (others if exclude is not None and re.match(exclude, name) else decayed).append(variable)
-    return decayed, others
+    return tf_variables(decayed), tf_variables(others)
 
 
 def classifier_variables(model: tf.keras.Model) -> list[tf.Variable]:
     """Returns the trainable variables of the last layer that has any."""
-    return list(_layers(model)[-1].trainable_variables)
+    return tf_variables(_layers(model)[-1].trainable_variables)
 
 
 def layer_rates(model: tf.keras.Model, *, first_layer: float, head_steps: int) -> list[tuple[tf.Variable, LayerRate]]:
@@ -76,7 +78,7 @@ def layer_rates(model: tf.keras.Model, *, first_layer: float, head_steps: int) -
     return [
         (variable, LayerRate(first_layer ** (1 - number / last), head_steps if layer is not layers[-1] else 0))
         for number, layer in enumerate(layers)
-        for variable in layer.trainable_variables
+        for variable in tf_variables(layer.trainable_variables)
     ]
 
 
@@ -85,7 +87,8 @@ def _layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     return [layer for layer in layers_by_name(model).values() if layer.trainable_variables]
 
 
-def _trainable(model: tf.keras.Model) -> dict[str, tf.Variable]:
+def _trainable(model: tf.keras.Model) -> dict[str, Any]:
+    """Returns the trainable weights, which Keras 3 wraps in its own class, by name."""
     names = variable_names(layers_by_name(model))
     with contextlib.suppress(ValueError):  # not a model of build_model
         names.update(variable_names(layers_by_role(model)))

@@ -10,7 +10,7 @@ from absl import logging
 from effnetv2_keras.basics.exact import Number
 from effnetv2_keras.config import Config
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.models.keras_compat import require_keras_2
+from effnetv2_keras.models.keras_compat import tf_variables
 from effnetv2_keras.optim.base import Optimizer
 from effnetv2_keras.optim.optimizers import make_optimizer
 from effnetv2_keras.optim.schedules import ScaledSchedule, WarmupSchedule, WeightDecay, make_schedule
@@ -61,7 +61,7 @@ class TrainState:
 
     def is_finite(self) -> bool:
         """Returns whether all weights of the model are finite."""
-        return all(bool(tf.reduce_all(tf.math.is_finite(weight))) for weight in self.model.weights)
+        return all(bool(tf.reduce_all(tf.math.is_finite(weight))) for weight in tf_variables(self.model.weights))
 
     @property
     def models(self) -> dict[str, tf.keras.Model]:
@@ -129,10 +129,9 @@ def create_state(
         total_steps: number of steps of the run.
 
     Raises:
-        UsageError: if ``train.varsexp`` matches no variable, ``train.trainable_from`` or ``train.trainable_layers``
-            matches no layer, or ``tf.keras`` is Keras 3.
+        UsageError: if ``train.varsexp`` matches no variable, or ``train.trainable_from`` or ``train.trainable_layers``
+            matches no layer.
     """
-    require_keras_2("Training")
     config = with_batch_norm_decided(config, strategy.num_replicas_in_sync)
     train = config.train
     tf.keras.utils.set_random_seed(train.seed)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from effnetv2_keras.config import Config
 from effnetv2_keras.distribution.replicas import mean_over_replicas, sum_over_replicas
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.keras_compat import replica_local, tf_variables
 from effnetv2_keras.models.scopes import stochastic_scope, training_scope
 from effnetv2_keras.optim import losses
 from effnetv2_keras.optim.clipping import clip_gradients
@@ -67,9 +68,7 @@ class TrainStep:
         self._l2 = [] if uses_decoupled_weight_decay(config.train.optimizer) else state.decayed
         self._rematerialize = config.runtime.rematerialize
         self._loss_scale = state.optimizer.loss_scale
-        self._statistics = [
-            weight for weight in state.model.weights if weight.synchronization == tf.VariableSynchronization.ON_READ
-        ]
+        self._statistics = replica_local(state.model)
         self._gradients = (
             tf.function(functools.partial(self._accumulate), autograph=False, jit_compile=True)
             if config.precision.jit_compile
@@ -134,7 +133,8 @@ class TrainStep:
         per_replica = self._strategy.run(self._replica_step, args=(batch, stop))
         if state.ema_model:
             decay = ema_decay_at(state.step + 1, self._train.ema_decay)
-            update_ema(self._strategy, source=state.model.weights, average=state.ema_model.weights, decay=decay)
+            source, average = (tf_variables(model.weights) for model in (state.model, state.ema_model))
+            update_ema(self._strategy, source=source, average=average, decay=decay)
         metrics = {
             name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica[name], axis=None) for name in _METRICS
         }
