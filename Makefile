@@ -4,9 +4,8 @@ VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo_run
-NETWORKS := tests/environments tests/export tests/models tests/test_applications.py tests/test_pretrained.py tests/weights
 
-.PHONY: demo test test-keras3 test-slow lint docs bench ablations clean
+.PHONY: demo test test-slow lint docs bench ablations clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python main.py --mode=plan --dataset_cfg=demo
@@ -20,9 +19,6 @@ demo: $(VENV)/runtime
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
-
-test-keras3: $(VENV)/dev  # the networks with Keras 3, which TensorFlow has from Python 3.12 on
-	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest $(NETWORKS)
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow -n 1

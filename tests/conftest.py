@@ -67,15 +67,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests marked ``keras_2`` if ``tf.keras`` is Keras 3 (``TF_USE_LEGACY_KERAS=0`` selects it)."""
-    from effnetv2_keras.models.keras_compat import IS_KERAS_3
-
-    for item in items if IS_KERAS_3 else ():
-        if item.get_closest_marker("keras_2"):
-            item.add_marker(pytest.mark.skip(reason="needs Keras 2"))
-
-
 # Tracing creates so many objects that, by default, garbage collection takes a tenth of the time.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)

@@ -386,9 +386,7 @@ def channels_first():
         lambda: preprocess_input(pixels(), "efficientnetv2-b0"),
         lambda: ConvNorm(8),  # as load_model builds it
         lambda: build_for(Config(), 2),
-        pytest.param(
-            lambda: build_for(Config().override({"model.model_name": "keras:ResNet50"}), 2), marks=pytest.mark.keras_2
-        ),
+        lambda: build_for(Config().override({"model.model_name": "keras:ResNet50"}), 2),
     ],
 )
 def test_channels_first_is_refused(build, channels_first):

@@ -62,7 +62,10 @@ class Block(layers.Compound):
             self.drop_path = layers.DropPath(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
 
     def _make_branch(self) -> list[tf.keras.layers.Layer]:
-        """Returns new layers between the block's input and its residual sum, in order."""
+        """Returns new layers between the block's input and its residual sum, in order.
+
+        They are made in that order too: in Keras 3 a layer draws the seed of its initial weights when it is made.
+        """
         raise NotImplementedError
 
     def _parts(self) -> list[tf.keras.layers.Layer]:
@@ -144,8 +147,9 @@ class MBConv(Block):
         spec = self.spec
         expand = [self._conv("expand", spec.expanded_filters)] if spec.expand_ratio != 1 else []
         depthwise = self._conv("depthwise", None, spec.kernel_size, stride=spec.stride)
+        squeeze_excite = self._squeeze_excite()
         project = self._conv("project", spec.output_filters, linear=True)
-        return [*expand, depthwise, *self._squeeze_excite(), project]
+        return [*expand, depthwise, *squeeze_excite, project]
 
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)

@@ -205,7 +205,9 @@ def _check_types(model: tf.keras.Model) -> None:
 
     ``rebuild`` has already turned the weights of ``Normalization``, one of which is an integer, into constants.
     """
-    other = [f"{weight.name} {weight.dtype.name}" for weight in tf_variables(model.weights) if weight.dtype != tf.float32]
+    other = [
+        f"{weight.name} {weight.dtype.name}" for weight in tf_variables(model.weights) if weight.dtype != tf.float32
+    ]
     if other:
         raise UsageError(
             f"Some weights are not float32: {', '.join(other[:3])}. All weights must be float32; precision.policy sets "

@@ -12,9 +12,7 @@ from effnetv2_keras.models.gradients import with_gradient
 from effnetv2_keras.models.keras_compat import tf_variables
 
 
-def rematerialize(
-    function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, weights: Sequence[Any]
-) -> tf.Tensor:
+def rematerialize(function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, weights: Sequence[Any]) -> tf.Tensor:
     """Returns ``function(inputs)``; for the gradient, only the inputs are kept and the function is computed again.
 
     The second computation draws the same random numbers and does not update BatchNorm's moving averages, so the

@@ -45,7 +45,6 @@ def execute(name, folder, monkeypatch, **parameters):
     return {cell.id: "".join(output.get("text", "") for output in cell.get("outputs", ())) for cell in notebook.cells}
 
 
-@pytest.mark.keras_2
 def test_the_photos_notebook_trains_evaluates_predicts_and_exports(tmp_path, monkeypatch):
     for split, count in (("train", 24), ("validation", 4), ("test", 4)):
         write_classes(tmp_path / "photos" / split, {"blue": count, "red": count}, seed=count)

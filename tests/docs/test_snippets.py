@@ -36,7 +36,7 @@ def small(num_classes):
     return tf.keras.Model(pixels, tf.keras.layers.Dense(num_classes)(x))
 """
 
-pytestmark = [pytest.mark.docs, pytest.mark.keras_2, pytest.mark.usefixtures("graphs_as_traced")]
+pytestmark = [pytest.mark.docs, pytest.mark.usefixtures("graphs_as_traced")]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ import tensorflow as tf
 from effnetv2_keras import Config, build_model, load_trained, load_weights
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.export import export_model
-from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.runs.trained import Trained
 from tests.data.test_pipeline import array_source
 from tests.models.filling import fill_at_random
@@ -70,8 +69,6 @@ def write(folder: pathlib.Path) -> None:
     half_trained = dataclasses.replace(trained, model=half, config=config)
     export_model(half_trained, folder / "keras_16", format_name="keras", image_size=40)
     np.save(folder / HALF_LOGITS, logits_of(half))
-    if IS_KERAS_3:
-        return
     run = folder / "run"
     loss = train(run)
     for file in (run / "checkpoints").glob("ckpt-12*"):

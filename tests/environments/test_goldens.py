@@ -36,7 +36,6 @@ def test_the_first_hundred_examples(name):
     assert len(np.unique(found["image"].reshape(100, -1), axis=0)) > 90
 
 
-@pytest.mark.keras_2
 def test_ten_training_steps():
     expected = golden("numbers.json")["losses"]
     assert len(expected) == 10

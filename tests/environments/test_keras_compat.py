@@ -1,4 +1,4 @@
-"""Which Keras is taken, and what is refused with the wrong one."""
+"""Which Keras is taken, whatever is imported first."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ import sys
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras import Config, build_model
-from effnetv2_keras.architecture.specs import KerasSpec
+from effnetv2_keras import build_model
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.models import BatchNorm, training_scope
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
-from effnetv2_keras.models.keras_models import build_keras_model
-from effnetv2_keras.models.scopes import stochastic_scope
-from effnetv2_keras.training.state import create_state
 from tests.tiny import TINY
 
 HAS_CHOICE = importlib.util.find_spec("tf_keras") is not None
@@ -34,47 +29,43 @@ def printed_by(code: str, **variables: str) -> str:
     return done.stdout + done.stderr
 
 
-@NEEDS_CHOICE
 @pytest.mark.parametrize("first", ["import effnetv2_keras.environment", "import effnetv2_keras.training"])
-def test_training_takes_keras_2(first):
-    assert "keras 2" in printed_by(f"{first}\n{IS_3}")
+@pytest.mark.parametrize("value", [None, "0", "1"])
+def test_tensorflow_alone_chooses(first, value):
+    if value and not HAS_CHOICE:
+        pytest.skip("TensorFlow 2.15 has no choice")
+    variables = {"TF_USE_LEGACY_KERAS": value} if value else {}
+    text = printed_by(f"{first}\n{IS_3}\nimport os; print(os.environ.get('TF_USE_LEGACY_KERAS'))", **variables)
+    assert text.splitlines()[-2:] == [printed_by(IS_3, **variables).splitlines()[-1], str(value)]
 
 
-@NEEDS_CHOICE
-def test_networks_take_what_tensorflow_has():
-    assert "keras 3" in printed_by(f"from effnetv2_keras import build_model\nbuild_model\n{IS_3}")
-    code = f"from effnetv2_keras import build_model\nbuild_model\n{IS_3}"
-    assert "keras 2" in printed_by(code, TF_USE_LEGACY_KERAS="1")
+@pytest.mark.parametrize("name", ["train", "build_model"])
+def test_the_order_of_imports_does_not_matter(name):
+    code = f"import effnetv2_keras\neffnetv2_keras.{name}\n"
+    for both in (f"import tensorflow as tf\ntf.keras\n{code}", f"{code}import tensorflow as tf\ntf.keras\n"):
+        assert printed_by(f"{both}{IS_3}").splitlines()[-1] == printed_by(IS_3).splitlines()[-1]
 
 
-@pytest.mark.skipif(HAS_CHOICE, reason="has tf_keras")
-def test_keras_2_can_be_asked_for_where_there_is_no_other():
-    assert "keras 2" in printed_by(f"import effnetv2_keras.environment\n{IS_3}", TF_USE_LEGACY_KERAS="1")
+TRAIN = """
+import tensorflow as tf
+tf.keras.layers.Dense(1)
+import pathlib, sys
+from effnetv2_keras import train
+from tests.short_runs import tiny_config
+from tests.tiny import SMALL
+from tests.training.test_loop import array_splits
+changes = "progressive.stages=1,train.epochs=2,model.model_name=efficientnetv2-b0"
+row = train(tiny_config(changes).with_network(SMALL), sys.argv[1], splits=array_splits())
+print(row["kind"], row["step"] > 0)
+"""
 
 
-@NEEDS_CHOICE
-@pytest.mark.parametrize(("first", "value"), [("import tensorflow", None), ("import effnetv2_keras.training", "0")])
-def test_training_is_refused_where_keras_3_came_first(first, value):
-    code = f"{first}\nfrom effnetv2_keras import Config, train\ntrain(Config(), 'run')"
-    text = printed_by(code, **({"TF_USE_LEGACY_KERAS": value} if value else {}))
-    assert "UsageError: Training needs Keras 2, but tf.keras is Keras 3." in text
-    assert f"TF_USE_LEGACY_KERAS is {value or 'not set'}. Install the version of tf_keras" in text
-    assert "or leave it unset and `import effnetv2_keras.environment` before anything imports" in text
-
-
-@NEEDS_KERAS_3
-def test_what_belongs_to_training_is_refused():
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    with pytest.raises(UsageError, match="Training needs Keras 2"):
-        create_state(Config().with_network(TINY), strategy, num_classes=2, steps_per_epoch=1.0, total_steps=1)
-    with pytest.raises(UsageError, match="keras:ResNet50 needs Keras 2"):
-        build_keras_model(KerasSpec("keras:ResNet50"), num_classes=2)
-    with pytest.raises(UsageError, match=r"training_scope\(sync_bn=True\) needs Keras 2"), training_scope(sync_bn=True):
-        BatchNorm()(tf.zeros([2, 3]), training=True)
-    model = build_model(TINY, num_classes=2)
-    again, seeded = training_scope(rematerialize=True), stochastic_scope(tf.zeros([2], tf.int32))
-    with pytest.raises(UsageError, match=r"training_scope\(rematerialize=True\) needs Keras 2"), again, seeded:
-        model(tf.zeros([1, 24, 24, 3]), training=True)
+def test_training_follows_an_import_of_tensorflow(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, str(tmp_path / "run")], capture_output=True, text=True, check=False,
+        env={name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == ["eval True"], done.stderr
 
 
 @NEEDS_KERAS_3

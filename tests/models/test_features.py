@@ -32,7 +32,6 @@ def test_of_a_network_of_this_package():
     check(model, 32)
 
 
-@pytest.mark.keras_2
 @pytest.mark.parametrize(("name", "width"), [("tiny", 16), ("bare", 8)])
 def test_of_a_network_of_keras_with_and_without_preprocessing_before_it(name, width):
     settings = {"model.model_name": f"keras:tests.own_networks:{name}", "progressive.image_size.start": 32}

@@ -17,8 +17,6 @@ from effnetv2_keras.models.scopes import training_scope
 from tests import own_networks
 from tests.shallow import one_block_a_stage
 
-pytestmark = pytest.mark.keras_2
-
 OWN = "keras:tests.own_networks:"
 
 

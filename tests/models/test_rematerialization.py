@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.models import FusedMBConv, MBConv, stochastic_scope, training_scope
-
-pytestmark = pytest.mark.keras_2
+from effnetv2_keras.models.keras_compat import sublayers
 
 KINDS = [MBConv, FusedMBConv]
 
@@ -65,7 +64,7 @@ def test_nothing_changes_but_the_memory(kind, policy, sync_bn, in_graph):
 
 
 def norms(block):
-    return [part for part in block.submodules if isinstance(part, tf.keras.layers.BatchNormalization)]
+    return [part for part in sublayers(block) if isinstance(part, tf.keras.layers.BatchNormalization)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,7 +26,6 @@ BEFORE = pathlib.Path(__file__).parent / "written_before"
 IMAGES = np.random.default_rng(0).integers(0, 256, [2, 24, 24, 3]).astype(np.uint8)
 
 
-@pytest.mark.keras_2
 def test_a_run_is_resumed(tmp_path):
     shutil.copytree(BEFORE / "run", tmp_path / "run")
     row = train(RunFolder(tmp_path / "run").config(), tmp_path / "run", splits=array_splits())

@@ -25,8 +25,6 @@ from tests.shallow import one_block_a_stage
 from tests.weights.filled import assert_close, pixels
 from tests.weights.test_hdf5 import keras_model
 
-pytestmark = pytest.mark.keras_2
-
 
 def config_of(**changes):
     return Config().override({"model.model_name": "keras:MobileNet", "train.ft_init_ckpt": "imagenet", **changes})
