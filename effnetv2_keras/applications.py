@@ -154,7 +154,7 @@ def _efficientnet(
     first = tf.keras.backend.image_data_format() == "channels_first"
     shape: Any = tuple(input_shape or ((3, size, size) if first else (size, size, 3)))
     given = shape if input_tensor is None else tuple(getattr(input_tensor, "shape", (None, *shape)))[1:]
-    channels = given[0 if first else -1] if given else None
+    channels = int(given[0 if first else -1] or 0) if given else 0  # 0 is refused below
     if features_only and pooling:
         raise UsageError(f"pooling is {pooling!r}, but features_only=True returns feature maps. Set only one of them.")
     path = _find_weights(weights, variant, classes if top else None, classifier_activation, channels, cache_dir)

@@ -1,8 +1,8 @@
 """The names and conventions of ``tf.keras.applications``' EfficientNets, V1 and V2. Needs no TensorFlow.
 
-Source: keras-team/keras, ``keras/src/applications/efficientnet.py`` and ``efficientnet_v2.py``. Keras numbers stages from
-1 and the blocks of a stage by letters: ``block4b_expand_conv``. The names of this package number the blocks of the whole
-network from 0 (``"block_6/expand/conv"``); see ``weights/layout.py``.
+Source: keras-team/keras, ``keras/src/applications/efficientnet.py`` and ``efficientnet_v2.py``. Keras numbers stages
+from 1 and the blocks of a stage by letters: ``block4b_expand_conv``. The names of this package number the blocks of the
+whole network from 0: ``"block_6/expand/conv"``; see ``weights/layout.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 
-from effnetv2_keras.architecture.specs import ExpandedSpec, ModelSpec
+from effnetv2_keras.architecture.specs import BlockSpec, ExpandedSpec, ModelSpec
 
 OF_ENDS = {
     "stem/conv": "stem_conv",
@@ -73,6 +73,21 @@ def model_name(spec: ModelSpec) -> str:
     return spec.name.replace("-keras", "").replace("-", "") if style_of(spec.name).is_v1 else spec.name
 
 
+def stage_ends_of(blocks: Sequence[BlockSpec]) -> tuple[int, ...]:
+    """Returns the index of the last block of each stage, for blocks as in ``ExpandedSpec``.
+
+    A stage goes on as long as a block repeats the one before it, with stride 1 and as many input as output channels.
+    """
+
+    def repeats(before: BlockSpec, block: BlockSpec) -> bool:
+        return block == dataclasses.replace(before, stride=1, input_filters=before.output_filters)
+
+    last = len(blocks) - 1
+    return tuple(
+        index for index in range(len(blocks)) if index == last or not repeats(blocks[index], blocks[index + 1])
+    )
+
+
 def block_prefixes(stage_ends: Sequence[int]) -> list[str]:
     """Returns the beginnings of the names of each block's layers: ``"block1a_"``, ``"block2a_"``, ``"block2b_"``, ...
 
@@ -108,8 +123,8 @@ def drop_rates(spec: ModelSpec, expanded: ExpandedSpec, rate: float) -> tuple[fl
     rates = tuple(rate * index / count for index in range(blocks))
     if not 0 <= rate < 1 or rates[-1] >= 1:
         raise ValueError(
-            f"drop_path_rate is {rate}, so the deepest of the {blocks} blocks has the rate {rates[-1]:.3g}, but it must "
-            "be in [0, 1). Pass a smaller rate."
+            f"drop_path_rate is {rate}, so the deepest of {blocks} blocks has the rate {rates[-1]:.3g}, but it must be "
+            "in [0, 1). Pass a smaller rate."
         )
     return rates
 

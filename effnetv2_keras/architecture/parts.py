@@ -1,7 +1,7 @@
 """The parts of a block, in the order of application. Every form of a network is made from this description.
 
-The block layers (``models/blocks.py``), the networks of Keras' own layers (``models/flat.py``), the names of weights and
-the counts of parameters read it. It needs no TensorFlow.
+The block layers (``models/blocks.py``), the networks of Keras' own layers (``models/flat.py``), the names of weights
+and the counts of parameters read it. It needs no TensorFlow.
 """
 
 from __future__ import annotations

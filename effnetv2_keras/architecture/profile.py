@@ -193,12 +193,12 @@ def _block_ops(block: BlockSpec, size: int) -> Iterator[_Op]:
     """Yields the operations of one block whose input has side ``size``, pixels."""
     parts = parts_of(block)
     for part in parts:
-        after = _halve(size, part.stride)
         if isinstance(part, SqueezePart):
             gated = size**2 * part.filters
             yield _Op(1, part.filters, part.squeezed, positions=1, bias=True, pooled=gated)
             yield _Op(1, part.squeezed, part.filters, positions=1, bias=True, silu=False, added=gated)
             continue
+        after = _halve(size, part.stride)
         inputs = 1 if part.is_depthwise else part.inputs
         added = after**2 * part.filters if part is parts[-1] and block.has_residual else 0
         yield _Op(part.kernel_size, inputs, part.filters, after**2, silu=part.activates, added=added)

@@ -1,4 +1,4 @@
-"""The two blocks of EfficientNetV2. To add a kind, describe it in ``architecture/parts.py`` and add it to ``BLOCKS``."""
+"""The two blocks of EfficientNetV2. To add a kind, describe it in ``architecture/parts.py`` and extend ``BLOCKS``."""
 
 from __future__ import annotations
 

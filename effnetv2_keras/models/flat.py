@@ -30,8 +30,8 @@ class Pixels:
         deviation: standard deviation per channel, in 0..255.
         adaptable: whether mean and variance are weights of the network, as in V1, and start as 0 and 1 (of pixels
             0..1), as in Keras.
-        published: whether a third layer divides by the square root of ImageNet's standard deviations, as in a V1 network
-            of Keras with ``weights="imagenet"``.
+        published: whether a third layer divides by the square root of ImageNet's standard deviations, as in a V1
+            network of Keras with ``weights="imagenet"``.
     """
 
     mean: tuple[float, ...]
@@ -139,7 +139,7 @@ class _Builder:
         if len({*zip(scale, offset)}) == 1:  # all channels alike
             return _L.Rescaling(scale=scale[0], offset=offset[0], **self._ends)(images)
         if self._first:
-            scale, offset = ([[[value]] for value in values] for values in (scale, offset))
+            return _L.Rescaling(scale=_upright(scale), offset=_upright(offset), **self._ends)(images)
         return _L.Rescaling(scale=scale, offset=offset, **self._ends)(images)
 
     def stem(self, x: Any, filters: int) -> Any:
@@ -279,6 +279,11 @@ def imagenet_pixels() -> Pixels:
 
 def _inverse_root(value: float) -> float:
     return 1.0 / value**0.5
+
+
+def _upright(values: list[float]) -> list[list[list[float]]]:
+    """Returns numbers per channel for images whose first axis is that of the channels."""
+    return [[[value]] for value in values]
 
 
 def _conv_initializer() -> Any:

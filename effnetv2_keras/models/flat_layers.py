@@ -1,4 +1,4 @@
-"""Finds the layers of networks that consist of Keras' own layers, by Keras' names or by the roles of ``build_model``."""
+"""Finds the layers of networks of Keras' own layers, by Keras' names or by the roles of ``build_model``."""
 
 from __future__ import annotations
 
