@@ -13,6 +13,7 @@ import string
 from collections.abc import Iterable, Sequence
 
 from effnetv2_keras.architecture.specs import BlockSpec, ExpandedSpec, ModelSpec
+from effnetv2_keras.errors import UsageError
 
 OF_ENDS = {
     "stem/conv": "stem_conv",
@@ -73,19 +74,17 @@ def model_name(spec: ModelSpec) -> str:
     return spec.name.replace("-keras", "").replace("-", "") if style_of(spec.name).is_v1 else spec.name
 
 
-def stage_ends_of(blocks: Sequence[BlockSpec]) -> tuple[int, ...]:
+def stage_ends_of(blocks: tuple[BlockSpec, ...]) -> tuple[int, ...]:
     """Returns the index of the last block of each stage, for blocks as in ``ExpandedSpec``.
 
     A stage goes on as long as a block repeats the one before it, with stride 1 and as many input as output channels.
     """
 
-    def repeats(before: BlockSpec, block: BlockSpec) -> bool:
-        return block == dataclasses.replace(before, stride=1, input_filters=before.output_filters)
+    def ends(index: int) -> bool:
+        repeated = dataclasses.replace(blocks[index], stride=1, input_filters=blocks[index].output_filters)
+        return blocks[index + 1 : index + 2] != (repeated,)
 
-    last = len(blocks) - 1
-    return tuple(
-        index for index in range(len(blocks)) if index == last or not repeats(blocks[index], blocks[index + 1])
-    )
+    return tuple(filter(ends, range(len(blocks))))
 
 
 def block_prefixes(stage_ends: Sequence[int]) -> list[str]:
@@ -116,13 +115,15 @@ def drop_rates(spec: ModelSpec, expanded: ExpandedSpec, rate: float) -> tuple[fl
         rate: the rate that the deepest block would have, in [0, 1).
 
     Raises:
-        ValueError: if the rate of a block is not below 1.
+        UsageError: if the rate of a block is not below 1.
     """
     blocks = len(expanded.blocks)
     count = blocks if style_of(spec.name).is_v1 else sum(stage.repeats for stage in spec.blocks)
     rates = tuple(rate * index / count for index in range(blocks))
-    if not 0 <= rate < 1 or rates[-1] >= 1:
-        raise ValueError(
+    if not 0 <= rate < 1:
+        raise UsageError(f"drop_path_rate is {rate}, but must be in [0, 1).")
+    if rates[-1] >= 1:
+        raise UsageError(
             f"drop_path_rate is {rate}, so the deepest of {blocks} blocks has the rate {rates[-1]:.3g}, but it must be "
             "in [0, 1). Pass a smaller rate."
         )

@@ -74,10 +74,8 @@ def _flat(network: tf.keras.Model, roles: dict[str, tf.keras.layers.Layer]) -> t
         dtype=stem.dtype_policy,
         pads=None not in first.input.shape[1:3],
     )
-    specs_of_blocks = tuple(block.spec for block in blocks)
-    expanded = specs.ExpandedSpec(
-        stem.filters, specs_of_blocks, keras_names.stage_ends_of(specs_of_blocks), head.filters
-    )
+    shapes_of = tuple(block.spec for block in blocks)
+    expanded = specs.ExpandedSpec(stem.filters, shapes_of, keras_names.stage_ends_of(shapes_of), head.filters)
     return build_flat_model(expanded, image, image, settings, _top(roles), name=network.name)
 
 
