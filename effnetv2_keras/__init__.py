@@ -41,6 +41,7 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.training.loop import train as train
     from effnetv2_keras.weights import WeightReport as WeightReport
     from effnetv2_keras.weights import load_weights as load_weights
+    from effnetv2_keras.weights import to_keras_layers as to_keras_layers
 
 __version__ = "0.1.0"
 
@@ -78,7 +79,7 @@ _NAMES = {
     "runs.trained": ("load_trained",),
     "training.loop": ("train",),
     "architecture.variants": ("MODELS",),
-    "weights": ("WeightReport", "load_weights"),
+    "weights": ("WeightReport", "load_weights", "to_keras_layers"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

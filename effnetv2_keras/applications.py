@@ -23,8 +23,9 @@ from absl import logging
 
 from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.models.factory import Activation, Pooling, build_model, endpoints
+from effnetv2_keras.models.factory import Activation, Pooling, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
+from effnetv2_keras.models.flat_networks import build_flat
 from effnetv2_keras.models.keras_compat import IS_KERAS_3, require_channels_last
 from effnetv2_keras.weights import load_weights, registry
 
@@ -147,30 +148,29 @@ def _efficientnet(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tf.keras.Model:
     """Builds a variant; the public functions have the same arguments except the first one."""
-    require_channels_last()
     spec = variants.MODELS[variant]
     top = include_top and not features_only
     size = spec.eval_size if top else None
-    shape: Any = tuple(input_shape or (size, size, 3))
-    channels = shape[-1] if input_tensor is None else getattr(input_tensor, "shape", shape)[-1]
+    first = tf.keras.backend.image_data_format() == "channels_first"
+    shape: Any = tuple(input_shape or ((3, size, size) if first else (size, size, 3)))
+    given = shape if input_tensor is None else tuple(getattr(input_tensor, "shape", (None, *shape)))[1:]
+    channels = int(given[0 if first else -1] or 0) if given else 0  # 0 is refused below
     if features_only and pooling:
         raise UsageError(f"pooling is {pooling!r}, but features_only=True returns feature maps. Set only one of them.")
-    if not 0 <= drop_path_rate < 1:
-        raise UsageError(f"drop_path_rate is {drop_path_rate}, but must be in [0, 1).")
     path = _find_weights(weights, variant, classes if top else None, classifier_activation, channels, cache_dir)
-    model = build_model(
+    model = build_flat(
         _for_channels(spec, channels),
-        num_classes=classes,
-        include_top=top,
+        num_classes=classes if top else None,
         input_shape=shape,
         input_tensor=input_tensor,
         pooling=None if top else pooling,
-        survival_prob=1 - drop_path_rate,
+        drop_path_rate=drop_path_rate,
         dropout_rate=dropout_rate,
         bn_momentum=bn_momentum,
         bn_epsilon=bn_epsilon,
         activation=activation,
         include_preprocessing=include_preprocessing,
+        published=weights == "imagenet",
         dtype=dtype,
         classifier_activation=classifier_activation,
         name=name,

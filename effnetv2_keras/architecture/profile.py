@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from effnetv2_keras.architecture.parts import SqueezePart, parts_of
 from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec, expand
 
 IMAGE_CHANNELS = 3
@@ -190,23 +191,18 @@ def _operator(block: BlockSpec) -> str:
 
 def _block_ops(block: BlockSpec, size: int) -> Iterator[_Op]:
     """Yields the operations of one block whose input has side ``size``, pixels."""
-    kernel, taken, given, hidden = block.kernel_size, block.input_filters, block.output_filters, block.expanded_filters
-    before, after = size**2, _halve(size, block.stride) ** 2
-    residual = after * given if block.has_residual else 0
-    if block.se_ratio:
-        gated = after * hidden
-        yield _Op(1, hidden, block.squeezed_filters, positions=1, bias=True, pooled=gated)
-        yield _Op(1, block.squeezed_filters, hidden, positions=1, bias=True, silu=False, added=gated)
-    if block.kind == "fused_mbconv" and block.expand_ratio == 1:
-        yield _Op(kernel, taken, given, after, added=residual)
-        return
-    if block.kind == "fused_mbconv":
-        yield _Op(kernel, taken, hidden, after)
-    else:
-        if block.expand_ratio != 1:
-            yield _Op(1, taken, hidden, before)
-        yield _Op(kernel, 1, hidden, after)
-    yield _Op(1, hidden, given, after, silu=False, added=residual)
+    parts = parts_of(block)
+    for part in parts:
+        if isinstance(part, SqueezePart):
+            gated = size**2 * part.filters
+            yield _Op(1, part.filters, part.squeezed, positions=1, bias=True, pooled=gated)
+            yield _Op(1, part.squeezed, part.filters, positions=1, bias=True, silu=False, added=gated)
+            continue
+        after = _halve(size, part.stride)
+        inputs = 1 if part.is_depthwise else part.inputs
+        added = after**2 * part.filters if part is parts[-1] and block.has_residual else 0
+        yield _Op(part.kernel_size, inputs, part.filters, after**2, silu=part.activates, added=added)
+        size = after
 
 
 def _row(operator: str, stride: int, channels: int, layers: int, output_size: int, ops: list[_Op]) -> StageRow:

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_keras.export import exporter
+from effnetv2_keras.weights.conversion import to_keras_layers
 
 _CONFIG = "config.json"
 """Member of a ``.keras`` archive that describes the architecture."""
@@ -18,9 +19,9 @@ _CONFIG = "config.json"
 class KerasExporter(exporter.Exporter):
     """Exports a functional Keras model that maps pixels 0..255 to logits.
 
-    The input is uint8 or float ``[N, H, W, 3]``, the output float32 ``[N, classes]``. To load it with
-    ``tf.keras.models.load_model``, import ``effnetv2_keras.models`` first, because the model contains its layers.
-    Networks of ``build_model`` that Keras 2 writes can also be read by other versions of Keras 2 and by Keras 3.
+    The input is uint8 or float ``[N, H, W, 3]``, the output float32 ``[N, classes]``. The model consists of Keras' own
+    layers, so ``tf.keras.models.load_model`` loads it where this package is not installed. What Keras 2 writes can also
+    be read by other versions of Keras 2 and by Keras 3.
     """
 
     folder = "keras"
@@ -28,7 +29,7 @@ class KerasExporter(exporter.Exporter):
 
     def write(self, folder: pathlib.Path) -> None:
         """See ``Exporter.write``."""
-        self.network.save(folder / self.marker)
+        to_keras_layers(self.network).save(folder / self.marker)
         _make_portable(folder / self.marker)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The two blocks of EfficientNetV2. To add a kind, write a class with ``_make_branch`` and add it to ``BLOCKS``."""
+"""The two blocks of EfficientNetV2. To add a kind, describe it in ``architecture/parts.py`` and extend ``BLOCKS``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from effnetv2_keras.architecture.parts import SQUEEZE_EXCITE, Part, SqueezePart, parts_of
 from effnetv2_keras.architecture.specs import BlockKind, BlockSpec
 from effnetv2_keras.models import layers, scopes
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
@@ -55,18 +56,28 @@ class Block(layers.Compound):
         self.bn_epsilon = bn_epsilon
         self.drop_path_rate = drop_path_rate
         self._freeze_bn = freeze_bn
-        self.branch = self._make_branch()
+        self.branch = [self._layer_of(part) for part in parts_of(self.spec)]
         for part in self.branch if IS_KERAS_3 else ():  # in Keras 3, tf.train.Checkpoint does not track lists of layers
             setattr(self, part.name, part)
         if self.spec.has_residual:
             self.drop_path = layers.DropPath(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
 
-    def _make_branch(self) -> list[tf.keras.layers.Layer]:
-        """Returns new layers between the block's input and its residual sum, in order.
-
-        They are made in that order too: in Keras 3 a layer draws the seed of its initial weights when it is made.
-        """
-        raise NotImplementedError
+    def _layer_of(self, part: Part) -> tf.keras.layers.Layer:
+        if isinstance(part, SqueezePart):
+            return layers.SqueezeExcite(
+                part.filters, part.squeezed, activation=self.activation, dtype=self.dtype_policy, name=SQUEEZE_EXCITE
+            )
+        return layers.ConvNorm(
+            None if part.is_depthwise else part.filters,
+            part.kernel_size,
+            stride=part.stride,
+            activation=self.activation if part.activates else None,
+            bn_momentum=self.bn_momentum,
+            bn_epsilon=self.bn_epsilon,
+            freeze_bn=self._freeze_bn,
+            dtype=self.dtype_policy,
+            name=part.role,
+        )
 
     def _parts(self) -> list[tf.keras.layers.Layer]:
         return list(self.branch)
@@ -105,34 +116,6 @@ class Block(layers.Compound):
             "freeze_bn": all(not part.norm.trainable for part in self.branch if isinstance(part, layers.ConvNorm)),
         }
 
-    def _conv(
-        self, name: str, filters: int | None, kernel_size: int = 1, *, stride: int = 1, linear: bool = False
-    ) -> tf.keras.layers.Layer:
-        return layers.ConvNorm(
-            filters,
-            kernel_size,
-            stride=stride,
-            activation=None if linear else self.activation,
-            bn_momentum=self.bn_momentum,
-            bn_epsilon=self.bn_epsilon,
-            freeze_bn=self._freeze_bn,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def _squeeze_excite(self) -> list[tf.keras.layers.Layer]:
-        if not self.spec.se_ratio:
-            return []
-        return [
-            layers.SqueezeExcite(
-                self.spec.expanded_filters,
-                self.spec.squeezed_filters,
-                activation=self.activation,
-                dtype=self.dtype_policy,
-                name="squeeze_excite",
-            )
-        ]
-
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
 class MBConv(Block):
@@ -142,14 +125,6 @@ class MBConv(Block):
     """
 
     kind = "mbconv"
-
-    def _make_branch(self) -> list[tf.keras.layers.Layer]:
-        spec = self.spec
-        expand = [self._conv("expand", spec.expanded_filters)] if spec.expand_ratio != 1 else []
-        depthwise = self._conv("depthwise", None, spec.kernel_size, stride=spec.stride)
-        squeeze_excite = self._squeeze_excite()
-        project = self._conv("project", spec.output_filters, linear=True)
-        return [*expand, depthwise, *squeeze_excite, project]
 
 
 @tf.keras.utils.register_keras_serializable(PACKAGE)
@@ -161,19 +136,6 @@ class FusedMBConv(Block):
     """
 
     kind = "fused_mbconv"
-
-    def _make_branch(self) -> list[tf.keras.layers.Layer]:
-        spec = self.spec
-        if spec.expand_ratio == 1:
-            return [
-                *self._squeeze_excite(),
-                self._conv("project", spec.output_filters, spec.kernel_size, stride=spec.stride),
-            ]
-        return [
-            self._conv("expand", spec.expanded_filters, spec.kernel_size, stride=spec.stride),
-            *self._squeeze_excite(),
-            self._conv("project", spec.output_filters, linear=True),
-        ]
 
 
 BLOCKS: dict[BlockKind, type[Block]] = {"mbconv": MBConv, "fused_mbconv": FusedMBConv}

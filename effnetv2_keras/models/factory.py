@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs, variants
 from effnetv2_keras.models import blocks, layers
+from effnetv2_keras.models.flat_layers import flat_endpoints, is_flat
 from effnetv2_keras.models.initializers import ClassifierInit, classifier_initializer
 from effnetv2_keras.models.keras_compat import require_channels_last, require_tensorflow
 
@@ -83,7 +84,7 @@ def build_model(
     require_tensorflow()
     require_channels_last()
     spec = variants.get_spec(spec_or_name) if isinstance(spec_or_name, str) else spec_or_name
-    _check_settings(survival_prob, bn_momentum, bn_epsilon, activation, dtype, include_top, num_classes, pooling)
+    check_settings(survival_prob, bn_momentum, bn_epsilon, activation, dtype, include_top, num_classes, pooling)
     prefix = f"{name}_" if name else ""
     conv = {"activation": activation, "bn_momentum": bn_momentum, "bn_epsilon": bn_epsilon, "dtype": dtype}
     sources, x = _images(spec, input_shape, input_tensor, include_preprocessing, prefix)
@@ -122,8 +123,10 @@ def endpoints(model: tf.keras.Model) -> dict[int, tf.Tensor]:
         Symbolic outputs by stride in pixels: 2, 4, 8, 16 and 32 for the variants of the paper.
 
     Raises:
-        ValueError: if the model is not from ``build_model``.
+        ValueError: if the model is neither from ``build_model`` nor an EfficientNet of Keras' layers.
     """
+    if is_flat(model):
+        return flat_endpoints(model)
     outputs, stride = {}, 1
     for role, layer in layers_by_role(model).items():
         if role == "stem" or role.startswith("block_"):
@@ -140,7 +143,7 @@ def _images(
     prefix: str,
 ) -> tuple[tf.Tensor | list[tf.Tensor], tf.Tensor]:
     """Returns the inputs of the model, and the tensor that is the input of the stem."""
-    sources = None if input_tensor is None else _sources(input_tensor)
+    sources = None if input_tensor is None else sources_of(input_tensor)
     shape = input_shape if input_tensor is None else tuple(input_tensor.shape[1:])
     if len(shape) != 3 or not shape[2] or any(size is not None and size < 1 for size in shape):
         raise ValueError(
@@ -156,7 +159,7 @@ def _images(
     return sources, preprocessing_layer(spec.normalization, prefix)(images) if include_preprocessing else images
 
 
-def _sources(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
+def sources_of(tensor: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
     """Returns the inputs that a Keras tensor is computed from; a single input is returned without a list."""
     sources = tf.keras.utils.get_source_inputs(tensor)
     if sources is tensor:
@@ -212,7 +215,7 @@ def _classification(
     )(x)
 
 
-def _check_settings(
+def check_settings(
     survival_prob: float,
     bn_momentum: float,
     bn_epsilon: float,
@@ -222,6 +225,7 @@ def _check_settings(
     num_classes: int,
     pooling: Pooling | None,
 ) -> None:
+    """Raises ``ValueError`` if a setting of ``build_model`` is unknown or out of range."""
     whole = isinstance(num_classes, numbers.Integral)
     for ok, message in (
         (0 < survival_prob <= 1, f"survival_prob is {survival_prob}, but must be in (0, 1]; 1 keeps every block."),

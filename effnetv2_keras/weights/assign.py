@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras.models.factory import layers_by_role
+from effnetv2_keras.models.flat_layers import flat_variable_names, is_flat
 from effnetv2_keras.models.naming import variable_names
-from effnetv2_keras.weights import facts, layout, sizes
+from effnetv2_keras.weights import facts, layout, pixel_statistics, sizes
 from effnetv2_keras.weights.layout import Array, WeightsFile
 from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError, shortened
 
@@ -21,13 +22,16 @@ def weight_names(model: tf.keras.Model) -> list[str]:
     """Returns the canonical names of ``model.weights``, in that order.
 
     Raises:
-        WeightsError: if the model is not from ``build_model``.
+        WeightsError: if the model is neither from ``build_model`` nor an EfficientNet of Keras' layers.
     """
     try:
-        names = variable_names(layers_by_role(model))
+        names = flat_variable_names(model) if is_flat(model) else variable_names(layers_by_role(model))
         return [names[id(variable)] for variable in model.weights]
     except (ValueError, LookupError) as error:
-        raise WeightsError(f"Weights can be loaded only into models of build_model: {error}") from error
+        raise WeightsError(
+            "Weights can be loaded only into models of build_model and of functions such as EfficientNetV2S: "
+            f"{error}"
+        ) from error
 
 
 def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightReport:
@@ -36,7 +40,7 @@ def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightRepor
     The classifier is loaded completely, or not at all if the file has none or one of another width.
 
     Args:
-        model: a model of ``build_model``.
+        model: a model of ``build_model`` or an EfficientNet of Keras' layers.
         file: the contents of the file.
         source: name of the file, for messages.
 
@@ -48,7 +52,10 @@ def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightRepor
             model does not have.
     """
     names, values = weight_names(model), model.get_weights()
-    weights, adapted = _fit_channels(file.weights, dict(zip(names, values)))
+    statistics, others = pixel_statistics.split(file.weights)
+    weights, adapted = _fit_channels(others, dict(zip(names, values)))
+    own = pixel_statistics.for_model(model, statistics)
+    weights.update(own)
     missing = tuple(name for name in names if name not in weights)
     mismatched = tuple(
         Mismatch(name, file.weights[name].shape, value.shape)
@@ -60,14 +67,17 @@ def assign(model: tf.keras.Model, file: WeightsFile, source: str) -> WeightRepor
     loaded = tuple(
         name for name in names if name not in unfit and not (keeps_classifier and name.startswith(layout.CLASSIFIER))
     )
-    unused = tuple(name for name in weights if name not in loaded and name not in unfit)
-    warnings = file.warnings + facts.differences(model, file.facts) + _not_finite(weights, loaded)
+    unused = tuple(name for name in {**others, **statistics} if name not in loaded and name not in unfit)
+    found = facts.with_statistics(file.facts, statistics, model_has_them=bool(own))
+    warnings = file.warnings + facts.differences(model, found) + _not_finite(weights, loaded)
+    from_file = tuple(name for name in loaded if name not in own or name in statistics)
     report = WeightReport(
-        f"{source} ({file.format})", loaded, unused + file.skipped, missing, mismatched, adapted, warnings
+        f"{source} ({file.format})", from_file, unused + file.skipped, missing, mismatched, adapted, warnings
     )
     _check(report, foreign=tuple(name for name in unused if _in_body(name)), file=file)
     chosen = set(loaded)
     model.set_weights([weights[name] if name in chosen else value for name, value in zip(names, values)])
+    pixel_statistics.finalize(model)
     return report
 
 
@@ -79,7 +89,7 @@ def _not_finite(weights: Mapping[str, Array], loaded: tuple[str, ...]) -> tuple[
 
 
 def _in_body(name: str) -> bool:
-    return not name.startswith(layout.CLASSIFIER)
+    return not name.startswith((layout.CLASSIFIER, layout.PREPROCESSING))
 
 
 def _fit_channels(

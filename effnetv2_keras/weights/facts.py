@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.architecture import keras_names
 from effnetv2_keras.models.factory import layers_by_role
+from effnetv2_keras.models.flat_layers import flat_layers, is_flat
 
 Facts = Mapping[str, Any]
 """Those settings that a file has: ``bn_epsilon``, ``activation`` and ``mean``, the pixel 0..255 per channel that
@@ -22,9 +24,35 @@ by 0.5, which changes no class."""
 
 
 def of_model(model: tf.keras.Model) -> Facts:
-    """Returns the settings of a model of ``build_model``."""
-    roles = layers_by_role(model)
-    return _of_layers([{"name": role, "config": layer.get_config()} for role, layer in roles.items()])
+    """Returns the settings of a model of ``build_model``, or of an EfficientNet of Keras' layers."""
+    if not is_flat(model):
+        roles = layers_by_role(model)
+        return _of_layers([{"name": role, "config": layer.get_config()} for role, layer in roles.items()])
+    layers = flat_layers(model)
+    prefix = keras_names.prefix_of(layer.name for _, layer in layers) or ""
+    found = _of_layers([{"name": layer.name[len(prefix) :], "config": layer.get_config()} for _, layer in layers])
+    for place, layer in layers:
+        if place != "preprocessing":
+            continue
+        if isinstance(layer, tf.keras.layers.Normalization) and layer.input_mean is not None:
+            found["mean"] = (255 * np.asarray(layer.input_mean, np.float64)).round(1).tolist()
+        elif isinstance(layer, tf.keras.layers.Rescaling) and np.any(layer.offset):
+            found.update(_mean_of_rescaling(layer.get_config()))
+    return found
+
+
+def with_statistics(found: Facts, statistics: Mapping[str, Any], *, model_has_them: bool) -> Facts:
+    """Returns the settings of a file, with the mean of its statistics of pixels unless the model takes them over.
+
+    Args:
+        found: other settings of the file.
+        statistics: mean and variance that are among the file's weights; see ``pixel_statistics``.
+        model_has_them: whether the model has them among its weights too.
+    """
+    mean = statistics.get("preprocessing/mean")
+    if model_has_them or mean is None or np.shape(mean) != (3,):
+        return found
+    return {**found, "mean": (255 * np.asarray(mean, np.float64)).round(1).tolist()}
 
 
 def of_archive(config: bytes) -> Facts:
@@ -66,7 +94,7 @@ def _layers(config: Any) -> Iterator[Mapping[str, Any]]:
         yield from _layers(layer)
 
 
-def _of_layers(layers: list[Mapping[str, Any]]) -> Facts:
+def _of_layers(layers: list[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for layer in layers:
         name, config = str(layer["name"] if "name" in layer else layer["config"]["name"]), layer["config"]
@@ -77,9 +105,14 @@ def _of_layers(layers: list[Mapping[str, Any]]) -> Facts:
         elif name == "stem_activation":
             found["activation"] = str(config["activation"])
         elif name.endswith("preprocessing") and "scale" in config:
-            mean = -np.asarray(config["offset"], np.float64) / np.asarray(config["scale"], np.float64)
-            found["mean"] = np.broadcast_to(mean, 3).round(1).tolist()
+            found.update(_mean_of_rescaling(config))
     return found
+
+
+def _mean_of_rescaling(config: Mapping[str, Any]) -> Facts:
+    """Returns the pixel that a Rescaling turns into 0, per channel."""
+    mean = np.ravel(-np.asarray(config["offset"], np.float64) / np.asarray(config["scale"], np.float64))
+    return {"mean": np.broadcast_to(mean, 3).round(1).tolist()} if mean.size in (1, 3) else {}
 
 
 def _alike(name: str, left: Any, right: Any) -> bool:

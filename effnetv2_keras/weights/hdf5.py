@@ -2,8 +2,7 @@
 
 ``model.save_weights("x.h5")`` and ``model.save("x.h5")`` name weights ``<layer>/<variable>:0``; in a nested model the
 name of that model comes first. Keras 3 supports only ``model.save("x.h5")``, and writes no ``:0``. The layer names of
-``tf.keras.applications`` are those of keras-team/keras, ``keras/src/applications/efficientnet.py`` and
-``efficientnet_v2.py``.
+``tf.keras.applications`` are in ``architecture/keras_names.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.architecture import keras_names
 from effnetv2_keras.basics import limits
 from effnetv2_keras.models.keras_compat import as_in_keras_2
 from effnetv2_keras.weights import facts, positions, sizes
@@ -32,25 +32,6 @@ KERAS_MEMBER = "model.weights.h5"
 _KERAS_CONFIG = "config.json"
 """Member of a ``.keras`` archive that describes the layers. It can name code to run, so the layers are not built."""
 
-_LAYERS = {
-    "stem_conv": "stem/conv",
-    "stem_bn": "stem/norm",
-    "top_conv": "head/conv",
-    "top_bn": "head/norm",
-    "predictions": "classifier",
-}
-_PARTS = {
-    "expand_conv": "expand/conv",
-    "expand_bn": "expand/norm",
-    "dwconv": "depthwise/conv",
-    "dwconv2": "depthwise/conv",
-    "bn": "depthwise/norm",
-    "se_reduce": "squeeze_excite/reduce",
-    "se_expand": "squeeze_excite/expand",
-    "project_conv": "project/conv",
-    "project_bn": "project/norm",
-}
-_BLOCK = re.compile(rf"block(\d+)([a-z])_({'|'.join(_PARTS)})")
 _OURS = re.compile(
     r"(?:.*[/_])?(stem|head|block_\d+|classifier)/"
     r"((?:(?:expand|depthwise|project)/)?(?:conv|norm)/\w+|squeeze_excite/(?:reduce|expand)/\w+|kernel|bias)(?::0)?"
@@ -164,12 +145,10 @@ def _applications_table(paths: Iterable[str]) -> dict[str, str]:
     Paths that Keras 3 writes have no ``:0``.
     """
     split = {path: path.removesuffix(":0").split("/")[-2:] for path in paths if "/" in path}
-    blocks = {match[0]: match for layer, _ in split.values() if (match := _BLOCK.fullmatch(layer))}
-    order = sorted({(int(match[1]), match[2]) for match in blocks.values()})
-    layers = {
-        layer: f"block_{order.index((int(match[1]), match[2]))}/{_PARTS[match[3]]}" for layer, match in blocks.items()
-    }
-    layers.update(_LAYERS)
+    layers = keras_names.places(dict.fromkeys(layer for layer, _ in split.values()))
+    statistics = {layer for layer, _ in split.values() if layers.get(layer) == "preprocessing"}
+    if len(statistics) > 1:  # which one belongs to the network is not known
+        layers = {layer: place for layer, place in layers.items() if layer not in statistics}
     named = {path: f"{layers[layer]}/{variable}" for path, (layer, variable) in split.items() if layer in layers}
     return {path: as_in_keras_2(name) for path, name in named.items()}
 

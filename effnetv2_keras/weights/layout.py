@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from effnetv2_keras.architecture import specs, variants
-from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
+from effnetv2_keras.architecture.parts import SQUEEZE_EXCITE, ConvPart, SqueezePart, parts_of
+from effnetv2_keras.architecture.specs import BlockKind, BlockSpec, ModelSpec
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
@@ -30,12 +31,16 @@ STEM_KERNEL = "stem/conv/kernel"
 NORM_KINDS = ("gamma", "beta", "moving_mean", "moving_variance")
 """The weights of BatchNorm, in Keras' order."""
 
-_CONVS = {
-    (1, False): ("project",),
-    (2, False): ("expand", "project"),
-    (2, True): ("depthwise", "project"),
-    (3, True): ("expand", "depthwise", "project"),
-}
+PREPROCESSING = "preprocessing/"
+"""Prefix of the names of the statistics that V1's networks of Keras' layers normalize pixels with."""
+
+
+@functools.cache
+def _convs() -> dict[tuple[int, bool], tuple[str, ...]]:
+    kinds: tuple[BlockKind, ...] = ("fused_mbconv", "mbconv")
+    blocks = (parts_of(BlockSpec(kind, 1, 3, 1, expand, 8, 8)) for kind in kinds for expand in (1, 2))
+    roles = [tuple(part.role for part in block if isinstance(part, ConvPart)) for block in blocks]
+    return {(len(block), "depthwise" in block): block for block in roles}
 
 
 def conv_parts(count: int, *, depthwise: bool) -> tuple[str, ...]:
@@ -48,7 +53,7 @@ def conv_parts(count: int, *, depthwise: bool) -> tuple[str, ...]:
     Returns:
         The names of the parts; empty if there is no block with these convolutions.
     """
-    return _CONVS.get((count, depthwise), ())
+    return _convs().get((count, depthwise), ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,20 +93,16 @@ def variant_of(shapes: Mapping[str, Shape]) -> str | None:
 
 
 def _block_shapes(block: BlockSpec) -> dict[str, Shape]:
-    side, taken, hidden, given = block.kernel_size, block.input_filters, block.expanded_filters, block.output_filters
     shapes: dict[str, Shape] = {}
-    fused = block.kind == "fused_mbconv"
-    if block.expand_ratio != 1:
-        shapes.update(_conv_norm("expand", (side, side, taken, hidden) if fused else (1, 1, taken, hidden)))
-    if not fused:
-        shapes.update(_conv_norm("depthwise", (side, side, hidden, 1)))
-    if block.se_ratio:
-        squeezed = block.squeezed_filters
-        for name, shape in (("reduce", (hidden, squeezed)), ("expand", (squeezed, hidden))):
-            shapes[f"squeeze_excite/{name}/kernel"] = (1, 1, *shape)
-            shapes[f"squeeze_excite/{name}/bias"] = shape[1:]
-    side = side if fused and block.expand_ratio == 1 else 1
-    return {**shapes, **_conv_norm("project", (side, side, hidden, given))}
+    for part in parts_of(block):
+        if isinstance(part, SqueezePart):
+            for name, shape in (("reduce", (part.filters, part.squeezed)), ("expand", (part.squeezed, part.filters))):
+                shapes[f"{SQUEEZE_EXCITE}/{name}/kernel"] = (1, 1, *shape)
+                shapes[f"{SQUEEZE_EXCITE}/{name}/bias"] = shape[1:]
+        else:
+            outputs = 1 if part.is_depthwise else part.filters
+            shapes.update(_conv_norm(part.role, (part.kernel_size, part.kernel_size, part.inputs, outputs)))
+    return shapes
 
 
 def _conv_norm(name: str, kernel: Shape) -> dict[str, Shape]:
@@ -114,7 +115,7 @@ def _fingerprint(shapes: Mapping[str, Shape]) -> frozenset[tuple[str, Shape]]:
     return frozenset(
         (name, shape[3:] if name == STEM_KERNEL else tuple(shape))
         for name, shape in shapes.items()
-        if not name.startswith(CLASSIFIER)
+        if not name.startswith((CLASSIFIER, PREPROCESSING))
     )
 
 

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Sequence
 
 from effnetv2_keras.architecture.specs import BlockKind
 from effnetv2_keras.models.keras_compat import as_in_keras_2
-from effnetv2_keras.weights.layout import NORM_KINDS, conv_parts
+from effnetv2_keras.weights.layout import NORM_KINDS, PREPROCESSING, conv_parts
 
 _CLASSES: dict[str, BlockKind] = {"fused_mb_conv": "fused_mbconv", "mb_conv": "mbconv"}
 _HDF5 = re.compile(r"(.*/)?layers/(conv_norm|fused_mb_conv|mb_conv|dense)(?:_(\d+))?/(?:(.+)/)?vars/(\d+)")
-_APPLICATION = re.compile(r"(.*/)?layers/(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d+)")
+_APPLICATION = re.compile(
+    r"(.*/)?layers/(conv2d|depthwise_conv2d|batch_normalization|dense|normalization)(?:_(\d+))?/vars/(\d+)"
+)
 _PARTS = ("expand/", "depthwise/", "squeeze_excite/reduce", "squeeze_excite/expand", "project/")
 """The parts of a block, in the order of application."""
 _CLASS_OF_END = {"norm": "batch_normalization", "depthwise/conv": "depthwise_conv2d", "classifier": "dense"}
@@ -80,10 +82,10 @@ def applications_table(paths: Iterable[str], names: Sequence[str]) -> dict[str, 
         paths: paths of all datasets in the file. Those of ``_largest_model`` are used.
         names: canonical names of the weights of the model that they are for.
     """
-    layers = _layers_by_class(names)
+    layers = {**_layers_by_class(names), "normalization": ["preprocessing"]}
     table = {}
     for path, match in _largest_model(_APPLICATION, paths).items():
-        known, number = layers[match[2]], int(match[3] or 0)
+        known, number = layers.get(match[2], []), int(match[3] or 0)
         if number < len(known):
             table[path] = f"{known[number]}/{_variable(known[number], int(match[4]))}"
     return table
@@ -110,6 +112,7 @@ def _largest_model(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, 
 
 def _layers_by_class(names: Sequence[str]) -> dict[str, list[str]]:
     """Returns the names of Keras' layers, such as ``"block_0/expand/conv"``, by class, in the order of application."""
+    names = [name for name in names if not name.startswith(PREPROCESSING)]
     roles = list(dict.fromkeys(name.split("/")[0] for name in names))
 
     def place(layer: str) -> tuple[int, int]:
@@ -126,6 +129,8 @@ def _variable(layer: str, index: int) -> str:
     """Returns the name of a layer's variable from its index in the layer."""
     if layer.endswith("norm"):
         return NORM_KINDS[index]
+    if layer == "preprocessing":
+        return ("mean", "variance", "count")[index]
     return "depthwise_kernel" if layer.endswith("depthwise/conv") else ("kernel", "bias")[index]
 
 

@@ -12,8 +12,11 @@ from typing import IO
 import numpy as np
 
 from effnetv2_keras.basics import limits
-from effnetv2_keras.weights.layout import STEM_KERNEL, Array, Shape
+from effnetv2_keras.weights.layout import PREPROCESSING, STEM_KERNEL, Array, Shape
 from effnetv2_keras.weights.report import WeightsError
+
+MOST_STATISTICS = 16
+"""Largest number of channels whose mean and variance of pixels are read."""
 
 
 def is_needed(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> bool:
@@ -22,9 +25,12 @@ def is_needed(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> bool:
     Args:
         name: canonical name of the weight.
         shape: its shape in the file, in TensorFlow's layout.
-        shapes: shapes of the model's weights by canonical name. A stem kernel for RGB fits any number of channels.
+        shapes: shapes of the model's weights by canonical name. A stem kernel for RGB fits any number of channels. The
+            statistics of pixels are always needed, because they tell how the file's network normalizes.
     """
     wanted = shapes.get(name)
+    if name.startswith(PREPROCESSING):
+        return math.prod(shape) <= MOST_STATISTICS
     if name == STEM_KERNEL and wanted and len(shape) == 4 and shape[2] == 3:
         wanted = (*wanted[:2], 3, *wanted[3:])
     return shape == wanted
