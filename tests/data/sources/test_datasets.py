@@ -47,7 +47,7 @@ def test_images_may_differ_in_size_and_number_be_given():
     assert [record["image"].shape for record in records] == [(4, 8, 1), (9, 8, 1), (6, 8, 1)]
     wrong = DatasetSource(dataset, num_classes=2, num_images=4).ordered(Shard())
     with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 4 elements"):
-        [*wrong]
+        list(wrong)
 
 
 @pytest.mark.parametrize(
