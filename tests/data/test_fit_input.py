@@ -117,10 +117,9 @@ def test_class_weights_and_unreadable_images_are_weights(tmp_path):
     (tmp_path / "a" / "bad.jpg").write_bytes(b"no image")
     source = FileSource([*paths, str(tmp_path / "a" / "bad.jpg")], [0, 1, 1, 0], ["a", "b"])
     skip = DataConfig(unreadable="skip", max_unreadable=0.5, augment="none")
-    weights = [
-        element[2].tolist() for element in values(progressive_dataset(source, make_plan(), batch_size=4, data=skip))
-    ]
-    assert all(sorted(row) == [0, 1, 1, 1] for row in weights)
+    plan = make_plan(stages=1)
+    found = values(progressive_dataset(source, plan, batch_size=4, data=skip))
+    assert all(sorted(weight) == [0, 1, 1, 1] for _, _, weight in found)
     (batch,) = values(evaluation_dataset(source, image_size=8, batch_size=4, data=skip))
     assert batch[1].argmax(1).tolist() == [0, 1, 1]
     for dataset in (

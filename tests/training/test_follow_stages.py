@@ -31,6 +31,7 @@ from tests.tiny import SMALL
 mean, cast = (tf.keras.ops.mean, tf.keras.ops.cast) if IS_KERAS_3 else (tf.reduce_mean, tf.cast)
 layers = tf.keras.layers
 STEPS, EPOCHS, FEATURES = 2, 4, 400
+FIRST_TRACES = 1 if IS_KERAS_3 else 2  # in any fit, Keras 2 traces the first step twice, because it creates variables
 DATA = DataConfig(augment="none")
 
 
@@ -99,7 +100,7 @@ def test_fit_drops_the_share_of_features_that_the_stage_says_and_traces_once_for
     dropped = fit(model, plan)["loss"]
     expected = [stage.dropout_rate for stage in plan for _ in range(EPOCHS // stages)]
     np.testing.assert_allclose(dropped, expected, atol=0.03)
-    assert model.traces <= stages
+    assert model.traces == FIRST_TRACES + stages - 1
     assert fit(model, plan, first_epoch=3)["loss"][0] == pytest.approx(0.5, abs=0.03)
     assert fit(model, plan, epochs=1)["loss"][0] == pytest.approx(0.1, abs=0.03)
 
@@ -169,7 +170,7 @@ def test_two_replicas_follow_the_stages(two_replicas):
         model = own_model()
         model.compile(tf.keras.optimizers.SGD(0.0), share_of_zeros)
     np.testing.assert_allclose(fit(model, plan)["loss"], [0.1, 0.1, 0.5, 0.5], atol=0.03)
-    assert model.traces <= 2 * len(plan)  # each replica traces
+    assert model.traces == 2 * (FIRST_TRACES + 1)  # each replica traces
 
 
 @tensorflow_only
@@ -256,10 +257,6 @@ def test_wrong_arguments_and_models_are_refused():
         FollowStages(plan, layers="last")
     with pytest.raises(UsageError, match="Stage 1 trains only the classifier"):
         FollowStages(make_plan(head_steps=2))
-    with pytest.raises(UsageError, match="The loss is sparse_categorical_crossentropy, which takes integer labels"):
-        fit(own_model(), plan, loss="sparse_categorical_crossentropy")
-    with pytest.raises(UsageError, match="loss is SparseCategoricalCrossentropy"):
-        fit(own_model(), plan, loss=tf.keras.losses.SparseCategoricalCrossentropy())
     model = own_model()
     schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
     model.compile(tf.keras.optimizers.SGD(schedule), share_of_zeros)
@@ -268,6 +265,19 @@ def test_wrong_arguments_and_models_are_refused():
             dataset(plan), steps_per_epoch=STEPS, epochs=1, verbose=0,
             callbacks=[FollowStages(plan, learning_rate=[0.1, 0.2])],
         )  # fmt: skip
+
+
+@tensorflow_only  # on JAX, Keras itself refuses these labels before it calls callbacks
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        ("sparse_categorical_crossentropy", "sparse_categorical_crossentropy"),
+        (tf.keras.losses.SparseCategoricalCrossentropy(), "SparseCategoricalCrossentropy"),
+    ],
+)
+def test_a_loss_of_integer_labels_is_refused(loss, name):
+    with pytest.raises(UsageError, match=f"The loss is {name}, which takes integer labels"):
+        fit(own_model(), make_plan(), loss=loss)
 
 
 @pytest.mark.skipif(not IS_KERAS_3, reason="Keras 2 gives every layer random numbers")
