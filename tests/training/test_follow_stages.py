@@ -1,4 +1,4 @@
-"""``fit`` in stages, shown by its effect: what each epoch sees, which share of features is dropped, how often it traces.
+"""``fit`` in stages, shown by its effect: what each epoch sees, the share of features dropped, the number of traces.
 
 They also run on the JAX backend, in a process of its own.
 """
