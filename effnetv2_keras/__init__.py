@@ -27,7 +27,10 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.architecture.specs import ModelSpec as ModelSpec
     from effnetv2_keras.architecture.variants import MODELS as MODELS
     from effnetv2_keras.config import Config as Config
+    from effnetv2_keras.data.fit_input import evaluation_dataset as evaluation_dataset
+    from effnetv2_keras.data.fit_input import progressive_dataset as progressive_dataset
     from effnetv2_keras.data.sources.base import ArraySource as ArraySource
+    from effnetv2_keras.data.sources.datasets import DatasetSource as DatasetSource
     from effnetv2_keras.data.splits import Splits as Splits
     from effnetv2_keras.models.class_names import decode_predictions as decode_predictions
     from effnetv2_keras.models.factory import build_model as build_model
@@ -38,6 +41,7 @@ if typing.TYPE_CHECKING:
     from effnetv2_keras.progressive import plan_stages as plan_stages
     from effnetv2_keras.progressive import remaining as remaining
     from effnetv2_keras.runs.trained import load_trained as load_trained
+    from effnetv2_keras.training.follow_stages import FollowStages as FollowStages
     from effnetv2_keras.training.loop import train as train
     from effnetv2_keras.weights import WeightReport as WeightReport
     from effnetv2_keras.weights import load_weights as load_weights
@@ -48,7 +52,9 @@ __version__ = "0.1.0"
 # Loaded when first used: the stage plan and the specs need no TensorFlow.
 _NAMES = {
     "config": ("Config",),
+    "data.fit_input": ("evaluation_dataset", "progressive_dataset"),
     "data.sources.base": ("ArraySource",),
+    "data.sources.datasets": ("DatasetSource",),
     "data.splits": ("Splits",),
     "applications": (
         "EfficientNetB0",
@@ -77,6 +83,7 @@ _NAMES = {
     "progressive": ("Ramp", "Ramps", "Stage", "plan_stages", "remaining"),
     "architecture.specs": ("BlockSpec", "ModelSpec"),
     "runs.trained": ("load_trained",),
+    "training.follow_stages": ("FollowStages",),
     "training.loop": ("train",),
     "architecture.variants": ("MODELS",),
     "weights": ("WeightReport", "load_weights", "to_keras_layers"),
