@@ -95,7 +95,7 @@ def _open(encoded: bytes) -> PIL.Image.Image:
         try:
             importlib.import_module(_HEIF_PACKAGE).register_heif_opener()
         except ImportError as error:
-            raise NotReadableError("it is a HEIF image, which needs a package: pip install pillow-heif") from error
+            raise NotReadableError(f"it is a HEIF image, which needs a package: {install_command('heif')}") from error
     return PIL.Image.open(io.BytesIO(encoded))
 
 

