@@ -33,7 +33,7 @@ EXTRAS = {
 
 
 def install_command(extra: str) -> str:
-    """Returns the command that installs an extra: by the package's name, or from the checkout if it is not installed."""
+    """Returns the command that installs an extra of this package."""
     try:
         importlib.metadata.distribution("effnetv2-keras")
     except importlib.metadata.PackageNotFoundError:
