@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.export import exporter
 from effnetv2_keras.runs.trained import Trained
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import logging
 
+from effnetv2_keras.basics.packages import install_command
 from effnetv2_keras.basics.small_files import parse_json, read_text
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten

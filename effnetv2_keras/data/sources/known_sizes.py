@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.data.sources.base import DataError, Source
 from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.split_names import find_evaluation
