@@ -37,7 +37,7 @@ def install_command(extra: str) -> str:
     try:
         importlib.metadata.distribution("effnetv2-keras")
     except importlib.metadata.PackageNotFoundError:
-        return f'pip install -e ".[{extra}]" in the checkout'
+        return f'pip install -e ".[{extra}]"'
     return f'pip install "effnetv2-keras[{extra}]"'
 
 
