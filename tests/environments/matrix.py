@@ -1,8 +1,8 @@
 """Installs the wheel over each supported TensorFlow, in a fresh environment each, and tries it there: ``make matrix``.
 
-In each environment, the installation must only add packages, take less than ``MOST_SECONDS`` besides the downloads, and
-add less than ``MOST_MEGABYTES``. Then ``installed.py`` runs outside of the repository. ``--write`` puts the results into
-``docs/environments.md``.
+In each environment, the installation must only add packages, take at most ``MOST_SECONDS`` besides the downloads, and
+add at most ``MOST_MEGABYTES``. Then ``installed.py`` runs outside of the repository. ``--write`` puts the results
+into ``docs/environments.md``.
 """
 
 from __future__ import annotations
@@ -90,8 +90,13 @@ def find_python(version: str) -> str | None:
 
 
 def build_wheel(folder: pathlib.Path) -> pathlib.Path:
-    """Builds the wheel of this checkout and returns its path."""
-    pip(sys.executable, "wheel", "--no-deps", "-w", str(folder), str(ROOT))
+    """Builds the wheel of this checkout from a copy, beside which no older build lies, and returns its path."""
+    copy = folder / "checkout"
+    for name in ("effnetv2_keras", "hparams"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    pip(sys.executable, "wheel", "--quiet", "--no-deps", "-w", str(folder), str(copy))
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -174,7 +179,8 @@ def run_installed(python: str, folder: pathlib.Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        return {"wrong": {step: f"exit code {done.returncode}: {done.stderr[-3000:]}" for step in STEPS}}
+        ended = f"installed.py ended with exit code {done.returncode}: {done.stderr[-3000:]}"
+        return {"wrong": {STEPS[0]: ended, **dict.fromkeys(STEPS[1:], "not tried")}}
     return found
 
 
@@ -182,7 +188,7 @@ def write_table(results: list[Result], file: pathlib.Path = DOCS) -> None:
     """Writes a row for each result into the table of a file; rows of other environments stay."""
     head, begin, rest = file.read_text().partition(BEGIN)
     old, end, tail = rest.partition(END)
-    assert begin and end, f"{file} has no {BEGIN.strip()} and {END.strip()}"
+    assert end, f"{file} has no {BEGIN.strip()} and {END.strip()}"
     rows = {key_of(line): line for line in old.splitlines()[2:]}
     for result in results:
         line = f"| {' | '.join(result.row())} |"
