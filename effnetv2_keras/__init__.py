@@ -1,9 +1,15 @@
 """EfficientNetV2 for TensorFlow/Keras: the networks, and the progressive learning that made them fast to train."""
 
 import importlib
+import importlib.util
+import pathlib
+import types
 import typing
 
+from effnetv2_keras.basics.packages import explained
+
 if typing.TYPE_CHECKING:
+    import hparams as hparams
     from effnetv2_keras.applications import EfficientNetB0 as EfficientNetB0
     from effnetv2_keras.applications import EfficientNetB1 as EfficientNetB1
     from effnetv2_keras.applications import EfficientNetB2 as EfficientNetB2
@@ -92,10 +98,23 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> typing.Any:
+    if name == "hparams":
+        return _recipes()
     if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        with explained(f"{__name__}.{name}"):
+            return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _recipes() -> types.ModuleType:
+    """Returns the package of recipes: inside this package in an installation, and beside it in a checkout."""
+    here = pathlib.Path(__file__).resolve().parent
+    for name in (f"{__name__}.hparams", "hparams"):
+        spec = importlib.util.find_spec(name)
+        if spec and spec.origin and pathlib.Path(spec.origin).resolve().parents[1] in (here, here.parent):
+            return importlib.import_module(name)
+    raise ImportError(f"The recipes are missing: there is no folder hparams in {here} or in {here.parent}.")
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, "hparams"])

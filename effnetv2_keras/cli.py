@@ -19,9 +19,10 @@ import rich.console
 from absl import app, flags, logging
 
 import effnetv2_keras.environment  # noqa: F401  before anything that imports TensorFlow
-import hparams
+from effnetv2_keras import hparams
 from effnetv2_keras.basics.activity import doing, shown
 from effnetv2_keras.basics.ending import end_process
+from effnetv2_keras.basics.packages import explained
 from effnetv2_keras.config.overrides import nearest
 from effnetv2_keras.config.reference_keys import check_flags
 from effnetv2_keras.errors import Interrupted, TrainingDiverged, UsageError, WorkerLost
@@ -196,7 +197,7 @@ def main(argv: list[str]) -> None:
     logging.get_absl_handler().addFilter(_is_worth_telling)
     console = rich.console.Console(width=None if sys.stdout.isatty() else 80)
     try:
-        with doing("loading TensorFlow"):
+        with doing("loading TensorFlow"), explained(f"--mode={name}"):
             module = importlib.import_module(f"effnetv2_keras.{MODES[name].module}")
         given = frozenset(name for name in flag_table() if flags.FLAGS[name].present)
         module.run(Invocation(options, console, tuple(argv[1:]), hparams.load, given))

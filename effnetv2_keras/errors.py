@@ -5,6 +5,10 @@ class UsageError(ValueError):
     """Settings, data or files cannot be used; the message gives the value, the allowed values, and what to do."""
 
 
+class PackageMissing(UsageError, ImportError):  # noqa: N818 - says what happened
+    """A package is not installed, or too old; the message says how to install it."""
+
+
 class ConfigError(UsageError):
     """The configuration cannot be used."""
 

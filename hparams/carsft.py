@@ -12,7 +12,8 @@ Result: not measured. Table 8 of the paper gives 93.8 % (S), 94.6 % (M) and 95.1
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base, original
+
+from . import base, original
 
 ORIGINAL = original.finetuned
 

@@ -13,7 +13,8 @@ minutes on two CPU cores that other programs also used. The 100 epochs are not m
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig, EvalConfig, ProgressiveConfig, TrainConfig, ramp
-from hparams import base
+
+from . import base
 
 
 def get_config(model_name: str) -> Config:

@@ -12,7 +12,8 @@ Result: not measured.
 from __future__ import annotations
 
 from effnetv2_keras.config import Config
-from hparams import cifar10
+
+from . import cifar10
 
 
 def get_config(model_name: str) -> Config:

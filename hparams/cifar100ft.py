@@ -11,7 +11,8 @@ Result: not measured. Table 8 of the paper gives 91.5 % (S), 92.2 % (M) and 92.3
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base, original
+
+from . import base, original
 
 ORIGINAL = original.finetuned
 

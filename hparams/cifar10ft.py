@@ -11,7 +11,8 @@ Result: not measured. Table 8 of the paper gives 98.7 % (S), 99.0 % (M) and 99.1
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base, original
+
+from . import base, original
 
 ORIGINAL = original.finetuned
 

@@ -21,7 +21,8 @@ from effnetv2_keras.config import (
     TrainConfig,
     ramp,
 )
-from hparams import base
+
+from . import base
 
 
 def get_config(model_name: str) -> Config:

@@ -17,7 +17,8 @@ from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import USUAL, Config, Facts
 from effnetv2_keras.errors import ConfigError
 from effnetv2_keras.weights.published import PUBLISHED
-from hparams import base, folder
+
+from . import base, folder
 
 
 def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:

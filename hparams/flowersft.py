@@ -11,7 +11,8 @@ Result: not measured. Table 8 of the paper gives 97.9 % (S), 98.5 % (M) and 98.8
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base, original
+
+from . import base, original
 
 ORIGINAL = original.finetuned
 

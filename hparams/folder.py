@@ -25,7 +25,8 @@ from effnetv2_keras.config import (
     TrainConfig,
     ramp,
 )
-from hparams import base
+
+from . import base
 
 _SMALLEST_SIDE = 32
 """Images are not trained on below this size, pixels; smaller ones are enlarged."""

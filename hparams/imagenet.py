@@ -20,7 +20,8 @@ Result: not measured. The paper gives 83.9 % (S), 85.1 % (M) and 85.7 % (L) top-
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig, EvalConfig
-from hparams import base, original
+
+from . import base, original
 
 ORIGINAL = original.pretrained
 

@@ -15,7 +15,8 @@ Result: not measured.
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig, EvalConfig, TrainConfig
-from hparams import base, original
+
+from . import base, original
 
 ORIGINAL = original.unaugmented
 

@@ -12,7 +12,8 @@ Result: not measured. The paper gives 84.9 % (S), 86.2 % (M), 86.8 % (L) and 87.
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base, original
+
+from . import base, original
 
 
 def ORIGINAL(config: Config) -> Config:  # noqa: N802 - has the same name in every recipe

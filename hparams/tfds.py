@@ -9,7 +9,8 @@ Result: not measured.
 from __future__ import annotations
 
 from effnetv2_keras.config import USUAL, Config, Facts
-from hparams import folder
+
+from . import folder
 
 
 def get_config(model_name: str | None, facts: Facts = USUAL) -> Config:

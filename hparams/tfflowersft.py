@@ -11,7 +11,8 @@ Result: not measured.
 from __future__ import annotations
 
 from effnetv2_keras.config import Config, DataConfig
-from hparams import base, original
+
+from . import base, original
 
 ORIGINAL = original.finetuned
 

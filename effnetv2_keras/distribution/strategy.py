@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from typing import Callable
 
 import tensorflow as tf
+from absl import logging as absl_logging
 
+from effnetv2_keras.distribution.gpus import gpu_name, unseen_gpus
 from effnetv2_keras.distribution.waiting import announced
 from effnetv2_keras.errors import UsageError, WorkerLost
 
@@ -218,15 +220,20 @@ def _resolve_environment() -> tf.distribute.cluster_resolver.ClusterResolver:
 
 
 def _auto(devices: Devices) -> tf.distribute.Strategy:
-    """Uses the TPU or the workers if they are named, otherwise all GPUs, otherwise the CPU."""
+    """Uses the TPU or the workers if they are named, otherwise all GPUs, otherwise the CPU; logs which."""
     if devices.tpu:
         return _tpu(devices)
     if devices.workers or os.environ.get("TF_CONFIG"):
         return _multiworker(devices)
     gpus = tf.config.list_logical_devices("GPU")
-    if len(gpus) > 1:
-        return _mirrored(devices)
-    return tf.distribute.OneDeviceStrategy(gpus[0].name) if gpus else _cpu(devices)
+    if not gpus:
+        if notice := unseen_gpus():
+            absl_logging.warning("%s", notice)
+        absl_logging.info("--strategy=auto uses the CPU.")
+        return _cpu(devices)
+    names = ", ".join(sorted(set(map(gpu_name, tf.config.list_physical_devices("GPU")))))
+    absl_logging.info("--strategy=auto uses %d GPU%s: %s.", len(gpus), "s" if len(gpus) > 1 else "", names)
+    return _mirrored(devices) if len(gpus) > 1 else tf.distribute.OneDeviceStrategy(gpus[0].name)
 
 
 STRATEGIES: dict[str, Callable[[Devices], tf.distribute.Strategy]] = {

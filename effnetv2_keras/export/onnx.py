@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.export import exporter
 from effnetv2_keras.runs.trained import Trained
 
@@ -24,7 +24,7 @@ class OnnxExporter(exporter.Exporter):
     Mixed-precision networks are exported and compared in float32. Logits may differ by 1e-4 of the largest logit.
 
     Raises:
-        ExportError: if tf2onnx or onnxruntime is not installed.
+        PackageMissing: if tf2onnx or onnxruntime is not installed.
     """
 
     folder = "onnx"
@@ -32,11 +32,8 @@ class OnnxExporter(exporter.Exporter):
     float32_only = True
 
     def __init__(self, trained: Trained, image_size: int, **settings: Any) -> None:
-        missing = [name for name in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise exporter.ExportError(
-                f"--format=onnx needs {' and '.join(missing)}, which is not installed. Run: pip install -e .[onnx]"
-            )
+        for name in ("tf2onnx", "onnxruntime"):
+            need(name, "--format=onnx")
         super().__init__(trained, image_size, **settings)
 
     @property

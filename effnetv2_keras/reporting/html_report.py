@@ -21,6 +21,7 @@ from effnetv2_keras.reporting.report_plots import draw_plots
 from effnetv2_keras.reporting.samples import Samples
 from effnetv2_keras.reporting.stage_summary import StageSummary, summarize_stages
 from effnetv2_keras.reporting.tables import STAGE_HEADINGS, stage_cells
+from effnetv2_keras.runs import commands
 from effnetv2_keras.runs.metrics_rows import HEAD, METRICS_FILE, describe_damage, read_rows
 from effnetv2_keras.runs.provenance import read_provenance
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
@@ -66,7 +67,7 @@ def write_report(folder: RunFolder, samples: Samples) -> pathlib.Path:
         cards=[*cards_of(evaluations), *_cards(rows, stages, chosen)],
         evaluated=results_of(evaluations) if evaluations else None,
         sections=[section_of(one, names, folder) for one in reversed(evaluations)],
-        command=f"python main.py --mode=eval --model_dir={folder.path}",
+        command=commands.of_mode("eval", folder.path),
         results=_results(rows, chosen),
         plots=draw_plots(rows, stages, chosen),
         stage_headings=(*STAGE_HEADINGS, *_stage_figures(summaries[0], chosen)),

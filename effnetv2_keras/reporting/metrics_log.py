@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from effnetv2_keras.reporting import plots
+from effnetv2_keras.reporting.event_files import write_image, write_scalar
 from effnetv2_keras.reporting.trackers import Trackers
 from effnetv2_keras.runs.disk import append_whole, full_disk_explained, write_atomically
 from effnetv2_keras.runs.metrics_rows import METRICS_FILE, read_rows, set_aside
@@ -112,7 +113,7 @@ class MetricsLog:
                 with self._writer.as_default():
                     for name, value in row.items():
                         if name not in ("kind", "step"):
-                            tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
+                            write_scalar(f"{row['kind']}/{name}", value, step=row["step"])
                 self._writer.flush()
         if self._trackers:
             self._trackers.log(row)
@@ -132,7 +133,7 @@ class MetricsLog:
         if not plots.try_to_draw(plots.plot_image_sheet, rows, [title, ""], sheet):
             return
         with self._writer.as_default():
-            tf.summary.image("train/images", tf.image.decode_png(sheet.getvalue(), channels=3)[tf.newaxis], step=step)
+            write_image("train/images", tf.io.decode_png(sheet.getvalue(), channels=3).numpy(), step=step)
         self._writer.flush()
 
     def last_evaluation(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import logging
 
+from effnetv2_keras.basics.packages import install_command
 from effnetv2_keras.basics.small_files import parse_json, read_text
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import flatten
@@ -178,7 +179,7 @@ def _libraries(names: Iterable[str]) -> dict[str, Any]:
         except ImportError as error:
             raise UsageError(
                 f"runtime.trackers names {name}, whose library cannot be imported ({error}). Install it with "
-                f"`pip install -r requirements-{name}.txt`, or remove {name} from runtime.trackers."
+                f"`{install_command(name)}`, or remove {name} from runtime.trackers."
             ) from error
     return libraries
 

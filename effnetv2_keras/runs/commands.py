@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from effnetv2_keras.basics.program import program
 from effnetv2_keras.config import CONFIG_FILE, Config
 
 _NETWORK = ("model.model_name", "model.network")
@@ -24,7 +25,18 @@ def resume(folder: pathlib.Path, *flags: str) -> str:
         folder: folder of the run.
         flags: further flags.
     """
-    return shlex.join(["python", "main.py", "--mode=train", f"--model_dir={folder}", *flags])
+    return of_mode("train", folder, *flags)
+
+
+def of_mode(mode: str, folder: pathlib.Path, *flags: str) -> str:
+    """Returns the command that uses a run.
+
+    Args:
+        mode: a value of ``--mode``.
+        folder: folder of the run.
+        flags: further flags.
+    """
+    return shlex.join([*program(), f"--mode={mode}", f"--model_dir={folder}", *flags])
 
 
 def new_run(folder: pathlib.Path, changes: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import pathlib
+import shlex
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import matplotlib.ticker
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from effnetv2_keras.basics.program import program
 from effnetv2_keras.config.search_settings import SearchConfig
 from effnetv2_keras.reporting import plots
 from effnetv2_keras.reporting.pages import render
@@ -229,6 +231,7 @@ def _page(
         "search.html.jinja",
         title=f"Search around {space.backbone.name}",
         folder=folder.resolve().name,
+        command=shlex.join([*program(), "--mode=train", f"--model_name={folder / BEST_FILE}"]),
         summary=f"{space.size:.3g} networks; {settings.sampler} sampler; reward A · S^{settings.time_exponent:g} · "
         f"P^{settings.parameters_exponent:g}",
         cards=[

@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 
-import safetensors
 import tensorflow as tf
 
+from effnetv2_keras.errors import UsageError
 from effnetv2_keras.weights import hdf5, registry, sizes, tf_checkpoint, timm
 from effnetv2_keras.weights.layout import Shape, WeightsFile
 from effnetv2_keras.weights.report import WeightsError
@@ -36,7 +36,6 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     tarfile.TarError,
     zipfile.BadZipFile,
-    safetensors.SafetensorError,
     tf.errors.OpError,
 )
 """The errors that the readers' libraries raise for damaged files."""
@@ -57,7 +56,7 @@ def read(path: pathlib.Path, *, shapes: Mapping[str, Shape], prefer_ema: bool) -
     """
     try:
         file = _read(path, shapes, prefer_ema)
-    except WeightsError:
+    except UsageError:
         raise
     except _UNREADABLE as error:
         raise WeightsError(f"{path} cannot be read; it may be damaged or incomplete: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 import pooch
 from absl import logging
 
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.weights import download
 from effnetv2_keras.weights.download import DownloadError, Progress
 
@@ -76,10 +78,9 @@ def _endpoint() -> str:
 def _import() -> Any:
     for variable, value in _SECONDS.items():
         os.environ.setdefault(variable, value)
-    import huggingface_hub
-    import huggingface_hub.constants
-
-    return huggingface_hub
+    hub = need("huggingface_hub", "A download from the Hugging Face hub")
+    importlib.import_module("huggingface_hub.constants")
+    return hub
 
 
 def _download(hub: Any, repository: str, file: str, cache_dir: pathlib.Path | None, again: bool) -> pathlib.Path:

@@ -14,8 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from safetensors import safe_open
-
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.weights import origin, sizes
 from effnetv2_keras.weights.layout import Array, Shape, WeightsFile, conv_parts
 from effnetv2_keras.weights.report import WeightsError
@@ -41,11 +40,17 @@ def read_safetensors(path: pathlib.Path, shapes: Mapping[str, Shape]) -> Weights
     """Reads a ``.safetensors`` file; for ``shapes`` see ``formats.read``.
 
     Raises:
+        PackageMissing: if the package safetensors is not installed.
+        ValueError: if the file is damaged.
         WeightsError: if the file is of a network of timm with another padding.
     """
-    with safe_open(path, framework="np") as file:
-        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        file_of_timm = _translate(stored, file.get_tensor, shapes, "safetensors of timm")
+    safetensors = need("safetensors", f"The file {path}")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            file_of_timm = _translate(stored, file.get_tensor, shapes, "safetensors of timm")
+    except safetensors.SafetensorError as error:
+        raise ValueError(error) from error
     return _checked(file_of_timm, path)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.data.sources.base import DataError, Source
 from effnetv2_keras.data.sources.slices import parse_slice
 from effnetv2_keras.data.sources.split_names import find_evaluation
@@ -60,6 +61,10 @@ Sources: the catalog of TensorFlow Datasets; for ImageNet-21k ``datasets.py`` of
 6,272 images each (100,357 in 16 of them, 12,720,275 in all but 20)."""
 
 
+DIGITS = Sizes(4_000, 1_000, 10)
+"""The sizes of ``data.source=digits``."""
+
+
 def known_sizes(data: config_lib.DataConfig) -> Sizes | None:
     """Returns the sizes of the splits that the data settings name, or None if they are not known without the data.
 
@@ -69,6 +74,8 @@ def known_sizes(data: config_lib.DataConfig) -> Sizes | None:
     Raises:
         DataError: if the data set has no such split.
     """
+    if data.source == "digits":
+        return DIGITS
     known = DATA_SETS.get(data.tfds_name or parse_slice(data.train_split).name)
     if known is None or data.folds:
         return None
@@ -95,8 +102,7 @@ def _count(known: DataSet, split: str, data: config_lib.DataConfig) -> int:
 
 
 def _count_records(known: DataSet, split: str) -> int:
-    import tensorflow_datasets as tfds
-
+    tfds = need("tensorflow_datasets", "data.source=tfds")
     infos = [
         tfds.core.SplitInfo(
             name=name,

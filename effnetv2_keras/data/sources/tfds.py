@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_keras import config as config_lib
+from effnetv2_keras.basics.packages import need
 from effnetv2_keras.data.sources.base import DataAbsentError, DataError, Extent, Record, StreamSource
 from effnetv2_keras.data.sources.integrity import find_bad_record
 from effnetv2_keras.data.sources.split_names import announce, find_evaluation, find_train
@@ -139,9 +140,9 @@ def prepare_tfds(data: config_lib.DataConfig) -> None:
     Raises:
         DataError: if that fails; the message names the archives and the folder.
     """
+    builder = _builder(data)
     import tensorflow_datasets as tfds
 
-    builder = _builder(data)
     where = f"{builder.name!r} in {builder.data_dir}"
     if builder.name in _GONE and not builder.data_path.exists():
         raise DataError(f"Cannot find a prepared {where}, and it cannot be downloaded: {_GONE[builder.name]}")
@@ -160,7 +161,7 @@ def prepare_tfds(data: config_lib.DataConfig) -> None:
 
 
 def _builder(data: config_lib.DataConfig) -> Any:
-    import tensorflow_datasets as tfds
+    tfds = need("tensorflow_datasets", "data.source=tfds")
 
     if not data.tfds_name:
         raise DataError("The tfds source needs the name of a data set: --hparam_str=data.tfds_name=cifar10")
