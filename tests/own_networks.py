@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
+
 layers = tf.keras.layers
 
 
@@ -43,7 +45,7 @@ def softmax(num_classes):
 
 def probabilities(num_classes):
     model = bare(num_classes)
-    return tf.keras.Model(model.input, tf.nn.softmax(model.output))
+    return tf.keras.Model(model.input, (tf.keras.ops if IS_KERAS_3 else tf.nn).softmax(model.output))
 
 
 def fixed(num_classes):
@@ -78,9 +80,24 @@ def uniform(num_classes):
     return _classified(images, Uniform(name="own")(images), num_classes)
 
 
+class Seeded(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = tf.keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return inputs * tf.keras.random.uniform(tf.shape(inputs), seed=self.generator)
+
+
+def seeded(num_classes):
+    """Returns a network of Keras 3 whose random numbers depend on a counter."""
+    images = tf.keras.Input((None, None, 3))
+    return _classified(images, Seeded(name="own")(images), num_classes)
+
+
 class Counter(layers.Layer):
     def build(self, input_shape):
-        self.count = self.add_weight("count", (), tf.int64, "zeros", trainable=False)
+        self.count = self.add_weight(name="count", shape=(), dtype="int64", initializer="zeros", trainable=False)
 
     def call(self, inputs):
         return inputs * 1.0
@@ -149,7 +166,7 @@ def regularized(num_classes):
 def frozen(num_classes):
     model = bare(num_classes)
     model.layers[2].trainable = False
-    model.layers[2]._name = "backbone"
+    setattr(model.layers[2], "name" if IS_KERAS_3 else "_name", "backbone")
     return model
 
 

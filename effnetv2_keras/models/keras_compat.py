@@ -55,6 +55,12 @@ def sublayers(layer: tf.keras.layers.Layer) -> list[tf.keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False))  # Keras 3 has no public function for this
 
 
+def last_operation(model: tf.keras.Model) -> Any:
+    """Returns what computes the output of a functional model: a layer, or in Keras 3 an operation outside any layer."""
+    last = (model.operations if IS_KERAS_3 and hasattr(model, "operations") else model.layers)[-1]
+    return last_operation(last) if isinstance(last, tf.keras.Model) and last.layers else last
+
+
 def set_trainable_flag(layer: tf.keras.layers.Layer, value: bool) -> None:
     """Sets ``trainable`` of a layer and of all its parts.
 

@@ -18,7 +18,7 @@ from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import scopes
 from effnetv2_keras.models.factory import preprocessing_layer
-from effnetv2_keras.models.keras_compat import require_channels_last, sublayers, tf_variables
+from effnetv2_keras.models.keras_compat import last_operation, path_of, require_channels_last, sublayers, tf_variables
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
@@ -163,7 +163,10 @@ def _own_function(name: str) -> Callable[[int], Any]:
 
 def _check(model: Any, name: str, num_classes: int) -> None:
     """Raises ``UsageError`` unless the model is a trainable functional model from RGB images to logits."""
-    if not isinstance(model, tf.keras.Model) or not model.inputs or not model.outputs:
+    is_functional = isinstance(model, tf.keras.Model) and all(
+        getattr(model, ends, None) for ends in ("inputs", "outputs")
+    )
+    if not is_functional:
         raise UsageError(
             f"{name} returned {type(model).__name__}, which is not a functional model. Return "
             "tf.keras.Model(inputs, outputs)."
@@ -174,7 +177,7 @@ def _check(model: Any, name: str, num_classes: int) -> None:
         raise UsageError(f"{name} has inputs {images}, but must have one input of images, (None, None, None, 3).")
     if logits != [(None, num_classes)]:
         raise UsageError(f"{name} has outputs {logits}, but must have one logit per class, (None, {num_classes}).")
-    _check_logits(leaf_layers(model)[-1], name)
+    _check_logits(last_operation(model), name)
     frozen = [layer.name for layer in leaf_layers(model) if layer.weights and not layer.trainable]
     for wrong, message in (
         (not model.trainable_weights, "has no trainable weights"),
@@ -190,7 +193,7 @@ def _check(model: Any, name: str, num_classes: int) -> None:
             raise UsageError(f"The model of {name} {message}.")
 
 
-def _check_logits(last: tf.keras.layers.Layer, name: str) -> None:
+def _check_logits(last: Any, name: str) -> None:
     activation = getattr(getattr(last, "activation", None), "__name__", "linear")
     words = [word for word in ("softmax", "sigmoid") if word in f"{last.name} {type(last).__name__}".lower()]
     if activation != "linear" or words:
@@ -205,9 +208,8 @@ def _check_types(model: tf.keras.Model) -> None:
 
     ``rebuild`` has already turned the weights of ``Normalization``, one of which is an integer, into constants.
     """
-    other = [
-        f"{weight.name} {weight.dtype.name}" for weight in tf_variables(model.weights) if weight.dtype != tf.float32
-    ]
+    types = zip(model.weights, (variable.dtype for variable in tf_variables(model.weights)))
+    other = [f"{path_of(weight)} {dtype.name}" for weight, dtype in types if dtype != tf.float32]
     if other:
         raise UsageError(
             f"Some weights are not float32: {', '.join(other[:3])}. All weights must be float32; precision.policy sets "
@@ -248,6 +250,15 @@ def _try_out(model: tf.keras.Model, size: Sequence[int]) -> None:
     drawing = [node.name for node in (*graph.node, *inner) if _DRAWS.match(node.op)]
     if drawing:
         raise UsageError(f"Operation {drawing[0]!r} draws random numbers from its own state, {NOT_REPEATED}")
+    known = {id(variable) for variable in tf_variables(model.weights)}
+    counters = [variable for variable in function.graph.variables if id(variable) not in known and _is_seed(variable)]
+    if counters:
+        raise UsageError(f"Generator {counters[0].name!r} draws random numbers from its own state, {NOT_REPEATED}")
+
+
+def _is_seed(variable: tf.Variable) -> bool:
+    """Returns whether a variable looks like the state of a ``SeedGenerator`` of Keras 3: two integers."""
+    return variable.shape == [2] and variable.dtype.is_integer
 
 
 def _refuse_normalization(spec: KerasSpec, include_preprocessing: bool, asks_normalization: bool) -> None:

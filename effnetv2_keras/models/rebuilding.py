@@ -34,7 +34,7 @@ _RANDOM_NAMES = (
     "RandomZoom",
 )
 _RANDOM = tuple(getattr(_layers, name) for name in _RANDOM_NAMES if hasattr(_layers, name))
-"""Keras layers that draw random numbers from their own state, in Keras 2 or 3. Spatial dropout layers are subclasses of ``Dropout``."""
+"""Layers of Keras 2 or 3 that draw random numbers from their own state."""
 
 NOT_REPEATED = (
     "which a resumed run would not repeat. Remove it (data.augment augments images), use a plain Dropout as a layer of "
@@ -87,7 +87,7 @@ class _Rebuilder:
 
     def rebuild(self, model: tf.keras.Model, name: str) -> tf.keras.Model:
         """Returns a functional model rebuilt with new layers."""
-        inputs = _inputs_of_any_size(model)
+        inputs = tf.nest.pack_sequence_as(model.input, _inputs_of_any_size(model))  # Keras 3 needs the same structure
         clone = tf.keras.models.clone_model(model, input_tensors=inputs, clone_function=self._remade)
         ends = [tensors[0] if len(tensors) == 1 else tensors for tensors in (clone.inputs, clone.outputs)]
         return tf.keras.Model(*ends, name=name)
@@ -98,7 +98,9 @@ class _Rebuilder:
             if new.weights:
                 new.set_weights(old.get_weights())
 
-    def _remade(self, layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    def _remade(self, layer: Any) -> Any:
+        if not isinstance(layer, tf.keras.layers.Layer):  # an operation of Keras 3, such as an addition
+            return layer
         name = self._stable_name(layer)
         if isinstance(layer, tf.keras.Sequential):
             parts = [self._remade(part) for part in layer.layers]

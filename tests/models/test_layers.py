@@ -159,7 +159,7 @@ def test_what_trains_faster_computes_the_same(monkeypatch, activation, on_cpu):
     plain = tf.keras.Sequential(
         [
             tf.keras.layers.Conv2D(7, 1, use_bias=False),
-            tf.keras.layers.BatchNormalization(momentum=0.9),
+            BatchNorm(momentum=0.9),
             tf.keras.layers.Activation(activation),
         ]
     )

@@ -6,8 +6,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnetv2_keras.distribution.replicas import mean_over_replicas
+from effnetv2_keras.distribution.replicas import mean_over_replicas, sum_over_replicas
+from effnetv2_keras.models.keras_compat import tf_variables
 from effnetv2_keras.optim import ema
+from effnetv2_keras.optim.optimizers import make_optimizer
 
 STEPS = 6
 LIMIT = 0.3  # reached at the third step
@@ -28,32 +30,33 @@ def small_model(policy):
         tf.keras.layers.BatchNormalization(momentum=0.5, dtype=policy, name="norm"),
         tf.keras.layers.GlobalAveragePooling2D(dtype=policy, name="pool"),
         tf.keras.layers.Dense(2, dtype=policy, name="dense"),
-    ])  # fmt: skip
+    ], name="network")  # fmt: skip
 
 
 def train(strategy, policy="float32"):
     """Trains on random images; gives the weights of the model and of its average at the start and after each step."""
     with strategy.scope():
         model, average = small_model(policy), small_model(policy)
-        optimizer = tf.keras.optimizers.SGD(0.3, jit_compile=False)
+        optimizer = make_optimizer("sgd", schedule=0.3)
         optimizer.build(model.trainable_variables)
 
-    statistics = [weight for weight in model.weights if "moving" in weight.name]
+    statistics = tf_variables(weight for weight in model.weights if "moving" in weight.name)
+    variables = tf_variables(model.trainable_variables)
 
     @tf.function
     def step(images):
         def replica(images):
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(tf.square(tf.cast(model(images, training=True), tf.float32) - 1.0))
-            gradients = tape.gradient(loss, model.trainable_variables)
-            optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+            gradients = sum_over_replicas(tape.gradient(loss, variables))
+            optimizer.apply_gradients(zip(gradients, variables))
             mean_over_replicas(statistics)
 
         strategy.run(replica, args=(images,))
         ema.update_ema(
             strategy,
-            source=model.weights,
-            average=average.weights,
+            source=tf_variables(model.weights),
+            average=tf_variables(average.weights),
             decay=ema.ema_decay_at(optimizer.iterations, LIMIT),
         )
 
@@ -72,13 +75,13 @@ def train(strategy, policy="float32"):
 
 
 def snapshot(model):
-    return [weight.read_value().numpy() for weight in model.weights]
+    return [weight.read_value().numpy() for weight in tf_variables(model.weights)]
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_closed_form(strategy, policy):
     model, _, trace = train(strategy, policy)
-    names = [weight.name for weight in model.weights]
+    names = [weight.name for weight in tf_variables(model.weights)]
     assert len(names) == 7
     expected, before = trace[0][0], trace[0][0]
     for count in range(1, STEPS + 1):
@@ -93,7 +96,7 @@ def test_closed_form(strategy, policy):
 
 def test_statistics_and_their_average_are_the_same_on_all_replicas(two_replicas):
     models = train(two_replicas)[:2]
-    for weight in (weight for model in models for weight in model.weights):
+    for weight in (weight for model in models for weight in tf_variables(model.weights)):
         copies = [copy.numpy() for copy in two_replicas.experimental_local_results(weight)]
         np.testing.assert_array_equal(copies[0], copies[1], err_msg=weight.name)
 

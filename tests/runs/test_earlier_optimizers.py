@@ -38,11 +38,11 @@ class Written:
         stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         model = tf.train.Checkpoint(kernel=self.variables[0], bias=self.variables[1])
         parts = {"model": model, "optimizer": restorable(self.optimizer, stored)}
-        self.status = tf.train.Checkpoint(**parts).restore(path)
+        self.status = tf.train.Checkpoint(**parts).read(path)
 
     def step(self, number: int) -> None:
-        random = np.random.default_rng(number)
-        gradients = [tf.constant(random.normal(size=variable.shape), tf.float32) for variable in self.variables]
+        values = [np.random.default_rng(number).normal(size=variable.shape) for variable in self.variables]
+        gradients = [tf.constant(value, tf.float32) for value in values]
         self.optimizer.apply_gradients(zip(gradients, self.variables))
 
 
@@ -75,7 +75,7 @@ def test_an_unknown_slot_is_no_match():
     optimizer.build(variables)
     stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     model = tf.train.Checkpoint(kernel=variables[0], bias=variables[1])
-    status = tf.train.Checkpoint(model=model, optimizer=restorable(optimizer, stored)).restore(path)
+    status = tf.train.Checkpoint(model=model, optimizer=restorable(optimizer, stored)).read(path)
     with pytest.raises(AssertionError, match="Unresolved object in checkpoint"):
         status.assert_consumed()
     status.expect_partial()  # logs nothing about it later

@@ -11,7 +11,8 @@ from effnetv2_keras.errors import Interrupted, UsageError
 from effnetv2_keras.export import export_model
 from effnetv2_keras.models import layers
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.models.naming import layers_by_name
+from effnetv2_keras.models.keras_compat import path_of, tf_variables
+from effnetv2_keras.models.naming import layers_by_name, variable_names
 from effnetv2_keras.modes import benchmark
 from effnetv2_keras.modes.evaluate import evaluate, load_run
 from effnetv2_keras.modes.plan import print_plan
@@ -113,17 +114,18 @@ def test_a_network_without_batchnorm_and_dropout_trains(tmp_path):
 def test_variables_are_named_by_their_layers():
     config = config_of("tiny")
     model = build_for(config, 3)
-    decayed, others = ({variable.name for variable in part} for part in split_by_decay(model, ".*(bias|gamma|beta).*"))
-    kernels = {"conv2d/kernel:0", "depthwise_conv2d/depthwise_kernel:0", "conv2d_1/kernel:0", "logits/kernel:0"}
-    assert decayed == kernels
-    assert {name.rpartition("/")[2] for name in others} == {"bias:0", "gamma:0", "beta:0"}
-    assert [variable.name for variable in moved_variables(model, "logits/")] == ["logits/kernel:0", "logits/bias:0"]
+    names = variable_names(layers_by_name(model))
+    by_id = {id(variable): names[id(weight)] for variable, weight in zip(tf_variables(model.weights), model.weights)}
+    decayed, others = ({by_id[id(v)] for v in part} for part in split_by_decay(model, ".*(bias|gamma|beta).*"))
+    assert decayed == {"conv2d/kernel", "depthwise_conv2d/depthwise_kernel", "conv2d_1/kernel", "logits/kernel"}
+    assert {name.rpartition("/")[2] for name in others} == {"bias", "gamma", "beta"}
+    assert [by_id[id(v)] for v in moved_variables(model, "logits/")] == ["logits/kernel", "logits/bias"]
 
 
 def test_part_of_a_network_trains():
     config = config_of("tiny", "train.trainable_from=dropout,train.freeze_bn=true")
     model = build_for(config, 3)
-    assert [variable.name for variable in model.trainable_variables] == ["logits/kernel:0", "logits/bias:0"]
+    assert [path_of(variable) for variable in model.trainable_variables] == ["logits/kernel", "logits/bias"]
     config = config_of("tiny", "train.trainable_layers=.*conv2d.*,train.freeze_bn=true")
     moving = {name for name, layer in layers_by_name(build_for(config, 3)).items() if layer.trainable}
     assert moving == {"conv2d", "depthwise_conv2d", "conv2d_1"}
