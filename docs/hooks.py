@@ -180,8 +180,8 @@ def networks_page() -> str:
     network.args.args = network.args.args[1:]  # the variant, which each name stands for
     spec = variants.get_spec("efficientnetv2-s")
     documentation = ast.literal_eval(assigned["_DOCUMENTATION"]).format(
-        title="EfficientNetV2S", variant=spec.name, paper="2104.00298", size=spec.eval_size,
-        dropout=spec.dropout_rate, normalization="``(pixel - 128) / 128``",
+        title="EfficientNetV2S", model_name=spec.name, paper="2104.00298", size=spec.eval_size,
+        dropout=0.2, own_dropout=spec.dropout_rate, normalization="``(pixel - 128) / 128``",
         weights='``"imagenet"``, ``"imagenet21k"`` or ``"imagenet21k-ft1k"``', default='``"imagenet"``',
     )  # fmt: skip
     names = ", ".join(f"`{name}`" for name in assigned if name.startswith("EfficientNet"))

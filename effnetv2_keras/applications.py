@@ -1,12 +1,11 @@
 """EfficientNetV2 and V1 with the interface of ``tf.keras.applications`` and additional arguments.
 
 The arguments, their order and defaults, the checks and the error types are those of Keras 2.15
-(``keras/src/applications/efficientnet_v2.py`` and ``efficientnet.py``). In addition, these functions accept any image
-size, fixed or None, with and without a top. One default differs: the dropout rate before the classifier is that of the
-variant in the reference code, while Keras has 0.2 for all V2 variants. The three variants that Keras does not have also
-have no ``"imagenet"`` weights. The default is ``"imagenet21k-ft1k"`` for V2-XL, ``"noisy-student"`` for L2, and None
-for B8. ``EfficientNetB3`` is the network of Keras and of all published weights. The B3 of the reference code has other
-widths, because it rounds them differently.
+(``keras/src/applications/efficientnet_v2.py`` and ``efficientnet.py``). So are the networks: they consist of Keras'
+own layers with Keras' names, order and settings. In addition, these functions accept any image size, fixed or None,
+with and without a top. The three variants that Keras does not have also have no ``"imagenet"`` weights. The default is
+``"imagenet21k-ft1k"`` for V2-XL, ``"noisy-student"`` for L2, and None for B8. ``EfficientNetB3`` is the network of
+Keras and of all published weights. The B3 of the reference code has other widths, because it rounds them differently.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from effnetv2_keras.architecture import specs, variants
+from effnetv2_keras.architecture import keras_names, specs, variants
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.factory import Activation, Pooling, endpoints
 from effnetv2_keras.models.finetuning import set_trainable
 from effnetv2_keras.models.flat_networks import build_flat
-from effnetv2_keras.models.keras_compat import IS_KERAS_3, require_channels_last
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.weights import load_weights, registry
 
 if TYPE_CHECKING:
@@ -39,7 +38,8 @@ Builds {title} (arXiv {paper}) with pretrained or random initial weights.
 
 The model maps images, float32 or uint8 ``[N, H, W, C]`` with pixels 0..255, to class probabilities, float32
 ``[N, classes]``. The best image size is {size} px. Interface, defaults and errors are those of
-``tf.keras.applications.{title}`` if Keras has that function.
+``tf.keras.applications.{title}`` if Keras has that function. So are the layers: Keras' own, with the same names,
+classes, settings, order and weights.
 
 Args:
     include_top: whether the model ends with pooling, dropout and the classifier.
@@ -48,8 +48,8 @@ Args:
         is {default}.
     input_tensor: Keras tensor to use as the images: a ``tf.keras.Input``, or the output of layers or of another model.
         ``input_shape`` is then ignored.
-    input_shape: height, width and channels; height and width may be None. The default is ({size}, {size}, 3) with a
-        top and (None, None, 3) without.
+    input_shape: height, width and channels, or channels first if that is Keras' image format; height and width may be
+        None. The default is ({size}, {size}, 3) with a top and (None, None, 3) without.
     pooling: without a top: ``"avg"`` or ``"max"`` for outputs ``[N, features]``; None for ``[N, H / 32, W / 32,
         features]``. Ignored with a top.
     classes: width of the classifier. For published weights it must be that of the weights: 1000, or 21843 for
@@ -57,17 +57,21 @@ Args:
     classifier_activation: ``"softmax"``, or None for logits; with random initial weights, any activation or function.
     include_preprocessing: whether the model normalizes pixels. If False, pass the result of ``preprocess_input``:
         {normalization} for three channels, ``(pixel - 128) / 128`` for any other number.
-    drop_path_rate: probability that the deepest block is skipped in training, in [0, 1).
-    dropout_rate: dropout rate before the classifier, in [0, 1); None for that of the variant, {dropout}.
+    drop_path_rate: stochastic depth, in [0, 1): block i of n is skipped in training with probability
+        ``drop_path_rate * i / n``. As in Keras, V2 counts n before depth scaling. V1 also accepts the name
+        ``drop_connect_rate``.
+    dropout_rate: dropout rate before the classifier, in [0, 1); None for that of Keras, {dropout}. The reference code
+        has {own_dropout}.
     bn_momentum: weight of the old value in BatchNorm's moving averages, in [0, 1).
     bn_epsilon: constant added to BatchNorm's variance, above 0.
     activation: the name of an activation in ``tf.keras.activations``.
     dtype: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; None for Keras' global policy.
-    name: name of the model and prefix of its layers, so that several networks can be parts of one model. None for the
-        name ``{variant!r}`` and no prefix.
+    name: name of the model; None for ``{model_name!r}``. If ``input_tensor`` is computed by another EfficientNet, it is
+        also the prefix of the layers' names, which would occur twice otherwise.
     features_only: whether the model returns a list of feature maps, at strides 2, 4, 8, 16 and 32, instead of one
         output. ``include_top`` and ``classes`` are then ignored.
-    trainable_from: first trainable layer, such as ``"block_5"``; layers before it are frozen. See ``set_trainable``.
+    trainable_from: first trainable layer, such as ``"block_5"``, ``"block4b"`` or ``"block4b_expand_conv"``; layers
+        before it are frozen. See ``set_trainable``.
     trainable_layers: alternative to ``trainable_from``: a regular expression for the names of the trainable layers.
     freeze_bn: whether to freeze every BatchNorm and its moving averages, also in trainable layers.
     cache_dir: folder of published weights; None for ``$EFFNETV2_KERAS_CACHE``, or ``~/.cache/effnetv2_keras`` if it is
@@ -86,7 +90,8 @@ def preprocess_input(x: Any, variant: str) -> Any:
     """Returns normalized pixels for a model that was built with ``include_preprocessing=False``.
 
     Args:
-        x: pixels 0..255, ``[..., H, W, C]``, a tensor or an array of any numeric dtype; it is not modified.
+        x: pixels 0..255, ``[..., H, W, C]``, a tensor or an array of any numeric dtype; it is not modified. If Keras'
+            image format is ``channels_first``: ``[..., C, H, W]``.
         variant: a name in ``variants.MODELS``, such as ``"efficientnetv2-s"``.
 
     Returns:
@@ -96,23 +101,24 @@ def preprocess_input(x: Any, variant: str) -> Any:
 
     Raises:
         UsageError: if the variant is unknown (the message suggests the nearest one), ``x`` has fewer than three
-            dimensions, or Keras' image format is not ``channels_last``.
+            dimensions.
     """
-    require_channels_last()
     spec = variants.get_spec(variant)
+    axis = -3 if tf.keras.backend.image_data_format() == "channels_first" else -1
     if IS_KERAS_3 and isinstance(x, tf.keras.KerasTensor):
         pixels = tf.keras.ops.cast(x, "float32")
     else:
         pixels = tf.cast(x, tf.float32) if tf.is_tensor(x) else np.asarray(x, np.float32)
     if len(pixels.shape) < 3:
         raise UsageError(
-            f"x has shape {tuple(pixels.shape)}, but must have at least three dimensions. Pass images "
-            "[..., height, width, channels]."
+            f"x has shape {tuple(pixels.shape)}, but must have at least three dimensions: height, width and channels. "
+            "Pass images [..., height, width, channels]."
         )
-    scale, offset = specs.pixel_rescaling(_for_channels(spec, pixels.shape[-1]).normalization)
-    if pixels.shape[-1] != 3:  # all channels alike
+    scale, offset = specs.pixel_rescaling(_for_channels(spec, pixels.shape[axis]).normalization)
+    if pixels.shape[axis] != 3:  # all channels alike
         scale, offset = scale[:1], offset[:1]
-    return pixels * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
+    shape = (-1, 1, 1) if axis == -3 else (-1,)
+    return pixels * np.asarray(scale, np.float32).reshape(shape) + np.asarray(offset, np.float32).reshape(shape)
 
 
 def _for_channels(spec: specs.ModelSpec, channels: int | None) -> specs.ModelSpec:
@@ -238,6 +244,8 @@ def _published(
 
     @functools.wraps(bound, assigned=())
     def application(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> tf.keras.Model:
+        if v1 and "drop_connect_rate" in kwargs:  # as V1 of Keras 2
+            kwargs.setdefault("drop_path_rate", kwargs.pop("drop_connect_rate"))
         if len(args) < 2 and "weights" not in kwargs:
             kwargs["weights"] = weights
             if weights is None:
@@ -254,10 +262,11 @@ def _published(
     application.__name__ = application.__qualname__ = title
     application.__doc__ = _DOCUMENTATION.format(
         title=title,
-        variant=variant,
+        model_name=keras_names.model_name(spec),
         paper="1905.11946" if v1 else "2104.00298",
         size=spec.eval_size,
-        dropout=spec.dropout_rate,
+        dropout=keras_names.dropout_rate(spec),
+        own_dropout=spec.dropout_rate,
         weights=" or ".join(f'``"{name}"``' for name in names) or "no name, because none are published",
         default=f'``"{weights}"``' if weights else "None",
         normalization={"centered": "``(pixel - 128) / 128``", "imagenet": "ImageNet's mean and standard deviation"}[

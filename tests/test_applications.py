@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import re
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import effnetv2_keras
-from effnetv2_keras import preprocess_input
+from effnetv2_keras import build_model, load_weights, preprocess_input
 from effnetv2_keras.architecture import variants
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.models import layers_by_role
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of, sublayers
 from effnetv2_keras.models.layers import ConvNorm
@@ -114,8 +116,7 @@ def test_the_default_size_and_output_are_those_of_keras(name):
     ours, theirs = (getattr(side, name)(weights=None) for side in (effnetv2_keras, tf.keras.applications))
     assert ours.input_shape == theirs.input_shape == (None, 224, 224, 3)
     assert ours.output_shape == theirs.output_shape == (None, 1000)
-    normalization = sum(v.shape.num_elements() for v in theirs.variables if "normalization" in path_of(v))
-    assert ours.count_params() == theirs.count_params() - normalization
+    assert ours.count_params() == theirs.count_params()
     norms = [
         {
             (part.momentum, part.epsilon)
@@ -161,7 +162,7 @@ def test_positional_arguments_mean_what_they_mean_in_keras(shallow):
     arguments = (False, None, None, (32, 32, 3), "avg", 5, None, False)
     ours, theirs = (side.EfficientNetV2B0(*arguments) for side in (effnetv2_keras, tf.keras.applications))
     assert ours.output_shape == theirs.output_shape == (None, 1280)
-    assert "preprocessing" not in layers_by_role(ours)
+    assert not [layer for layer in ours.layers if isinstance(layer, tf.keras.layers.Rescaling)]
 
 
 @sides
@@ -220,7 +221,7 @@ def test_a_wrong_argument_is_told(settings, message):
 
 
 def test_wrong_weights_are_refused_before_anything_is_built(monkeypatch):
-    monkeypatch.setattr("effnetv2_keras.applications.build_model", None)
+    monkeypatch.setattr("effnetv2_keras.applications.build_flat", None)
     for settings in ({"weights": "no"}, {"weights": "imagenet", "classes": 3}):
         with pytest.raises(UsageError):
             effnetv2_keras.EfficientNetV2B0(**settings)
@@ -267,11 +268,15 @@ def test_a_tensor_in_place_of_an_input_changes_nothing_else():
 def test_one_network_goes_on_where_another_ends():
     first = backbone(name="first")
     joined = tf.keras.layers.Conv2D(3, 1)(first.output)
-    second = b0(effnetv2_keras, include_top=False, input_tensor=joined, include_preprocessing=False, name="second")
+    settings = {"include_top": False, "input_tensor": joined, "include_preprocessing": False}
+    with pytest.raises(
+        UsageError, match="names of this network's layers, such as 'stem_conv'. Pass name=, which is then"
+    ):
+        b0(effnetv2_keras, **settings)
+    second = b0(effnetv2_keras, **settings, name="second")
     assert second.input is first.input
-    assert {layer.name for layer in layers_by_role(second).values()} == {
-        f"second_{role}" for role in ("stem", *(f"block_{i}" for i in range(6)), "head")
-    }
+    own = [layer.name for layer in second.layers if layer.name.startswith("second_")]
+    assert own == [f"second_{layer.name}" for layer in first.layers if layer.name.startswith(("stem", "block", "top"))]
     assert len({path_of(variable) for variable in second.variables}) == len(second.variables)
 
 
@@ -285,10 +290,10 @@ def test_feature_maps_are_those_of_the_whole_network():
         (4, 6, 112),
         (2, 3, 192),
     ]
-    assert not {"head", "pool", "classifier"} & set(layers_by_role(features))
+    assert "top_conv" not in [layer.name for layer in features.layers]
     fill_at_random(backbone())
     features.set_weights(backbone().get_weights()[: len(features.get_weights())])
-    deepest = tf.keras.Model(backbone().input, layers_by_role(backbone())["block_5"].output)
+    deepest = tf.keras.Model(backbone().input, backbone().get_layer("block6a_project_bn").output)
     np.testing.assert_array_equal(features(pixels())[-1], deepest(pixels()))
 
 
@@ -305,19 +310,33 @@ def test_settings_reach_the_network():
         trainable_from="block_4",
         freeze_bn=True,
     )
-    roles = layers_by_role(model)
-    assert roles["block_5"].drop_path_rate == pytest.approx(0.42 * 5 / 6)
-    assert roles["dropout"].rate == 0.3
-    assert (roles["stem"].norm.momentum, roles["stem"].norm.epsilon) == (0.7, 0.01)
-    assert roles["stem"].activation == "relu"
-    assert roles["stem"].compute_dtype == "bfloat16"
-    assert {path_of(v).split("/")[0] for v in model.trainable_variables} == {
-        "block_4",
-        "block_5",
-        "head",
-        "classifier",
+    assert model.get_layer("top_dropout").rate == 0.3
+    norm = model.get_layer("stem_bn")
+    assert (norm.momentum, norm.epsilon) == (0.7, 0.01)
+    assert model.get_layer("stem_activation").activation is tf.keras.activations.relu
+    assert norm.compute_dtype == "bfloat16"
+    trained = {path_of(v).split("/")[0] for v in model.trainable_variables}
+    assert {re.match("block..|top|predictions", name)[0] for name in trained} == {
+        "block5a",
+        "block6a",
+        "top",
+        "predictions",
     }
     assert not [path_of(v) for v in model.trainable_variables if "gamma" in path_of(v)]
+
+
+@pytest.mark.parametrize(
+    ("name", "drops"), [("EfficientNetV2B0", "drop_path_rate"), ("EfficientNetB0", "drop_connect_rate")]
+)
+def test_the_drop_path_rate_reaches_the_network(name, drops):
+    """V1 of Keras 2 calls it ``drop_connect_rate``. The deepest block of two has half of the rate."""
+    spec = variants.MODELS["efficientnetv2-b0" if "V2" in name else "efficientnet-b0"]
+    few = dataclasses.replace(spec, blocks=(dataclasses.replace(spec.blocks[0], repeats=2, output_filters=32),))
+    with mock.patch.dict(variants.MODELS, {spec.name: few}):
+        model = getattr(effnetv2_keras, name)(weights=None, include_top=False, input_shape=(32, 32, 3), **{drops: 0.4})
+    assert {layer.name: layer.rate for layer in model.layers if isinstance(layer, tf.keras.layers.Dropout)} == {
+        "block1b_drop": pytest.approx(0.2)
+    }
 
 
 @pytest.mark.parametrize(
@@ -329,9 +348,15 @@ def test_preprocess_input_does_what_the_model_does(shallow, name, channels):
         name, "efficientnetv2-s"
     )
     model = getattr(effnetv2_keras, name)(weights=None, include_top=False, input_shape=(None, None, channels))
-    inside = tf.keras.Model(model.input, layers_by_role(model)["preprocessing"].output)
+    if name == "EfficientNetB0":  # its statistics are weights, which are 0 and 1 at first, as in Keras
+        load_weights(
+            model,
+            build_model(variant, include_top=False, include_preprocessing=False, input_shape=(None, None, channels)),
+        )
+    kinds = (tf.keras.layers.Rescaling, tf.keras.layers.Normalization)
+    inside = tf.keras.Model(model.input, [layer for layer in model.layers if isinstance(layer, kinds)][-1].output)
     images = pixels(2, 5, 4, channels)
-    np.testing.assert_allclose(preprocess_input(images, variant), inside(images), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(preprocess_input(images, variant), inside(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -379,21 +404,42 @@ def channels_first():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: effnetv2_keras.EfficientNetV2B0(weights=None),
-        lambda: effnetv2_keras.EfficientNetV2B0(weights=None, include_top=False, input_shape=(3, 64, 64)),
-        lambda: effnetv2_keras.EfficientNetB0(),  # before anything is downloaded
         lambda: effnetv2_keras.build_model("efficientnetv2-b0"),
-        lambda: preprocess_input(pixels(), "efficientnetv2-b0"),
         lambda: ConvNorm(8),  # as load_model builds it
         lambda: build_for(Config(), 2),
         lambda: build_for(Config().override({"model.model_name": "keras:ResNet50"}), 2),
     ],
 )
-def test_channels_first_is_refused(build, channels_first):
+def test_block_layers_refuse_channels_first(build, channels_first):
     with pytest.raises(
         UsageError, match="image_data_format is 'channels_first', but must be 'channels_last': these networks"
     ):
         build()
+
+
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", "EfficientNetB0"])
+def test_channels_first_builds_the_network_of_that_format(name, shallow, channels_first):
+    """With Keras 2, Keras cannot build V2 so; TensorFlow cannot run convolutions so on CPUs."""
+    settings = {"weights": None, "include_top": False}
+    model = getattr(effnetv2_keras, name)(input_shape=(3, 64, 40), **settings)
+    assert model.output_shape == (None, 1280, 2, 2)
+    assert getattr(effnetv2_keras, name)(pooling="avg", **settings).input_shape == (None, 3, None, None)
+    if IS_KERAS_3 or name == "EfficientNetB0":
+        theirs = getattr(tf.keras.applications, name)(input_shape=(3, 64, 40), **settings)
+        assert [layer.output.shape for layer in model.layers] == [layer.output.shape for layer in theirs.layers]
+        assert [weight.shape for weight in model.weights] == [weight.shape for weight in theirs.weights]
+    with pytest.raises(UsageError, match=r"input_shape is \(64, 64, 3\), but .* must be \(channels, height, width\)"):
+        getattr(effnetv2_keras, name)(input_shape=(64, 64, 3), **settings)
+
+
+@pytest.mark.parametrize("variant", ["efficientnetv2-b0", "efficientnetv2-s"])
+def test_preprocess_input_normalizes_channels_first(variant, channels_first):
+    tf.keras.backend.set_image_data_format("channels_last")
+    expected = preprocess_input(pixels(), variant)
+    tf.keras.backend.set_image_data_format("channels_first")
+    np.testing.assert_array_equal(
+        preprocess_input(pixels().transpose(0, 3, 1, 2), variant), expected.transpose(0, 3, 1, 2)
+    )
 
 
 def test_preprocess_input_refuses_what_it_does_not_know():

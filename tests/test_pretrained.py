@@ -115,7 +115,7 @@ def test_b3_of_the_first_version_is_that_of_keras(tmp_path):
 
 def test_offline_a_name_fails_before_the_network_is_built(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("effnetv2_keras.applications.build_model", None)
+    monkeypatch.setattr("effnetv2_keras.applications.build_flat", None)
     file = Published("http://127.0.0.1:9/b0.h5", "0" * 32)
     monkeypatch.setitem(PUBLISHED, ("efficientnetv2-b0", "imagenet"), (file, file))
     with pytest.raises(WeightsError, match="Cannot download http://127.0.0.1:9/b0.h5") as caught:

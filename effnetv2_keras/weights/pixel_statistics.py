@@ -63,7 +63,7 @@ def for_model(model: tf.keras.Model, found: Mapping[str, Array]) -> dict[str, Ar
     channels = next((layer.weights[0].shape[0] for layer in _adaptable(model)), None)
     if channels is None:
         return {}
-    fits = all(np.shape(found.get(name)) in ((1,), (channels,)) for name in (MEAN, VARIANCE))
+    fits = all(name in found and np.shape(found[name]) in [(1,), (channels,)] for name in (MEAN, VARIANCE))
     values = {COUNT: np.asarray(0), **found} if fits else default(channels)
     values.update({name: np.broadcast_to(values[name], channels) for name in (MEAN, VARIANCE)})
     twice = sum(isinstance(layer, tf.keras.layers.Rescaling) for _, layer in _preprocessing(model)) > 1

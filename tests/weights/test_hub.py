@@ -152,7 +152,7 @@ def test_names_that_are_not_known_say_which_are(name, message, tmp_path):
     ],
 )
 def test_functions_like_those_of_keras_take_the_names(arguments, message, monkeypatch):
-    monkeypatch.setattr("effnetv2_keras.applications.build_model", None)
+    monkeypatch.setattr("effnetv2_keras.applications.build_flat", None)
     with pytest.raises(UsageError, match=message):
         effnetv2_keras.EfficientNetV2B0(**arguments)
 
