@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo_run
 NETWORKS := tests/environments tests/export tests/models tests/test_applications.py tests/test_pretrained.py tests/weights
 
-.PHONY: demo test test-keras3 test-slow lint docs bench ablations clean
+.PHONY: demo test test-keras3 test-slow matrix lint docs bench ablations clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python main.py --mode=plan --dataset_cfg=demo
@@ -26,6 +26,10 @@ test-keras3: $(VENV)/dev  # the networks with Keras 3, which TensorFlow has from
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow -n 1
+
+# Fresh environments with every supported TensorFlow; ONLY="tensorflow-cpu==2.15 tensorflow==2.21" for some of them.
+matrix: $(VENV)/python$(VERSION)
+	$(BIN)/python -m tests.environments.matrix $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

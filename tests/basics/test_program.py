@@ -64,9 +64,11 @@ def test_the_module_finds_its_recipes_in_both_layouts(tmp_path, layout):
     shutil.copytree(ROOT / "hparams", tmp_path / ("" if layout == "checkout" else "effnetv2_keras") / "hparams")
     (tmp_path / "elsewhere" / "hparams").mkdir(parents=True)
     (tmp_path / "elsewhere" / "hparams" / "__init__.py").write_text("raise ImportError('a package of the user')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from effnetv2_keras import hparams; print(hparams.__file__)"
-    if layout == "installed":  # where the user's own package hparams is found first
-        code = code.replace("sys.path.insert(0,", "sys.path.insert(1,")
+    place = 1 if layout == "installed" else 0  # 1: the user's own package hparams is found first
+    code = (
+        f"import sys; sys.path.insert({place}, {str(tmp_path)!r})\n"
+        "from effnetv2_keras import hparams; print(hparams.__file__)"
+    )
     told = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path / "elsewhere" if layout == "installed" else tmp_path,
