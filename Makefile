@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo_run
 
-.PHONY: demo test test-slow lint docs bench ablations clean
+.PHONY: demo test test-slow matrix lint docs bench ablations clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python main.py --mode=plan --dataset_cfg=demo
@@ -22,6 +22,10 @@ test: $(VENV)/dev
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow -n 1
+
+# Fresh environments with every supported TensorFlow; ONLY="tensorflow-cpu==2.15 tensorflow==2.21" for some of them.
+matrix: $(VENV)/python$(VERSION)
+	$(BIN)/python -m tests.environments.matrix $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -30,7 +30,8 @@ def source():
 def stages(total_steps: int):
     from effnetv2_keras import Ramp, Ramps, plan_stages
 
-    ramps = Ramps(image_size=Ramp(24, 32), dropout_rate=Ramp(0.1, 0.4), randaug_magnitude=Ramp(2, 8))
+    changing = {"image_size": Ramp(24, 32), "dropout_rate": Ramp(0.1, 0.4), "randaug_magnitude": Ramp(2, 8)}
+    ramps = Ramps(**changing, mixup_alpha=Ramp(0, 0.2), cutmix_alpha=Ramp(0, 0))
     return plan_stages(ramps, num_stages=2, total_steps=total_steps)
 
 

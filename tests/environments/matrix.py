@@ -156,6 +156,7 @@ def try_cell(cell: str, interpreter: str, wheel: pathlib.Path) -> Result:
         folder = pathlib.Path(name)
         subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
         python = str(folder / "venv" / "bin" / "python")
+        pip(python, "install", "--quiet", "--upgrade", "pip")  # older ones cannot say what they would install
         pip(python, "install", "--quiet", "--no-cache-dir", f"{kind}=={version}.*")
         before, bytes_before = packages_of(python), size_of(folder / "venv")
         seconds = install(python, wheel, folder / "downloads")
