@@ -51,6 +51,7 @@ class InputPlan:
         share_labels: whether the labels of a training image divide the image's weight evenly among them, as softmax
             needs, before images are mixed.
         class_weights: weight in the loss of each class, in label order; empty for weights of 1.
+        as_float: whether training images are float32 in each stage, as mixed ones are, so that one trace takes all.
     """
 
     data: DataConfig
@@ -59,6 +60,7 @@ class InputPlan:
     unreadable: UnreadableImages
     share_labels: bool = False
     class_weights: tuple[float, ...] = ()
+    as_float: bool = False
 
     def per_replica(self, context: tf.distribute.InputContext) -> int:
         """Returns the number of images per replica and step.
@@ -104,7 +106,8 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         A function for ``strategy.distribute_datasets_from_function``. It raises ``UsageError`` if a service cannot be
         reached. The elements of its dataset are one replica's part of a step:
 
-        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalized.
+        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if images are mixed or normalized,
+          or with ``plan.as_float``.
         - ``label``: float32 ``[b, classes]``; rows sum to 1. For a multi-label source, rows are multi-hot before
           mixing, or with ``plan.share_labels`` multi-hot divided by the number of labels.
         - ``weight``: float32 ``[b]``, in the loss; 1 or the mean of ``plan.class_weights`` over the labels of the
@@ -131,6 +134,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         weight = batch["weight"]
         if plan.class_weights:
             weight *= losses.mean_weight(labels, plan.class_weights)
+        images = tf.cast(images, tf.float32) if plan.as_float else images
         return {**batch, "image": plan.normalize(images), "label": labels, "weight": weight}
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:

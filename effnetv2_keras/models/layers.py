@@ -217,10 +217,10 @@ class _RandomZeros(tf.keras.layers.Layer):
         """Returns the shape of the input; Keras 3 then also knows that the output has the dtype of the computation."""
         return input_shape
 
-    def _zero(self, inputs: tf.Tensor, rate: float, mask_shape: list[Any]) -> tf.Tensor:
+    def _zero(self, inputs: tf.Tensor, rate: float | tf.Tensor, mask_shape: list[Any]) -> tf.Tensor:
         # The mask is always drawn in float32, because bfloat16 numbers would round the rate to a multiple of 1/128.
-        kept = tf.cast(scopes.uniform(mask_shape) >= rate, tf.float32)
-        return inputs * tf.cast(kept / (1.0 - rate), inputs.dtype)
+        kept = tf.cast(scopes.uniform(mask_shape) >= tf.cast(rate, tf.float32), tf.float32)
+        return inputs * tf.cast(kept / tf.cast(1.0 - rate, tf.float32), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -266,7 +266,7 @@ class HeadDropout(_RandomZeros):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, ...]`` to the same shape."""
         rate = scopes.dropout_rate(self.rate)
-        if not training or rate == 0.0:
+        if not training or (isinstance(rate, float) and rate == 0.0):
             return inputs
         return self._zero(inputs, rate, _sizes(inputs))
 

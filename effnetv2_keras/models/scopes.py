@@ -20,12 +20,12 @@ _local = threading.local()
 @dataclasses.dataclass
 class _Scope:
     seed: tf.Tensor
-    dropout_rate: float | None
+    dropout_rate: float | tf.Tensor | None
     draws: int = 0
 
 
 @contextlib.contextmanager
-def stochastic_scope(seed: tf.Tensor, *, dropout_rate: float | None = None) -> Iterator[None]:
+def stochastic_scope(seed: tf.Tensor, *, dropout_rate: float | tf.Tensor | None = None) -> Iterator[None]:
     """Makes the random numbers of all layers called inside the scope depend only on ``seed``.
 
     The number of a draw in the order of calls is folded into the seed, so that no two layers share random numbers and
@@ -36,7 +36,8 @@ def stochastic_scope(seed: tf.Tensor, *, dropout_rate: float | None = None) -> I
 
     Args:
         seed: int32 ``[2]``; the caller must fold the step and the replica id into it.
-        dropout_rate: replaces the rate of every ``HeadDropout``, in [0, 1); None to keep the rates of the layers.
+        dropout_rate: replaces the rate of every ``HeadDropout``, in [0, 1), a number or a float64 scalar; None to keep
+            the rates of the layers. A tensor can change without a new trace; its range is not checked.
 
     Raises:
         ValueError: if the seed has another shape or dtype, or the rate is out of range.
@@ -44,7 +45,7 @@ def stochastic_scope(seed: tf.Tensor, *, dropout_rate: float | None = None) -> I
     seed = tf.convert_to_tensor(seed)
     if seed.shape != [2] or seed.dtype != tf.int32:
         raise ValueError(f"seed is {seed.dtype.name} of shape {seed.shape}, but must be int32 of shape (2,).")
-    if dropout_rate is not None and not 0.0 <= dropout_rate < 1.0:
+    if isinstance(dropout_rate, float) and not 0.0 <= dropout_rate < 1.0:
         raise ValueError(
             f"dropout_rate is {dropout_rate}, but must be in [0, 1), or None to keep the rates of the layers."
         )
@@ -94,7 +95,7 @@ def uniform(shape: Sequence[int | tf.Tensor]) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, seed)
 
 
-def dropout_rate(default: float) -> float:
+def dropout_rate(default: float) -> float | tf.Tensor:
     """Returns the dropout rate that the current scope sets for ``HeadDropout``, or ``default`` if it sets none."""
     scope = _current_draws()
     return default if scope is None or scope.dropout_rate is None else scope.dropout_rate

@@ -19,7 +19,7 @@ from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.input import RunInput
 from effnetv2_keras.training.state import create_state
-from effnetv2_keras.training.steps import TrainStep
+from effnetv2_keras.training.steps import TrainStep, reuse
 
 _MEASURED_STEPS = 5
 
@@ -72,10 +72,11 @@ def measure(
     with doing("making small copies of the images"):
         splits = Splits(with_small_copies(splits.train, config), splits.evaluation)
     with RunInput(config, splits, strategy) as data:
-        times = []
+        times, step = [], None
         for stage in stages:
             with doing(f"measuring stage {stage.index + 1}/{len(stages)} ({stage.image_size} px)"):
-                times.append(_step_times(TrainStep(state, strategy, config=config, stage=stage), data, stage, clock))
+                step = reuse([step], stage) or TrainStep(state, strategy, config=config, stage=stage)
+                times.append(_step_times(step, data, stage, clock))
         evaluator = Evaluator(
             state.models,
             strategy,

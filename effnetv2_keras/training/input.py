@@ -46,6 +46,7 @@ class RunInput:
     ) -> None:
         self._config, self._splits, self._strategy = config, splits, strategy
         self._unreadable = UnreadableImages(config.data.unreadable, config.data.max_unreadable)
+        stages = config.plan(config.total_steps(splits.train.num_examples))
         self._plan = InputPlan(
             config.data,
             config.train.batch_size,
@@ -53,6 +54,7 @@ class RunInput:
             self._unreadable,
             share_labels=not losses.are_independent(config.train.loss_type),
             class_weights=class_weights,
+            as_float=any(stage.mixup_alpha or stage.cutmix_alpha for stage in stages),
         )
         self.eval_batch_size = eval_batch_size(config, strategy)
         self._eval_plan = InputPlan(config.data, self.eval_batch_size, config.input_normalization, self._unreadable)

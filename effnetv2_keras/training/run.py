@@ -30,7 +30,7 @@ from effnetv2_keras.training.input import RunInput, free_in_background
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
 from effnetv2_keras.training.state import create_state, initialize
-from effnetv2_keras.training.steps import Metrics, TrainStep
+from effnetv2_keras.training.steps import Metrics, TrainStep, awaited, reuse
 
 
 class Run:
@@ -87,6 +87,7 @@ class Run:
             loss_type=config.train.loss_type,
             max_unreadable=config.data.max_unreadable,
         )
+        self._step: Any = None
         self._tried: tuple[TrainStep, float] | None = None
         self._stops: Any = None
         self._batches: Any = None
@@ -145,30 +146,32 @@ class Run:
     def _try_step(self, batches: Any, stage: Stage, first_step: int) -> None:
         self._step, start = self._make_step(stage), time.perf_counter()
         with self._explained_shortage(stage):
-            self._await(self._take(batches, stage, first_step, 1, StopRequest()))
+            awaited(self._take(batches, stage, first_step, 1, StopRequest()))
         self._tried = (self._step, time.perf_counter() - start)
-        self.recorder.time_left.compiled(stage, self._tried[1])
+        for other in filter(self._step.serves, self.stages):
+            self.recorder.time_left.compiled(other, self._tried[1])
         if stage.end_step - first_step > 1:  # a second step takes the time of all others
             start = time.perf_counter()
-            self._await(self._take(batches, stage, first_step + 1, 1, StopRequest()))
+            awaited(self._take(batches, stage, first_step + 1, 1, StopRequest()))
             self.recorder.time_left.tried(stage, time.perf_counter() - start)
 
     def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
         return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)
 
     def _make_step(self, stage: Stage) -> TrainStep:
-        return TrainStep(self.state, self._strategy, config=self._config, stage=stage)
+        """Returns the step of a stage: one at hand if it serves that stage, because tracing takes seconds."""
+        at_hand = reuse((self._step, self._tried and self._tried[0]), stage)
+        return at_hand or TrainStep(self.state, self._strategy, config=self._config, stage=stage)
 
     def enter(self, stage: Stage, step: int) -> None:
         """Makes the input and the train step of a stage, to continue after ``step`` finished steps of the run."""
         self.recorder.enter(stage, step)
         self._drop_batches()
         self._batches = self.input.batches(stage, step)
-        if self._tried and self._tried[0].stage is stage:
-            (self._step, seconds), self._tried = self._tried, None
-            self.recorder.clock.note_compiling(seconds)
-        else:
-            self._step = self._make_step(stage)
+        self._step = self._make_step(stage)
+        if self._tried and self._tried[0] is self._step:
+            self.recorder.clock.note_compiling(self._tried[1])
+            self._tried = None
 
     def _drop_batches(self) -> None:
         box, self._batches = [self._batches], None
@@ -196,20 +199,13 @@ class Run:
         first = self.recorder.is_first(step)
         if self._config.runtime.steps_per_loop > 1:
             with self.input.explained(), self.recorder.clock.stepping(first=first):
-                return self._await(self._step.several(batches, count, bool(stop)), first)
+                return awaited(self._step.several(batches, count, bool(stop)), first)
         with self.recorder.clock.waiting(), stop.waiting():
             batch = self.input.next(batches, stage, step)
         if first:
             self.recorder.show(stage, step, lambda: self.input.pixels(batch))
         with self.recorder.clock.stepping(first=first):
-            return self._await(self._step(batch, bool(stop)), first)
-
-    @staticmethod
-    def _await(metrics: Metrics, needed: bool = True) -> Metrics:
-        """Waits for the end of the step if its time is needed, as for the first step of a stage."""
-        if needed:
-            tf.reduce_sum(metrics["loss"]).numpy()
-        return metrics
+            return awaited(self._step(batch, bool(stop)), first)
 
     def _saved_before_an_error(self) -> str:
         if self._worker.count > 1:  # saving needs all workers

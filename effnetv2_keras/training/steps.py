@@ -6,6 +6,7 @@ It has the only gradient tape of the package. Only the train step and the evalua
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -32,16 +33,16 @@ _DROPOUT_STREAM = 3  # the input pipeline uses 1 and 2
 
 
 class TrainStep:
-    """The compiled train step of one stage. Make a new one for each stage.
+    """The compiled train step. It is traced once for all stages that ``serves`` says it serves.
 
     Args:
         state: the state that the step changes.
         strategy: distribution strategy of the state.
         config: configuration of the run.
-        stage: the stage, which sets the dropout rate and, through the batches, the image size.
+        stage: the stage of the first steps, which sets the dropout rate and, through the batches, the image size.
 
     Attributes:
-        stage: the stage.
+        stage: the stage of the next steps; assign another one that ``serves`` allows.
         traces: number of times that the step was traced, where each replica counts.
 
     Raises:
@@ -51,6 +52,7 @@ class TrainStep:
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy, *, config: Config, stage: Stage) -> None:
         self._state, self._strategy, self._train, self.stage = state, strategy, config.train, stage
+        self._micro_batches_of = config.micro_batches
         self._micro_batches = config.micro_batches(stage)
         per_replica = config.train.batch_size // strategy.num_replicas_in_sync
         if per_replica % self._micro_batches:
@@ -74,6 +76,12 @@ class TrainStep:
             if config.precision.jit_compile
             else self._accumulate
         )
+        # XLA compiles for one size of images, and a loop for one iterator. Otherwise a graph for all sizes is as fast.
+        self._any_size = not (
+            config.precision.jit_compile
+            or config.runtime.steps_per_loop > 1
+            or isinstance(strategy, tf.distribute.TPUStrategy)
+        )
         # With a partial, TensorFlow counts the traces of this object; with the method, it counts those of all objects
         # and warns about retracing.
         self._head_only = stage.trains == "classifier"
@@ -86,7 +94,7 @@ class TrainStep:
                     "train.head_share trains only the classifier, but train.varsexp or train.trainable_layers keeps "
                     "it fixed. Let that setting include the classifier, or set train.head_share=0."
                 )
-        self._function = tf.function(functools.partial(self._step), autograph=False)
+        self._function: Any = None
         self._loop = tf.function(functools.partial(self._steps), autograph=False)
         self.traces = 0
 
@@ -104,7 +112,26 @@ class TrainStep:
             variables that are updated, before clipping) and ``stops`` (number of replicas whose worker was asked to
             end the run).
         """
-        return self._function(batch, tf.constant(stop, tf.float32))
+        rate, stopping = tf.constant(self.stage.dropout_rate, tf.float64), tf.constant(stop, tf.float32)
+        if not self._function:
+            given = (
+                {name: _any_size(value) for name, value in batch.items()},
+                tf.TensorSpec([], tf.float64),
+                tf.TensorSpec([], tf.float32),
+            )
+            self._function = tf.function(
+                functools.partial(self._step), autograph=False, input_signature=given if self._any_size else None
+            )
+        return self._function(batch, rate, stopping)
+
+    def serves(self, stage: Stage) -> bool:
+        """Returns whether the step is also that of another stage of the run, without being traced again."""
+        own = self.stage
+        return (
+            (stage.trains == "classifier") == self._head_only
+            and self._micro_batches_of(stage) == self._micro_batches
+            and (self._any_size or stage.image_size == own.image_size)
+        )
 
     def several(self, batches: Any, count: int, stop: bool = False) -> Metrics:
         """Takes ``count`` steps on the device without a round trip to the host.
@@ -117,20 +144,21 @@ class TrainStep:
         Returns:
             The metrics of ``__call__``, each of shape ``[count]``.
         """
-        return self._loop(batches, tf.constant(count), tf.constant(stop, tf.float32))
+        rate, stopping = tf.constant(self.stage.dropout_rate, tf.float64), tf.constant(stop, tf.float32)
+        return self._loop(batches, tf.constant(count), rate, stopping)
 
-    def _steps(self, batches: Any, count: tf.Tensor, stop: tf.Tensor) -> Metrics:
+    def _steps(self, batches: Any, count: tf.Tensor, dropout_rate: tf.Tensor, stop: tf.Tensor) -> Metrics:
         def step(number: tf.Tensor, rows: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            metrics = self._step(next(batches), stop)
+            metrics = self._step(next(batches), dropout_rate, stop)
             return number + 1, rows.write(number, tf.stack([metrics[name] for name in _METRICS]))
 
         rows = tf.TensorArray(tf.float32, size=count, element_shape=[len(_METRICS)])
         _, rows = tf.while_loop(lambda number, _: number < count, step, (tf.constant(0), rows), parallel_iterations=1)
         return dict(zip(_METRICS, tf.unstack(rows.stack(), axis=1)))
 
-    def _step(self, batch: Batch, stop: tf.Tensor) -> Metrics:
+    def _step(self, batch: Batch, dropout_rate: tf.Tensor, stop: tf.Tensor) -> Metrics:
         state = self._state
-        per_replica = self._strategy.run(self._replica_step, args=(batch, stop))
+        per_replica = self._strategy.run(self._replica_step, args=(batch, dropout_rate, stop))
         if state.ema_model:
             decay = ema_decay_at(state.step + 1, self._train.ema_decay)
             source, average = (tf_variables(model.weights) for model in (state.model, state.ema_model))
@@ -141,13 +169,13 @@ class TrainStep:
         state.step.assign_add(1)
         return metrics
 
-    def _replica_step(self, batch: Batch, stop: tf.Tensor) -> Metrics:
+    def _replica_step(self, batch: Batch, dropout_rate: tf.Tensor, stop: tf.Tensor) -> Metrics:
         self.traces += 1
         state, context = self._state, tf.distribute.get_replica_context()
         seed = tf.constant([self._train.seed, _DROPOUT_STREAM], tf.int32)
         seed = tf.random.experimental.stateless_fold_in(seed, state.step)
         seed = tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
-        gradients, metrics = self._gradients(batch, seed, state.weight_decay(state.step))
+        gradients, metrics = self._gradients(batch, seed, dropout_rate, state.weight_decay(state.step))
         gradients = sum_over_replicas(gradients)
         # Replicas continue with the values that a checkpoint contains, so a resumed run is bit-identical.
         mean_over_replicas(self._statistics)
@@ -160,19 +188,18 @@ class TrainStep:
         # Metrics are summed over the replicas, but the norm is already the same on each replica.
         return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync, "stops": tf.identity(stop)}
 
-    def _accumulate(self, batch: Batch, seed: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
+    def _accumulate(self, batch: Batch, seed: tf.Tensor, dropout_rate: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
         """Returns gradients and metrics of one replica: sums over micro-batches, which run one after the other."""
         if self._micro_batches == 1:
-            return self._compute(batch, seed, weight_decay)
-        micro_batches = {
-            name: tf.reshape(value, [self._micro_batches, value.shape[0] // self._micro_batches, *value.shape[1:]])
-            for name, value in batch.items()
-        }
+            return self._compute(batch, seed, dropout_rate, weight_decay)
+        micro_batches = {name: _divided(value, self._micro_batches) for name, value in batch.items()}
 
         def add(number: tf.Tensor, sums: _Sums) -> tuple[tf.Tensor, _Sums]:
             one = {name: tf.gather(value, number) for name, value in micro_batches.items()}
             own_seed = tf.random.experimental.stateless_fold_in(seed, number)
-            return number + 1, tf.nest.map_structure(tf.add, sums, self._compute(one, own_seed, weight_decay))
+            return number + 1, tf.nest.map_structure(
+                tf.add, sums, self._compute(one, own_seed, dropout_rate, weight_decay)
+            )
 
         zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self._variables]
         nothing = (zeros, {"loss": tf.zeros([]), "top1": tf.zeros([])})
@@ -185,7 +212,7 @@ class TrainStep:
         )
         return sums
 
-    def _compute(self, batch: Batch, seed: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
+    def _compute(self, batch: Batch, seed: tf.Tensor, dropout_rate: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
         """Returns gradients and metrics of a micro-batch: sums over its images, divided by the global batch size.
 
         The mean of the weights over the training images is 1, so this is their weighted mean; see ``class_weights``.
@@ -195,7 +222,7 @@ class TrainStep:
             scope = training_scope(
                 sync_bn=train.sync_bn, micro_batches=self._micro_batches, rematerialize=self._rematerialize
             )
-            with stochastic_scope(seed, dropout_rate=self.stage.dropout_rate), scope:
+            with stochastic_scope(seed, dropout_rate=dropout_rate), scope:
                 logits = model(batch["image"], training=not self._head_only)
             per_image = losses.loss_of_each(
                 train.loss_type,
@@ -216,3 +243,37 @@ class TrainStep:
         )
         counts = tf.cast(batch["weight"] > 0, tf.float32)  # accuracy has no weights of classes
         return gradients, {"loss": loss, "top1": tf.reduce_sum(hits * counts) / train.batch_size}
+
+
+def reuse(steps: Iterable[TrainStep | None], stage: Stage) -> TrainStep | None:
+    """Returns the first of some steps that serves a stage, set to that stage; None if there is none."""
+    for step in steps:
+        if step and step.serves(stage):
+            step.stage = stage
+            return step
+    return None
+
+
+def awaited(metrics: Metrics, needed: bool = True) -> Metrics:
+    """Returns the metrics of a step, after its end if its time is needed, as for the first step of a stage."""
+    if needed:
+        tf.reduce_sum(metrics["loss"]).numpy()
+    return metrics
+
+
+def _any_size(value: Any) -> tf.TypeSpec:
+    """Returns the specification of a tensor like this one, if of images ``[b, S, S, 3]``, then of any side ``S``."""
+
+    def relaxed(part: tf.TensorSpec) -> tf.TensorSpec:
+        return tf.TensorSpec([part.shape[0], None, None, part.shape[3]], part.dtype) if part.shape.rank == 4 else part
+
+    spec = tf.type_spec_from_value(value)  # on several replicas it holds the one of each
+    parts = [relaxed(part) for part in tf.nest.flatten(spec, expand_composites=True)]
+    return parts[0] if isinstance(spec, tf.TensorSpec) else type(spec)(*parts)
+
+
+def _divided(value: tf.Tensor, parts: int) -> tf.Tensor:
+    """Reshapes ``[b, ...]`` to ``[parts, b / parts, ...]``, where only ``b`` must be static."""
+    sizes = [tf.shape(value)[axis] if size is None else size for axis, size in enumerate(value.shape)]
+    divided = tf.reshape(value, [parts, sizes[0] // parts, *sizes[1:]])
+    return tf.ensure_shape(divided, [parts, value.shape[0] // parts, *value.shape[1:]])

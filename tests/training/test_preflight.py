@@ -63,7 +63,7 @@ def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stage_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, monkeypatch):
+def test_a_run_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, monkeypatch):
     made, begin = [], TrainStep.__init__
 
     def noted(self, *arguments, **keywords):
@@ -74,11 +74,10 @@ def test_a_stage_is_traced_once_on_each_replica_whatever_was_tried(tmp_path, mon
     config = tiny_config("runtime.preflight=true,progressive.stages=3")
     train_tiny(config, tmp_path / "run", splits=array_splits(), strategy=make_strategy("mirrored"))
     traced = [step for step in made if step.traces]
-    assert [step.traces for step in traced] == [2, 2, 2]
-    assert sorted(step.stage.index for step in traced) == [0, 1, 2]
+    assert [step.traces for step in traced] == [2]
     rows = [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "train"]
     compiled = [sum(row["compile_seconds"] for row in rows if row["stage"] == stage) for stage in range(3)]
-    assert min(compiled) > 0.1  # noted of the stage whose step was tried before the first, too
+    assert compiled[0] > 2 * max(compiled[1:])  # of the step that was tried before the first
 
 
 def test_the_largest_stage_is_that_with_most_pixels_at_a_time():

@@ -267,12 +267,32 @@ def test_replicas_draw_different_dropout_masks():
     assert not np.allclose(by_replica[0], by_replica[1])
 
 
-def test_one_trace_per_stage():
-    run = Run("cpu")
-    for seed in range(3):
-        run(make_batch(seed))
-    assert run.step.traces == 1
-    assert run.state.finished_steps == 3
+@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
+def test_one_trace_serves_images_of_every_size(strategy):
+    """And the same numbers come out as from a graph for one size, with the dropout of each stage."""
+    run, static = Run(strategy, "progressive.stages=3"), Run(strategy, "progressive.stages=3")
+    static.step._any_size = False
+    stages = tiny_config("progressive.stages=3").progressive.plan(12)
+    assert len({stage.dropout_rate for stage in stages}) == 3
+    for stage in stages:
+        assert run.step.serves(stage)
+        run.step.stage = static.step.stage = stage
+        for seed in range(2):
+            batch = {**make_batch(seed), "image": make_batch(seed)["image"][:, : stage.image_size, : stage.image_size]}
+            assert run(batch) == pytest.approx(static(batch), rel=1e-5)
+    assert run.step.traces == run.strategy.num_replicas_in_sync
+    assert static.step.traces == 3 * run.strategy.num_replicas_in_sync
+    assert run.state.finished_steps == 6
+
+
+def test_a_step_serves_only_stages_that_compute_alike():
+    config = tiny_config("progressive.stages=3,train.accumulation_steps=1|1|2")
+    stages = config.progressive.plan(12)
+    step = Run("cpu", "progressive.stages=3,train.accumulation_steps=1|1|2").step
+    assert [step.serves(stage) for stage in stages] == [True, True, False]
+    for settings in ("precision.jit_compile=true", "runtime.steps_per_loop=2"):
+        step = Run("cpu", f"progressive.stages=3,{settings}").step
+        assert [step.serves(stage) for stage in stages] == [True, False, False]
 
 
 def test_l2_adds_the_gradient_of_the_kernels_only_and_grows_over_the_run():
@@ -512,7 +532,8 @@ def test_every_stage_compiles_with_xla_on_every_replica():
         losses = [float(step(batch)["loss"]) for _ in range(2)]
         assert np.isfinite(losses).all()
         assert step.traces == 2
-        definition = step._function.get_concrete_function(batch, tf.constant(False, tf.float32)).graph.as_graph_def()
+        rest = (tf.constant(0.1, tf.float64), tf.constant(False, tf.float32))
+        definition = step._function.get_concrete_function(batch, *rest).graph.as_graph_def()
         functions = [definition.node, *(function.node_def for function in definition.library.function)]
         found = {node.op for nodes in functions for node in nodes}
         assert "Conv2D" in found
