@@ -47,6 +47,7 @@ def export_model(
     image_size: int | None = None,
     splits: Splits | None = None,
     overwrite: bool = False,
+    trainable: bool = False,
 ) -> ExportReport:
     """Exports a network to a folder; the export is reloaded and its logits compared with those of the network.
 
@@ -58,6 +59,7 @@ def export_model(
         image_size: side of the images, pixels; None for the run's evaluation size.
         splits: images for ``"int8"``; None opens the data that the run's configuration names.
         overwrite: whether to replace an existing export of the same format.
+        trainable: for SavedModel: whether the weights stay variables, which can be trained further; slower.
 
     Returns:
         Where the export is, its size and speed, and how closely it matches the network.
@@ -67,5 +69,5 @@ def export_model(
             differ from those of the network.
     """
     size = trained.config.eval_size if image_size is None else image_size
-    exporter = EXPORTERS[format_name](trained, size, quantize=quantize, splits=splits)
+    exporter = EXPORTERS[format_name](trained, size, quantize=quantize, splits=splits, trainable=trainable)
     return exporter.export(pathlib.Path(path), overwrite=overwrite)

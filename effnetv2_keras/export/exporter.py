@@ -98,27 +98,36 @@ class Exporter(abc.ABC):
         image_size: side of the images, pixels.
         quantize: type of the stored weights, and for ``"int8"`` also of the activations.
         splits: images for ``"int8"``; None opens the data that the run's configuration names.
+        trainable: whether the weights of the export can be trained further; only for a format that leaves the choice.
 
     Attributes:
         folder: default name of an export of this format in a run's folder.
         marker: the file by which a folder is recognized as an export of this format.
         quantizations: the values of ``quantize`` that the format supports.
         float32_only: whether a mixed-precision network is exported and compared in float32.
+        can_stay_trainable: whether the format has a form with weights to train and a faster one without.
         trained: the network that the export is compared with.
         network: a model with the same weights that includes the normalization: it maps pixels 0..255 ``[N, H, W, 3]``
             to logits.
 
     Raises:
-        ExportError: if the image size is below 1, or the format does not support the quantization.
+        ExportError: if the image size is below 1, or the format does not support the quantization or ``trainable``.
     """
 
     folder: ClassVar[str]
     marker: ClassVar[str]
     quantizations: ClassVar[tuple[str, ...]] = ("none",)
     float32_only: ClassVar[bool] = False
+    can_stay_trainable: ClassVar[bool] = False
 
     def __init__(
-        self, trained: Trained, image_size: int, *, quantize: str = "none", splits: Splits | None = None
+        self,
+        trained: Trained,
+        image_size: int,
+        *,
+        quantize: str = "none",
+        splits: Splits | None = None,
+        trainable: bool = False,
     ) -> None:
         if image_size < 1:
             raise ExportError(f"image_size is {image_size}, but must be at least 1 pixel.")
@@ -127,9 +136,14 @@ class Exporter(abc.ABC):
                 f"This format does not support --quantize={quantize}; it allows {', '.join(self.quantizations)}. Use "
                 "--format=tflite, which allows none, float16, dynamic and int8."
             )
+        if trainable and not self.can_stay_trainable:
+            raise ExportError(
+                "This format does not support --trainable. --format=savedmodel does, and --format=keras can always be "
+                "trained further."
+            )
         self.trained = rebuilt(trained, "precision.policy", "float32") if self.float32_only else trained
         self.network = rebuilt(self.trained, "model.include_preprocessing", True).model
-        self.image_size, self.quantize, self._splits = image_size, quantize, splits
+        self.image_size, self.quantize, self._splits, self.trainable = image_size, quantize, splits, trainable
 
     @property
     def tolerance(self) -> float:

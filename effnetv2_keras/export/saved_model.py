@@ -7,6 +7,7 @@ returns the classes in label order.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from typing import Any, Callable
@@ -20,6 +21,7 @@ from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.formats import Reading
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.export import exporter
+from effnetv2_keras.export.freezing import can_freeze, frozen
 from effnetv2_keras.optim import losses
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -82,8 +84,10 @@ class Classifier(tf.Module):
         image_size: side of the squares that ``encoded`` makes of images, pixels.
         data: the data settings, which determine how ``encoded`` reads, crops and resizes.
         loss_type: loss of the training, which determines how ``probabilities`` follow from ``logits``.
+        trainable: whether the weights are variables, which a gradient reaches, instead of constants, which are faster.
 
     Attributes:
+        weights: the variables of the network if it is trainable or too large to be frozen; otherwise empty.
         independent: bool variable, whether the classes are independent, so that the probabilities need not sum to 1.
         serving_default: takes ``images``, float32 pixels 0..255 ``[N, H, W, 3]`` with any N, H and W. The model
             normalizes them.
@@ -102,16 +106,21 @@ class Classifier(tf.Module):
         image_size: int,
         data: DataConfig,
         loss_type: str = "softmax",
+        trainable: bool = False,
     ) -> None:
         super().__init__(name="classifier")
         # The functions use the Keras model as a closure. If it were an attribute, its layers would be saved as well.
         names = list(class_names)
-        self.weights = model.variables
+        pixels = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+        variable = trainable or not can_freeze(model)
+        self.weights = model.variables if variable else []
+        evaluate = functools.partial(model, training=False)
+        network = evaluate if variable else frozen(evaluate, pixels)
         self.image_size = tf.Variable(image_size, trainable=False)  # variables are attributes of the loaded model
         self.independent = tf.Variable(losses.are_independent(loss_type), trainable=False)
 
         def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            logits = model(images, training=False)
+            logits = network(images)
             probabilities = losses.probabilities(loss_type, logits)
             top_probabilities, top = tf.math.top_k(probabilities, k=min(_NUM_TOP, len(names)))
             return {
@@ -131,7 +140,7 @@ class Classifier(tf.Module):
         def function(body: Callable[..., dict[str, tf.Tensor]], *inputs: tf.TensorSpec) -> Any:
             return tf.function(body, input_signature=inputs, autograph=False)
 
-        self.serving_default = function(classify, tf.TensorSpec([None, None, None, 3], tf.float32, name="images"))
+        self.serving_default = function(classify, pixels)
         self.uint8 = function(classify_uint8, tf.TensorSpec([None, None, None, 3], tf.uint8, name="images"))
         self.encoded = function(classify_encoded, tf.TensorSpec([None], tf.string, name="image_bytes"))
         self.class_names = function(lambda: {"class_names": tf.constant(names)})
@@ -142,6 +151,12 @@ class SavedModelExporter(exporter.Exporter):
 
     folder = "saved_model"
     marker = SAVED_MODEL_FILE
+    can_stay_trainable = True
+
+    @property
+    def tolerance(self) -> float:
+        """See ``Exporter.tolerance``; folding BatchNorm into the convolutions rounds differently."""
+        return super().tolerance if self.trainable else 1e-4
 
     def classifier(self) -> Classifier:
         """Returns the module that ``write`` saves."""
@@ -151,13 +166,17 @@ class SavedModelExporter(exporter.Exporter):
             image_size=self.image_size,
             data=self.trained.config.data,
             loss_type=self.trained.config.train.loss_type,
+            trainable=self.trainable,
         )
 
     def write(self, folder: pathlib.Path) -> None:
         """See ``Exporter.write``."""
         classifier = self.classifier()
         names = ("serving_default", "uint8", "encoded", "class_names")
-        tf.saved_model.save(classifier, str(folder), signatures={name: getattr(classifier, name) for name in names})
+        # Gradients of a frozen network could not be saved, because they belong to its variables.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=bool(classifier.weights))
+        signatures = {name: getattr(classifier, name) for name in names}
+        tf.saved_model.save(classifier, str(folder), signatures=signatures, options=options)
 
     @staticmethod
     def load(folder: pathlib.Path) -> exporter.Runtime:

@@ -31,5 +31,6 @@ def run(invocation: Invocation) -> None:
             quantize=options.quantize,
             image_size=options.image_size,
             overwrite=options.overwrite,
+            trainable=options.trainable,
         )
     invocation.say(report.describe())

@@ -123,6 +123,13 @@ class Options:
         Literal["none", "float16", "dynamic", "int8"],
         Flag("tflite: number type of the weights and, for int8, of the activations.", (EXPORT, BENCHMARK)),
     ] = "none"
+    trainable: Annotated[
+        bool,
+        Flag(
+            "savedmodel: keep the weights as variables, which can be trained further; predictions are slower.",
+            (EXPORT,),
+        ),
+    ] = False
     overwrite: Annotated[bool, Flag("Replace files that exist.", (EXPORT, SCALE))] = False
 
     images: Annotated[
