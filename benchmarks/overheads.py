@@ -43,7 +43,7 @@ def main() -> None:
             pathlib.Path(folder) / "photos", arguments.model_name, batch=arguments.batch, stages=1, start=size, end=size
         ).override({"train.min_steps": 100_000, "runtime.preflight": False})
         strategy, splits = make_strategy("cpu"), open_splits(config.data)
-        run = Run(config, RunFolder(pathlib.Path(folder) / "run"), strategy, splits, None, rich.console.Console())
+        run = Run(config, RunFolder(pathlib.Path(folder) / "run"), strategy, splits, rich.console.Console())
         (stage,) = run.stages
         run.enter(stage, 0)
         bare = config.override({"train.ema_decay": 0})
