@@ -82,8 +82,6 @@ class TrainStep:
             or config.runtime.steps_per_loop > 1
             or isinstance(strategy, tf.distribute.TPUStrategy)
         )
-        # With a partial, TensorFlow counts the traces of this object; with the method, it counts those of all objects
-        # and warns about retracing.
         self._head_only = stage.trains == "classifier"
         self._variables = state.variables
         if self._head_only:
@@ -95,6 +93,8 @@ class TrainStep:
                     "it fixed. Let that setting include the classifier, or set train.head_share=0."
                 )
         self._function: Any = None
+        # With a partial, TensorFlow counts the traces of this object; with the method, it counts those of all objects
+        # and warns about retracing.
         self._loop = tf.function(functools.partial(self._steps), autograph=False)
         self.traces = 0
 
