@@ -106,7 +106,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         A function for ``strategy.distribute_datasets_from_function``. It raises ``UsageError`` if a service cannot be
         reached. The elements of its dataset are one replica's part of a step:
 
-        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if mixed, normalized or ``as_float``.
+        - ``image``: ``[b, S, S, 3]``, of the dtype of ``data.pipeline``, or float32 if mixed, normalized or as_float.
         - ``label``: float32 ``[b, classes]``; rows sum to 1. For a multi-label source, rows are multi-hot before
           mixing, or with ``plan.share_labels`` multi-hot divided by the number of labels.
         - ``weight``: float32 ``[b]``, in the loss; 1 or the mean of ``plan.class_weights`` over the labels of the
