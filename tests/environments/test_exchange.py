@@ -1,6 +1,6 @@
 """What one environment writes and another reads: each writes all formats, each reads all that were written.
 
-``EFFNETV2_KERAS_PYTHONS`` names interpreters with a colon between; Keras 3 is tried wherever TensorFlow has it.
+``EFFNETV2_KERAS_PYTHONS`` names interpreters with a colon between; each has the Keras that TensorFlow takes by itself.
 ``docs/environments.md`` holds the table; ``EFFNETV2_KERAS_WRITE_DOCS=1`` writes it anew.
 """
 
@@ -25,26 +25,19 @@ print(json.dumps([tf.__version__.rpartition(".")[0], IS_KERAS_3]))
 """
 
 
-def run(python: str, keras_3: bool, *command: str):
+def run(python: str, *command: str):
     """Runs Python; returns what its last line says."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_USE_LEGACY_KERAS", None)
-    if keras_3:
-        environment["TF_USE_LEGACY_KERAS"] = "0"
     done = subprocess.run([python, *command], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def environments() -> dict[str, tuple[str, bool]]:
-    """Interpreter, and whether with Keras 3, by a name for the table."""
-    found = {}
-    for python in PYTHONS:
-        for keras_3 in (False, True):
-            tensorflow, is_keras_3 = run(python, keras_3, "-c", VERSIONS)
-            if is_keras_3 == keras_3:
-                found[f"{tensorflow} with Keras {3 if keras_3 else 2}"] = python, keras_3
-    return found
+def environments() -> dict[str, str]:
+    """Interpreters by a name for the table."""
+    versions = {python: run(python, "-c", VERSIONS) for python in PYTHONS}
+    return {f"{version} with Keras {3 if is_3 else 2}": python for python, (version, is_3) in versions.items()}
 
 
 def table(outcomes: dict[str, dict[str, dict[str, str]]]) -> str:
@@ -69,22 +62,22 @@ def table(outcomes: dict[str, dict[str, dict[str, str]]]) -> str:
 def test_what_one_writes_the_others_read(tmp_path):
     found = environments()
     script = str(ROOT / "tests" / "environments" / "exchange.py")
-    for name, where in found.items():
-        run(*where, script, "write", str(tmp_path / name))
+    for name, python in found.items():
+        run(python, script, "write", str(tmp_path / name))
     outcomes = {}
     for writer in found:
         outcomes[writer] = {}
-        for number, (reader, where) in enumerate(found.items()):
+        for number, (reader, python) in enumerate(found.items()):
             copy = tmp_path / f"{writer} {number}"  # a run that goes on is changed by it
             shutil.copytree(tmp_path / writer, copy)
-            outcomes[writer][reader] = run(*where, script, "read", str(copy))
+            outcomes[writer][reader] = run(python, script, "read", str(copy))
     own = {name: outcomes[name][name] for name in found}
     assert {outcome for ways in own.values() for outcome in ways.values()} == {"yes"}, own
     refusals = [
         text for readers in outcomes.values() for ways in readers.values() for text in ways.values() if text != "yes"
     ]
     assert not [text for text in refusals if text.startswith("differs")], refusals
-    assert all("cannot be imported" in t or "Could not" in t or "batch_shape" in t or "Keras 2" in t for t in refusals)
+    assert all("cannot be imported" in t or "Could not" in t or "batch_shape" in t for t in refusals)
     before, rest = DOCS.read_text().split(BEGIN)
     if os.environ.get("EFFNETV2_KERAS_WRITE_DOCS"):
         DOCS.write_text(before + BEGIN + table(outcomes) + END + rest.split(END)[1])

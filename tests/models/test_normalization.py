@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras.models import BatchNorm, training_scope
-from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of
+from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of, tf_variables
 
 CHANNELS = 3
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
@@ -71,7 +71,7 @@ def test_replicas_train_on_one_batch_together(two_replicas, shares):
     for index, (mine, other) in enumerate(zip(results, expected)):
         whole = tf.concat(mine, 0) if index < 2 else tf.add_n(mine)  # of weights, each replica has its share
         np.testing.assert_allclose(whole, other, rtol=1e-4, atol=2e-5)
-    for mine, other in zip((layer.moving_mean, layer.moving_variance), averages(alone)):
+    for mine, other in zip(tf_variables([layer.moving_mean, layer.moving_variance]), averages(alone)):
         for replica in two_replicas.experimental_local_results(mine):
             np.testing.assert_allclose(replica, other, rtol=1e-5, atol=1e-6)
 

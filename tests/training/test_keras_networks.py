@@ -11,8 +11,8 @@ from effnetv2_keras.errors import Interrupted, UsageError
 from effnetv2_keras.export import export_model
 from effnetv2_keras.models import layers
 from effnetv2_keras.models.from_config import build_for
-from effnetv2_keras.models.keras_compat import path_of, tf_variables
-from effnetv2_keras.models.naming import layers_by_name, variable_names
+from effnetv2_keras.models.keras_compat import path_of
+from effnetv2_keras.models.naming import layers_by_name
 from effnetv2_keras.modes import benchmark
 from effnetv2_keras.modes.evaluate import evaluate, load_run
 from effnetv2_keras.modes.plan import print_plan
@@ -24,6 +24,7 @@ from effnetv2_keras.runs.trained import load_trained
 from effnetv2_keras.training.loop import train
 from effnetv2_keras.training.selection import moved_variables, split_by_decay
 from tests.images import write_classes
+from tests.names import names_of
 from tests.short_runs import UNCHANGED, tiny_config, undrawn
 from tests.training.test_loop import array_splits, final_weights, stop_at
 
@@ -114,12 +115,10 @@ def test_a_network_without_batchnorm_and_dropout_trains(tmp_path):
 def test_variables_are_named_by_their_layers():
     config = config_of("tiny")
     model = build_for(config, 3)
-    names = variable_names(layers_by_name(model))
-    by_id = {id(variable): names[id(weight)] for variable, weight in zip(tf_variables(model.weights), model.weights)}
-    decayed, others = ({by_id[id(v)] for v in part} for part in split_by_decay(model, ".*(bias|gamma|beta).*"))
+    decayed, others = ({*names_of(model, part)} for part in split_by_decay(model, ".*(bias|gamma|beta).*"))
     assert decayed == {"conv2d/kernel", "depthwise_conv2d/depthwise_kernel", "conv2d_1/kernel", "logits/kernel"}
     assert {name.rpartition("/")[2] for name in others} == {"bias", "gamma", "beta"}
-    assert [by_id[id(v)] for v in moved_variables(model, "logits/")] == ["logits/kernel", "logits/bias"]
+    assert names_of(model, moved_variables(model, "logits/")) == ["logits/kernel", "logits/bias"]
 
 
 def test_part_of_a_network_trains():

@@ -7,6 +7,7 @@ from effnetv2_keras.config import TrainConfig
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import build_model, set_trainable
 from effnetv2_keras.training.selection import moved_variables, split_by_decay
+from tests.names import names_of
 from tests.tiny import TINY
 
 EXCLUDE = TrainConfig().weight_decay_exclude
@@ -20,7 +21,7 @@ def model(request):
 
 def canonical(model, variables):
     prefix = model.layers[0].name.removesuffix("image")
-    return [variable.name.removeprefix(prefix).removesuffix(":0") for variable in variables]
+    return [name.removeprefix(prefix) for name in names_of(model, variables)]
 
 
 @pytest.mark.parametrize("varsexp", [None, ".*", ""])

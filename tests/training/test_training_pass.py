@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_keras.models.keras_compat import tf_variables
 from effnetv2_keras.training.steps import TrainStep
 from tests.short_runs import tiny_config
 from tests.training.test_steps import NO_RANDOMNESS, Run, make_batch
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("graphs_as_traced")  # so that both ways ha
 
 def statistics(model):
     """The moving averages of every replica, float32 ``[replicas, ...]`` each."""
-    moving = [weight for weight in model.weights if "moving" in weight.name]
+    moving = tf_variables(weight for weight in model.weights if "moving" in weight.name)
     return [np.stack([value.numpy() for value in getattr(weight, "values", [weight])]) for weight in moving]
 
 

@@ -12,7 +12,7 @@ from effnetv2_keras.architecture import variants
 from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import build_model
-from effnetv2_keras.models.keras_compat import IS_KERAS_3
+from effnetv2_keras.models.keras_compat import IS_KERAS_3, tf_variables
 from effnetv2_keras.weights import Mismatch, WeightsError, layout, load_weights
 from effnetv2_keras.weights.assign import assign, weight_names
 from effnetv2_keras.weights.layout import WeightsFile
@@ -59,7 +59,7 @@ def test_weights_reach_every_replica(two_replicas):
         model = tiny()
     assign(model, file_of(named_weights(saved)), "file")
     assert_same_weights(model, saved)
-    for variable, value in zip(model.weights, saved.get_weights()):
+    for variable, value in zip(tf_variables(model.weights), saved.get_weights()):
         for replica in two_replicas.experimental_local_results(variable):
             np.testing.assert_array_equal(replica, value)
 
