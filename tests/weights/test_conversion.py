@@ -77,13 +77,15 @@ def test_weights_go_in_either_direction():
         load_weights(build_model("efficientnetv2-nano"), flat)
 
 
-@pytest.mark.parametrize("kind", ["h5", "weights.h5", "keras"])
+@pytest.mark.parametrize("kind", ["h5", "weights.h5", "keras", "checkpoint"])
 def test_files_of_either_form_load_into_the_other(kind, tmp_path):
     network, flat = tiny(0), to_keras_layers(tiny(1))
     for source, target in ((network, flat), (flat, network)):
         path = tmp_path / f"{source.layers[1].name}.{kind}"
         if kind == "keras":
             source.save(path)
+        elif kind == "checkpoint":
+            path = tf.train.Checkpoint(model=source).write(str(path))
         elif kind == "h5":
             write_h5(source, path)
         else:
@@ -92,6 +94,19 @@ def test_files_of_either_form_load_into_the_other(kind, tmp_path):
         load_weights(target, path)
         assert_equal_outputs(target, source)
         fill_at_random(source, seed=4)
+
+
+def test_a_checkpoint_of_v1_holds_its_statistics(tmp_path):
+    with one_block_a_stage():
+        source, target = (
+            effnetv2_keras.EfficientNetB0(weights=None, classes=3, input_shape=(64, 64, 3)) for _ in range(2)
+        )
+        mean, variance = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
+        source.layers[2].set_weights([mean, variance, np.array(0)])
+        source.layers[2].finalize_state()
+        path = tf.train.Checkpoint(model=source).write(str(tmp_path / "checkpoint"))
+        assert {*STATISTICS[:2]} <= {*load_weights(target, path).loaded}
+    assert_equal_outputs(target, source, 64)
 
 
 def test_statistics_of_pixels_follow_the_network_of_the_weights():
