@@ -112,6 +112,14 @@ def _largest_model(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, 
 
 def _layers_by_class(names: Sequence[str]) -> dict[str, list[str]]:
     """Returns the names of Keras' layers, such as ``"block_0/expand/conv"``, by class, in the order of application."""
+    by_class = collections.defaultdict(list)
+    for layer in _layers_in_order(names):
+        by_class[next((kind for end, kind in _CLASS_OF_END.items() if layer.endswith(end)), "conv2d")].append(layer)
+    return by_class
+
+
+def _layers_in_order(names: Sequence[str]) -> list[str]:
+    """Returns the names of Keras' layers with weights in the order of application, without the preprocessing."""
     names = [name for name in names if not name.startswith(PREPROCESSING)]
     roles = list(dict.fromkeys(name.split("/")[0] for name in names))
 
@@ -119,10 +127,7 @@ def _layers_by_class(names: Sequence[str]) -> dict[str, list[str]]:
         role, _, part = layer.partition("/")
         return roles.index(role), next((rank for rank, start in enumerate(_PARTS) if part.startswith(start)), 0)
 
-    by_class = collections.defaultdict(list)
-    for layer in sorted({name.rpartition("/")[0] for name in names}, key=place):
-        by_class[next((kind for end, kind in _CLASS_OF_END.items() if layer.endswith(end)), "conv2d")].append(layer)
-    return by_class
+    return sorted({name.rpartition("/")[0] for name in names}, key=place)
 
 
 def _variable(layer: str, index: int) -> str:
@@ -134,11 +139,13 @@ def _variable(layer: str, index: int) -> str:
     return "depthwise_kernel" if layer.endswith("depthwise/conv") else ("kernel", "bias")[index]
 
 
-def checkpoint_table(keys: Iterable[str], *, prefer_ema: bool) -> dict[str, str]:
+def checkpoint_table(keys: Iterable[str], names: Sequence[str], *, prefer_ema: bool) -> dict[str, str]:
     """Returns the canonical names of the variables in an object-based checkpoint of a model, or of a run.
 
     Args:
         keys: keys of all variables in the checkpoint.
+        names: canonical names of the weights of the model that they are for. Only for networks of Keras' layers, whose
+            layers are assigned in the order of application.
         prefer_ema: whether to use the averaged model of a run if there is one.
     """
     found = [(key, match) for key in keys if (match := _GRAPH.fullmatch(key))]
@@ -149,6 +156,8 @@ def checkpoint_table(keys: Iterable[str], *, prefer_ema: bool) -> dict[str, str]
     for key, match in found:
         if match[1] == root:
             layers.setdefault(int(match[2]), {})[as_in_keras_2(match[3])] = key
+    if not any(_IN_BLOCK.match(part) for parts in layers.values() for part in parts):
+        return _flat_table([parts for _, parts in sorted(layers.items())], names)
     table, blocks = {}, 0
     for number, parts in sorted(layers.items()):
         if any(map(_IN_BLOCK.match, parts)):
@@ -157,6 +166,19 @@ def checkpoint_table(keys: Iterable[str], *, prefer_ema: bool) -> dict[str, str]
             role = "classifier" if "kernel" in parts else "stem" if number == min(layers) else "head"
         table.update({key: f"{role}/{part}" for part, key in _named_branch(parts).items()})
     return table
+
+
+def _flat_table(layers: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
+    """Returns the canonical names of the variables of a network of Keras' layers, which are numbered in order."""
+    table = {key: f"preprocessing/{part.removeprefix('adapt_')}" for part, key in _statistics(layers).items()}
+    others = [parts for parts in layers if "adapt_mean" not in parts]
+    for place, parts in zip(_layers_in_order(names), others):
+        table.update({key: as_in_keras_2(f"{place}/{part}") for part, key in parts.items()})
+    return table
+
+
+def _statistics(layers: Iterable[dict[str, str]]) -> dict[str, str]:
+    return next((parts for parts in layers if "adapt_mean" in parts), {})
 
 
 def _named_branch(parts: dict[str, str]) -> dict[str, str]:

@@ -79,7 +79,8 @@ def read_checkpoint(prefix: str, shapes: Mapping[str, Shape], *, prefer_ema: boo
         stored = reader.get_variable_to_shape_map()
         names = sorted(stored)
         if _OBJECT_GRAPH in names:
-            kind, table = "checkpoint of this package", positions.checkpoint_table(names, prefer_ema=prefer_ema)
+            kind = "checkpoint of this package"
+            table = positions.checkpoint_table(names, [*shapes], prefer_ema=prefer_ema)
         else:
             kind, table = "checkpoint of the reference code", _reference_table(names, prefer_ema=prefer_ema)
         for name, canonical in table.items():

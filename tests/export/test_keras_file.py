@@ -25,5 +25,5 @@ def test_reloads_as_the_model_that_takes_pixels(trained: Trained, changes: dict[
     assert np.ptp(expected, axis=0).max() > 1e-3 * np.abs(expected).max(), "the images must matter"
     tolerance = 2e-2 if "precision__policy" in changes else 1e-5
     np.testing.assert_allclose(model(images, training=False), expected, atol=tolerance * np.abs(expected).max())
-    assert model.get_layer("stem").dtype_policy.name == changes.get("precision__policy", "float32")
+    assert model.get_layer("stem_conv").dtype_policy.name == changes.get("precision__policy", "float32")
     assert len(model.trainable_variables) == len(trained.model.trainable_variables)
