@@ -1,9 +1,9 @@
 """Trains the same network by the same plan of stages with the training loop and with Keras' ``fit``, for several seeds.
 
-Both see the same batches, and have the same network, loss, Adam with the same learning rates, and length. What differs
-is who trains: ``train`` of this package, or ``fit`` with ``progressive_dataset`` and ``FollowStages``. They differ in
-initial weights and dropout masks, which come from different random numbers, and in the epsilon of Adam's update. Prints
-a line for each run (top-1 of the last weights on the evaluation split, processor time) and mean and deviation.
+Both see the same batches, and have the same network, initial weights, loss, Adam with the same learning rates, and
+length. What differs is who trains: ``train`` of this package, or ``fit`` with ``progressive_dataset`` and
+``FollowStages``, and so the random numbers of dropout and stochastic depth. Prints a line for each run (top-1 of the
+last weights on the evaluation split, processor time), and mean and standard deviation over the seeds.
 
     PYTHONPATH=. python benchmarks/fit_form.py --data_dir DIR --seeds 0 1 2 --epochs 8
 
@@ -26,11 +26,12 @@ import numpy as np
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras import Config, FollowStages, Splits, build_model, evaluation_dataset, progressive_dataset, train
+from effnetv2_keras import Config, FollowStages, Splits, evaluation_dataset, progressive_dataset, train
 from effnetv2_keras.architecture.specs import BlockSpec, ModelSpec
 from effnetv2_keras.basics.ending import end_process
 from effnetv2_keras.data.splits import open_splits
 from effnetv2_keras.distribution.strategy import make_strategy
+from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.optim.schedules import WarmupSchedule
 
 NETWORK = ModelSpec(
@@ -96,16 +97,10 @@ def by_fit(config: Config, splits: Splits) -> float:
     steps, epochs = splits.train.num_examples // BATCH, int(config.train.epochs)
     total, warmup = steps * epochs, splits.train.num_examples // BATCH
     plan = config.plan(total)
-    model = build_model(
-        NETWORK,
-        num_classes=len(splits.train.class_names),
-        bn_momentum=config.model.bn_momentum,
-        survival_prob=config.model.survival_prob,
-    )
-
+    model = build_for(config, len(splits.train.class_names))
     rate = WarmupSchedule("cosine", RATE, total, warmup, decay_steps=1, decay_factor=1, floor=0)
     loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)
-    model.compile(tf.keras.optimizers.Adam(rate), loss, [tf.keras.metrics.CategoricalAccuracy("top1")])
+    model.compile(tf.keras.optimizers.Adam(rate, epsilon=1e-8), loss, [tf.keras.metrics.CategoricalAccuracy("top1")])
     dataset = progressive_dataset(
         splits.train, plan, batch_size=BATCH, seed=config.train.seed, steps_per_epoch=steps, data=config.data
     )
