@@ -1,8 +1,8 @@
 """Installs the wheel over each supported TensorFlow, in a fresh environment each, and tries it there: ``make matrix``.
 
-In each environment, the installation must only add packages, take at most ``MOST_SECONDS`` of processor time besides the
-downloads, and add at most ``MOST_MEGABYTES``. Then ``installed.py`` runs outside of the repository. ``--write`` puts the results
-into ``docs/environments.md``.
+In each environment, the installation must only add packages, take at most ``MOST_SECONDS`` of processor time besides
+the downloads, and add at most ``MOST_MEGABYTES``. Then ``installed.py`` runs outside of the repository. ``--write``
+puts the results into ``docs/environments.md``.
 """
 
 from __future__ import annotations
