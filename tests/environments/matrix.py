@@ -1,8 +1,8 @@
 """Installs the wheel over each supported TensorFlow, in a fresh environment each, and tries it there: ``make matrix``.
 
-In each environment, the installation must only add packages, take at most ``MOST_SECONDS`` besides the downloads, and
-add at most ``MOST_MEGABYTES``. Then ``installed.py`` runs outside of the repository. ``--write`` puts the results
-into ``docs/environments.md``.
+In each environment, the installation must only add packages, take at most ``MOST_SECONDS`` of processor time besides
+the downloads, and add at most ``MOST_MEGABYTES``. Then ``installed.py`` runs outside of the repository. ``--write``
+puts the results into ``docs/environments.md``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -44,7 +44,7 @@ class Result:
         cell: one of ``CELLS``.
         python: version of Python, ``"3.9"``.
         versions: of TensorFlow, Keras and NumPy; empty if none could be tried.
-        seconds: time of the installation besides the downloads.
+        seconds: processor time of the installation besides the downloads.
         megabytes: what it added.
         wrong: what went wrong, by step; empty texts for what passed.
     """
@@ -127,15 +127,16 @@ def size_of(folder: pathlib.Path) -> float:
 
 
 def install(python: str, wheel: pathlib.Path, downloads: pathlib.Path) -> float:
-    """Installs the wheel as ``pip install`` does it, from downloaded files, and returns the seconds that this took."""
+    """Installs the wheel as ``pip install`` does it, from downloaded files, and returns the processor time of it, s."""
     report = downloads.with_suffix(".json")
     pip(python, "install", "--dry-run", "--quiet", "--report", str(report), str(wheel))
     chosen = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
     needed = [f"{entry['name']}=={entry['version']}" for entry in chosen if entry["name"] != "effnetv2-keras"]
     pip(python, "download", "--quiet", "--no-deps", "-d", str(downloads), *needed)
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     pip(python, "install", "--quiet", "--no-index", "--find-links", str(downloads), str(wheel))
-    return time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def check_install(before: dict[str, str], after: dict[str, str], seconds: float, megabytes: float) -> str:
