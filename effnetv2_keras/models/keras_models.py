@@ -18,7 +18,14 @@ from effnetv2_keras.architecture.variants import KERAS
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models import scopes
 from effnetv2_keras.models.factory import preprocessing_layer
-from effnetv2_keras.models.keras_compat import last_operation, path_of, require_channels_last, sublayers, tf_variables
+from effnetv2_keras.models.keras_compat import (
+    last_operation,
+    path_of,
+    require_channels_last,
+    require_tensorflow,
+    sublayers,
+    tf_variables,
+)
 from effnetv2_keras.models.layers import HeadDropout
 from effnetv2_keras.models.naming import leaf_layers
 from effnetv2_keras.models.rebuilding import NOT_REPEATED, rebuild
@@ -62,8 +69,9 @@ def build_keras_model(
     Raises:
         UsageError: if there is no such network, it is not a functional model that returns logits for images of any
             size, it cannot process the smallest images, a normalization is set for a network that normalizes pixels
-            itself, or the image format of Keras is not ``channels_last``.
+            itself, the backend of Keras 3 is not TensorFlow, or the image format of Keras is not ``channels_last``.
     """
+    require_tensorflow()
     require_channels_last()
     name = spec.name[len(KERAS) :]
     made = _own_function(spec.name)(num_classes) if ":" in name else application(name, num_classes)

@@ -17,7 +17,7 @@ from effnetv2_keras.weights import download, registry
 from effnetv2_keras.weights.report import Mismatch, WeightReport, WeightsError
 
 _FOLDER = pathlib.Path("~/.keras/models")
-"""Where Keras 2 keeps downloaded files."""
+"""Where Keras keeps downloaded files."""
 
 _NO_CONNECTION = "URL fetch failure"
 """Beginning of Keras' message if a download fails; it names the address."""

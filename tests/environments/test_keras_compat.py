@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -11,8 +12,10 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_keras import build_model
+from effnetv2_keras.architecture.specs import KerasSpec
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
+from effnetv2_keras.models.keras_models import build_keras_model
 from tests.tiny import TINY
 
 HAS_TF_KERAS = importlib.util.find_spec("tf_keras") is not None
@@ -57,6 +60,7 @@ tf.keras.layers.Dense(1)
 import pathlib, sys
 from effnetv2_keras import train
 from tests.short_runs import tiny_config
+from effnetv2_keras.models.keras_models import build_keras_model
 from tests.tiny import SMALL
 from tests.training.test_loop import array_splits
 changes = "progressive.stages=1,train.epochs=2,model.model_name=efficientnetv2-b0"
@@ -76,5 +80,6 @@ def test_training_follows_an_import_of_tensorflow(tmp_path):
 @NEEDS_KERAS_3
 def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(tf.keras.config, "backend", lambda: "jax")
-    with pytest.raises(UsageError, match="backend of Keras is 'jax', .* Set KERAS_BACKEND=tensorflow"):
-        build_model(TINY)
+    for build in (build_model, functools.partial(build_keras_model, num_classes=2)):
+        with pytest.raises(UsageError, match="backend of Keras is 'jax', .* Set KERAS_BACKEND=tensorflow"):
+            build(TINY if build is build_model else KerasSpec("keras:ResNet50"))

@@ -16,6 +16,7 @@ from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.data.sources.base import ArraySource
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.errors import UsageError
+from effnetv2_keras.models.checkpointed import checkpointed
 from effnetv2_keras.models.class_names import decode_predictions
 from effnetv2_keras.reporting import html_report
 from effnetv2_keras.reporting.metrics_log import MetricsLog
@@ -178,8 +179,9 @@ def test_rollbacks_are_kept_in_the_checkpoint(tmp_path):
 def test_a_checkpoint_from_before_rollbacks_were_kept_there_is_restored(tmp_path):
     state = state_of(4)
     (tmp_path / "checkpoints").mkdir()
-    parts = {"model": state.model, "optimizer": state.optimizer, "step": state.step}
-    earlier = tf.train.Checkpoint(**parts, **({"ema_model": state.ema_model} if state.ema_model else {}))
+    models = {"model": state.model, **({"ema_model": state.ema_model} if state.ema_model else {})}
+    parts = {name: checkpointed(model) for name, model in models.items()}
+    earlier = tf.train.Checkpoint(**parts, optimizer=state.optimizer, step=state.step)
     _ = earlier.save_counter
     earlier.write(str(tmp_path / "checkpoints" / "ckpt-4"))
     state.step.assign(0)

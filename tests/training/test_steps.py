@@ -68,7 +68,7 @@ class Run:
 pytestmark = pytest.mark.usefixtures("graphs_as_traced")  # the tests of whole runs have it optimised
 
 FAST_OPTIMIZERS = ("rmsprop", "adamw", "lamb")
-"""One of each family (the recipes' own, Keras' and the legacy one); the others are swept in the slow tests."""
+"""One with coupled and one with decoupled weight decay, and LAMB; the others are swept in the slow tests."""
 
 
 def swept(*values):
