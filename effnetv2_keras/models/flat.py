@@ -128,9 +128,7 @@ class _Builder:
         if pixels is None:
             return images
         if pixels.adaptable:
-            x = _L.Rescaling(1.0 / 255.0, **self._ends)(images)
-            x = _L.Normalization(axis=self._axis, **self._ends)(x)
-            return _L.Rescaling([*map(_inverse_root, IMAGENET)], **self._ends)(x) if pixels.published else x
+            return self._adaptable(images, published=pixels.published)
         if pixels == imagenet_pixels():
             x = _L.Rescaling(scale=1.0 / 255, **self._ends)(images)
             mean, variance = [0.485, 0.456, 0.406], [deviation**2 for deviation in IMAGENET]
@@ -141,6 +139,12 @@ class _Builder:
         if self._first:
             return _L.Rescaling(scale=_upright(scale), offset=_upright(offset), **self._ends)(images)
         return _L.Rescaling(scale=scale, offset=offset, **self._ends)(images)
+
+    def _adaptable(self, images: Any, *, published: bool) -> Any:
+        x = _L.Rescaling(1.0 / 255.0, **self._ends)(images)
+        x = _L.Normalization(axis=self._axis, **self._ends)(x)
+        scale = [*map(_inverse_root, IMAGENET)]
+        return _L.Rescaling(_upright(scale) if self._first else scale, **self._ends)(x) if published else x
 
     def stem(self, x: Any, filters: int) -> Any:
         """Applies the first convolution, of stride 2."""
