@@ -12,7 +12,6 @@ import numpy.typing as npt
 import PIL.features
 import PIL.Image
 
-
 DARK_BELOW = 1 << 14
 """An image of 16 bits without a value from here on uses at most 14 of them; its range has to be set."""
 
