@@ -12,8 +12,6 @@ import numpy.typing as npt
 import PIL.features
 import PIL.Image
 
-from effnetv2_keras.basics.packages import install_command
-
 DARK_BELOW = 1 << 14
 """An image of 16 bits without a value from here on uses at most 14 of them; its range has to be set."""
 
@@ -97,7 +95,7 @@ def _open(encoded: bytes) -> PIL.Image.Image:
         try:
             importlib.import_module(_HEIF_PACKAGE).register_heif_opener()
         except ImportError as error:
-            raise NotReadableError(f"it is a HEIF image, which needs a package: {install_command('heif')}") from error
+            raise NotReadableError("it is a HEIF image, which needs a package: pip install pillow-heif") from error
     return PIL.Image.open(io.BytesIO(encoded))
 
 

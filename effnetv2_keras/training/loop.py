@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,10 +100,10 @@ def _finished(folder: RunFolder, config: Config, splits: Splits, result: dict[st
     if not commands.can_be_typed(config):
         return text
     more = commands.new_run(folder.path, {"train.epochs": config.train.epochs})
-    command = f"python main.py --mode={{}} --model_dir={shlex.quote(str(folder.path))}"
+    evaluate, predict, export = (commands.of_mode(mode, folder.path) for mode in ("eval", "predict", "export"))
     return (
         f"{text}\nTo train more epochs, start a new run from its weights, with the number that you want:\n  {more}\n"
-        f"To use it:\n  {command.format('eval')}\n  {command.format('predict')} PHOTOS\n  {command.format('export')}"
+        f"To use it:\n  {evaluate}\n  {predict} PHOTOS\n  {export}"
     )
 
 
