@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Collection
 
 import tensorflow as tf
 from absl import logging
@@ -63,7 +64,7 @@ def load_weights(
     names = weight_names(model)
     shapes = dict(zip(names, (tuple(weight.shape) for weight in model.weights)))
     if isinstance(weights, tf.keras.Model):
-        return _told(assign(model, _of_model(weights), weights.name), weights.name)
+        return _told(assign(model, _of_model(weights, names), weights.name), weights.name)
     path = pathlib.Path(weights).expanduser()
     if registry.is_name(weights):
         with_top = shapes.get("classifier/bias") == (1000,)
@@ -71,10 +72,11 @@ def load_weights(
     return _told(assign(model, formats.read(path, shapes=shapes, prefer_ema=prefer_ema), str(path)), str(path))
 
 
-def _of_model(model: tf.keras.Model) -> layout.WeightsFile:
-    """Returns the weights of a model as the contents of a file."""
+def _of_model(model: tf.keras.Model, wanted: Collection[str]) -> layout.WeightsFile:
+    """Returns the weights of a model as the contents of a file for a model with the ``wanted`` weights."""
     weights = dict(zip(weight_names(model), model.get_weights()))
-    statistics = {} if is_flat(model) else pixel_statistics.of_network(model)
+    constants = pixel_statistics.MEAN in wanted and not is_flat(model)
+    statistics = pixel_statistics.of_network(model) if constants else {}
     return layout.WeightsFile("model", {**weights, **statistics}, (), facts=facts.of_model(model))
 
 
