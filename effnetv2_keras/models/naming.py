@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import tensorflow as tf
 
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.models.keras_compat import path_of
+from effnetv2_keras.models.keras_compat import IS_KERAS_3, path_of, sublayers
 
 
 def is_nested(layer: tf.keras.layers.Layer) -> bool:
@@ -48,7 +49,15 @@ def variable_names(layers: Mapping[str, tf.keras.layers.Layer]) -> dict[int, str
     """
     names = {}
     for key, layer in layers.items():
+        depthwise = _depthwise_kernels(layer)
         for variable in layer.weights:
             before, found, path = path_of(variable).partition(f"{layer.name}/")
-            names[id(variable)] = f"{key}/{path if found else before}"
+            name = f"{key}/{path if found else before}"
+            names[id(variable)] = re.sub(r"/kernel$", "/depthwise_kernel", name) if id(variable) in depthwise else name
     return names
+
+
+def _depthwise_kernels(layer: tf.keras.layers.Layer) -> set[int]:
+    """Returns the ``id`` of each depthwise kernel in a layer of Keras 3, which calls it ``kernel``; none in Keras 2."""
+    parts = [layer, *sublayers(layer)] if IS_KERAS_3 else []
+    return {id(part.kernel) for part in parts if isinstance(part, tf.keras.layers.DepthwiseConv2D) and part.built}
