@@ -42,10 +42,10 @@ def keras_of(value: str | None) -> str:
 
 @pytest.mark.parametrize("value", [None, "0", "1"])
 def test_tensorflow_alone_chooses(value):
-    variables = {"TF_USE_LEGACY_KERAS": value} if value else {}
+    expected, variables = keras_of(value), {"TF_USE_LEGACY_KERAS": value} if value else {}
     show = "import os; print(os.environ.get('TF_USE_LEGACY_KERAS'))"
     printed = printed_by(f"import effnetv2_keras.training\n{IS_3}\n{show}", **variables)
-    assert printed.splitlines() == [keras_of(value), str(value)]
+    assert printed.splitlines() == [expected, str(value)]
 
 
 @pytest.mark.parametrize("lines", [("import effnetv2_keras; effnetv2_keras.train",), ("import tensorflow",)])

@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 import tempfile
 
 import numpy as np
@@ -129,19 +128,6 @@ def test_an_intact_checkpoint_of_another_network_is_refused(saved):
     with pytest.raises(RunFolderError, match="ckpt-10 does not match this run"):
         Checkpoints(make_state(num_classes=4), RunFolder(saved.parent), keep=9).restore_latest()
     assert names(saved) == before
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-def test_the_lamb_of_addons_and_our_own_are_not_mistaken_for_each_other(policy, tmp_path, monkeypatch):
-    pytest.importorskip("tensorflow_addons")
-    changes = {"train.optimizer": "lamb", "precision.policy": policy}
-    state = make_state(**changes)
-    state.step.assign(4)
-    Checkpoints(state, RunFolder(tmp_path), keep=1).save()
-    assert Checkpoints(make_state(**changes), RunFolder(tmp_path), keep=1).restore_latest() == 4
-    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
-    with pytest.raises(RunFolderError, match="does not match this run: (?s:.*) stores its slots differently"):
-        Checkpoints(make_state(**changes), RunFolder(tmp_path), keep=1).restore_latest()
 
 
 def test_a_checkpoint_without_read_permission_is_not_treated_as_damaged(saved, state, monkeypatch):
