@@ -31,12 +31,12 @@ def new_state(config, strategy=None, num_classes=5):
 @pytest.fixture
 def saved(tmp_path):
     model = tiny(seed=1)
-    model.save_weights(tmp_path / "saved.h5")
+    model.save_weights(tmp_path / "saved.weights.h5")
     return model
 
 
 def test_the_model_and_its_average_start_from_the_file(saved, tmp_path, two_replicas):
-    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5")
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.weights.h5")
     state = new_state(config, two_replicas)
     report = initialize(state, config)
     assert len(report.loaded) == len(saved.weights)
@@ -45,7 +45,7 @@ def test_the_model_and_its_average_start_from_the_file(saved, tmp_path, two_repl
 
 
 def test_a_classifier_for_other_classes_is_a_new_one_in_model_and_average(saved, tmp_path):
-    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5")
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.weights.h5")
     state, untouched = new_state(config, num_classes=3), new_state(tiny_config(), num_classes=3)
     initialize(state, config)
     assert_same_weights(state.ema_model, state.model)
@@ -73,7 +73,7 @@ def test_without_the_setting_nothing_is_loaded():
 
 
 def test_a_run_loads_them_once_says_so_and_does_not_need_them_to_go_on(saved, tmp_path):
-    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5,{STILL}")
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.weights.h5,{STILL}")
     output = io.StringIO()
     train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits(), output=output)
     total = len(saved.weights)
@@ -83,7 +83,7 @@ def test_a_run_loads_them_once_says_so_and_does_not_need_them_to_go_on(saved, tm
     for name, value in named_weights(saved).items():
         if not name.startswith("classifier/") and "moving_" not in name:
             np.testing.assert_allclose(trained[name], value, atol=1e-6, err_msg=name)
-    (tmp_path / "saved.h5").unlink()
+    (tmp_path / "saved.weights.h5").unlink()
     output = io.StringIO()
     train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits(), output=output)
     assert "Loaded" not in output.getvalue()
@@ -95,7 +95,7 @@ def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
             tiny_config(f"train.ft_init_ckpt={tmp_path}/nothing"), tmp_path / "run", spec=TINY, splits=array_splits()
         )
     assert not (tmp_path / "run").exists()
-    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.h5,{STILL}")
+    config = tiny_config(f"train.ft_init_ckpt={tmp_path}/saved.weights.h5,{STILL}")
     train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits())
 
 
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
 )
 def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_path):
     """Weights, BatchNorm statistics and their averages."""
-    config = tiny_config(f"{ONE_STAGE},{settings},train.ft_init_ckpt={tmp_path}/saved.h5,train.epochs=1")
+    config = tiny_config(f"{ONE_STAGE},{settings},train.ft_init_ckpt={tmp_path}/saved.weights.h5,train.epochs=1")
     train_tiny(config, tmp_path / "run", spec=TINY, splits=array_splits())
     for use_ema in (False, True):
         trained = load_trained(tmp_path / "run", which="latest", use_ema=use_ema)

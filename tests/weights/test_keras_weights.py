@@ -22,7 +22,7 @@ from effnetv2_keras.weights.loading import load_configured
 from tests import own_networks
 from tests.models.filling import fill_at_random
 from tests.shallow import one_block_a_stage
-from tests.weights.filled import assert_close, pixels
+from tests.weights.filled import assert_close, pixels, write_h5
 from tests.weights.test_hdf5 import keras_model
 
 
@@ -36,7 +36,7 @@ def test_the_logits_are_those_of_keras(tmp_path, monkeypatch):
     published = tf.keras.applications.MobileNet(weights=None, classifier_activation=None)
     fill_at_random(published, seed=1)
     (tmp_path / ".keras" / "models").mkdir(parents=True)
-    published.save_weights(tmp_path / ".keras" / "models" / "mobilenet_1_0_224_tf.h5")
+    write_h5(published, tmp_path / ".keras" / "models" / "mobilenet_1_0_224_tf.h5")
     monkeypatch.setenv("HOME", str(tmp_path))
     config = config_of()
     model = build_for(config, 1000)
