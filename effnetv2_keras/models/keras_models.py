@@ -108,7 +108,7 @@ def _set_statistics(model: tf.keras.Model) -> None:
     mean, deviation = (np.asarray(values) / 255 for values in PIXEL_STATISTICS["imagenet"])
     for layer in leaf_layers(model):
         if isinstance(layer, tf.keras.layers.Normalization) and layer.weights:
-            layer.set_weights([mean, deviation**2, 0])
+            layer.set_weights([mean, deviation**2, np.zeros([], np.int64)])
             layer.finalize_state()
 
 

@@ -123,9 +123,10 @@ def _layers_in_order(names: Sequence[str]) -> list[str]:
     names = [name for name in names if not name.startswith(PREPROCESSING)]
     roles = list(dict.fromkeys(name.split("/")[0] for name in names))
 
-    def place(layer: str) -> tuple[int, int]:
+    def place(layer: str) -> tuple[int, int, str]:
         role, _, part = layer.partition("/")
-        return roles.index(role), next((rank for rank, start in enumerate(_PARTS) if part.startswith(start)), 0)
+        rank = next((rank for rank, start in enumerate(_PARTS) if part.startswith(start)), 0)
+        return roles.index(role), rank, part  # of a part, "conv" comes before "norm"
 
     return sorted({name.rpartition("/")[0] for name in names}, key=place)
 

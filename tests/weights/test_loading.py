@@ -65,7 +65,7 @@ def test_weights_reach_every_replica(two_replicas):
 
 
 def test_another_model_is_refused():
-    with pytest.raises(WeightsError, match="models of build_model: Model 'sequential.*' has no layer 'stem'"):
+    with pytest.raises(WeightsError, match="EfficientNetV2S: Model 'sequential.*' has no layer 'stem'"):
         load_weights(tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,))]), "imagenet")
 
 
