@@ -171,15 +171,11 @@ def checkpoint_table(keys: Iterable[str], names: Sequence[str], *, prefer_ema: b
 
 def _flat_table(layers: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
     """Returns the canonical names of the variables of a network of Keras' layers, which are numbered in order."""
-    table = {key: f"preprocessing/{part.removeprefix('adapt_')}" for part, key in _statistics(layers).items()}
-    others = [parts for parts in layers if "adapt_mean" not in parts]
+    first, others = (layers[0], layers[1:]) if layers and "count" in layers[0] else ({}, layers)
+    table = {key: f"preprocessing/{part.removeprefix('adapt_')}" for part, key in first.items()}  # ``Normalization``
     for place, parts in zip(_layers_in_order(names), others):
         table.update({key: as_in_keras_2(f"{place}/{part}") for part, key in parts.items()})
     return table
-
-
-def _statistics(layers: Iterable[dict[str, str]]) -> dict[str, str]:
-    return next((parts for parts in layers if "adapt_mean" in parts), {})
 
 
 def _named_branch(parts: dict[str, str]) -> dict[str, str]:
