@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from effnetv2_keras.errors import UsageError
+from effnetv2_keras.errors import PackageMissing
 from effnetv2_keras.weights import hdf5, registry, sizes, tf_checkpoint, timm
 from effnetv2_keras.weights.layout import Shape, WeightsFile
 from effnetv2_keras.weights.report import WeightsError
@@ -56,7 +56,7 @@ def read(path: pathlib.Path, *, shapes: Mapping[str, Shape], prefer_ema: bool) -
     """
     try:
         file = _read(path, shapes, prefer_ema)
-    except UsageError:
+    except (WeightsError, PackageMissing):
         raise
     except _UNREADABLE as error:
         raise WeightsError(f"{path} cannot be read; it may be damaged or incomplete: {error}") from error

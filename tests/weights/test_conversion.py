@@ -98,7 +98,8 @@ def test_files_of_either_form_load_into_the_other(kind, tmp_path):
 def test_a_checkpoint_of_v1_holds_its_statistics(tmp_path):
     with one_block_a_stage():
         source, target = (
-            effnetv2_keras.EfficientNetB0(weights=None, classes=3, input_shape=(64, 64, 3)) for _ in range(2)
+            effnetv2_keras.EfficientNetB0(weights=None, classes=3, classifier_activation=None, input_shape=(64, 64, 3))
+            for _ in range(2)
         )
         mean, variance = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
         source.layers[2].set_weights([mean, variance, np.array(0)])
