@@ -20,7 +20,7 @@ def frozen(network: Callable[[tf.Tensor], tf.Tensor], images: tf.TensorSpec) -> 
     """Returns a network as a function without variables, whose values of now are part of its graph.
 
     When it runs, TensorFlow folds BatchNorm into the convolutions, and adds bias and activation while it convolves.
-    B0 then takes 0.75 of the time for one image of 224 px, and 0.96 for a batch of 16 (two AVX2 cores). The outputs
+    B0 then takes less time for one image of 224 px, and about as much for a batch of 16 (two AVX2 cores). The outputs
     differ by the rounding of float32.
 
     Args:
