@@ -38,7 +38,7 @@ docs: $(VENV)/dev
 	$(BIN)/python -m pytest -m docs tests/docs
 
 bench: $(VENV)/dev
-	for script in $(filter-out %/environments.py %/check_published.py %/own_photos.py,$(wildcard benchmarks/*.py)) benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done
+	for script in $(filter-out %/environments.py %/check_published.py %/own_photos.py %/gpu.py,$(wildcard benchmarks/*.py)) benchmarks/ablations/table_3_counts.py; do PYTHONPATH=. $(BIN)/python $$script; done
 
 ablations: $(VENV)/dev
 	for script in benchmarks/ablations/table_*.py; do PYTHONPATH=. $(BIN)/python $$script; done

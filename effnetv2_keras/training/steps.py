@@ -115,7 +115,7 @@ class TrainStep:
         rate, stopping = tf.constant(self.stage.dropout_rate, tf.float64), tf.constant(stop, tf.float32)
         if not self._function:
             given = (
-                {name: _any_size(value) for name, value in batch.items()},
+                {name: _spec_of_any_size(value) for name, value in batch.items()},
                 tf.TensorSpec([], tf.float64),
                 tf.TensorSpec([], tf.float32),
             )
@@ -261,7 +261,7 @@ def awaited(metrics: Metrics, needed: bool = True) -> Metrics:
     return metrics
 
 
-def _any_size(value: Any) -> tf.TypeSpec:
+def _spec_of_any_size(value: Any) -> tf.TypeSpec:
     """Returns the specification of a tensor like this one, if of images ``[b, S, S, 3]``, then of any side ``S``."""
 
     def relaxed(part: tf.TensorSpec) -> tf.TensorSpec:
