@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Callable, ClassVar, Generic, TypeVar, Union
 
 import tensorflow as tf
@@ -33,7 +32,7 @@ class LayerRate:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The values that the update of every variable needs.
+    """The values that the updates of all variables need, computed once for each replica.
 
     Attributes:
         step: number of finished steps, an int64 scalar.
@@ -42,6 +41,24 @@ class Progress:
 
     step: tf.Tensor
     learning_rate: tf.Tensor
+    _made: dict[Hashable, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, name: Hashable, make: Callable[[], Value]) -> Value:
+        """Returns what ``make`` returns; further calls with the same name return the same tensors again."""
+        if name not in self._made:
+            self._made[name] = make()
+        value: Value = self._made[name]
+        return value
+
+    def rate(self, dtype: tf.DType, share: float = 1.0) -> tf.Tensor:
+        """Returns a share of the learning rate, a scalar of ``dtype``."""
+        if share == 1.0:
+            return self.once(("rate", dtype), lambda: tf.cast(self.learning_rate, dtype))
+        return self.once(("rate", dtype, share), lambda: self.rate(dtype) * tf.constant(share, dtype))
+
+    def constant(self, value: float, dtype: tf.DType) -> tf.Tensor:
+        """Returns a constant scalar of ``dtype``."""
+        return self.once(("constant", value, dtype), lambda: tf.constant(value, dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,33 +223,23 @@ class Optimizer(tf.Module):
         step: tf.Tensor,
         rate: tf.Tensor,
     ) -> None:
-        for variable, gradient in zip(variables, gradients):
-            slots = self._slots_of(variable)
-            update = functools.partial(self._update_one, variable)
-            strategy.extended.update(variable, update, args=(gradient, step, rate, *slots), group=False)
+        def update(_: tf.Variable, gradients: Sequence[tf.Tensor], step: tf.Tensor, rate: tf.Tensor) -> None:
+            progress = Progress(step, rate)
+            for variable, gradient in zip(variables, gradients):
+                self.update(variable, gradient, progress, *self._slots_of(variable))
 
-    def _update_one(
-        self,
-        whole: tf.Variable,
-        variable: tf.Variable,
-        gradient: tf.Tensor,
-        step: tf.Tensor,
-        rate: tf.Tensor,
-        *slots: tf.Variable,
-    ) -> None:
-        self.update(whole, variable, gradient, Progress(step, rate), *slots)
+        # One call for all variables, because each call takes milliseconds. In it, a variable is this replica's copy.
+        for first in variables[:1]:
+            strategy.extended.update(first, update, args=(gradients, step, rate), group=False)
 
-    def update(
-        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
-    ) -> None:
-        """Updates one variable and its slots.
+    def update(self, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable) -> None:
+        """Updates one variable and its slots, on one replica.
 
         Args:
-            whole: the variable of the model, by which its settings are found.
-            variable: this replica's copy of it, which is updated.
+            variable: the variable.
             gradient: its gradient, of the same shape and dtype.
             progress: step and learning rate.
-            *slots: this replica's copies of its slots, in the order of ``SLOTS``.
+            *slots: its slots, in the order of ``SLOTS``.
         """
         raise NotImplementedError
 

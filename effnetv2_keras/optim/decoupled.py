@@ -27,6 +27,9 @@ class _Decay:
     def has(self, variable: tf.Variable) -> bool:
         return all(variable is not other for other in self.excepted)
 
+    def now(self, progress: Progress, dtype: tf.DType) -> tf.Tensor:
+        return progress.once(("weight decay", dtype), lambda: tf.cast(self.at(progress.step), dtype))
+
 
 class AdamW(AdamTF1):
     """Adam with decoupled weight decay (arXiv 1711.05101) that may grow over the run.
@@ -46,14 +49,12 @@ class AdamW(AdamTF1):
         super().__init__(learning_rate, name="AdamW")
         self._decay = _Decay.of(weight_decay, not_decayed)
 
-    def update(
-        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
-    ) -> None:
+    def update(self, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable) -> None:
         """Decays the weights of one variable, then updates it and its slots; see ``Optimizer.update``."""
-        if self._decay.value.has(whole):
-            decay = tf.cast(self._decay.value.at(progress.step), variable.dtype)
-            variable.assign_sub(variable * decay * self.own_rate(whole, progress))
-        super().update(whole, variable, gradient, progress, *slots)
+        if self._decay.value.has(variable):
+            decay = self._decay.value.now(progress, variable.dtype)
+            variable.assign_sub(variable * decay * self.own_rate(variable, progress))
+        super().update(variable, gradient, progress, *slots)
 
 
 class LAMB(Optimizer):
@@ -78,20 +79,20 @@ class LAMB(Optimizer):
         self.beta_1, self.beta_2, self.epsilon = 0.9, 0.999, 1e-6
         self._decay = _Decay.of(weight_decay, not_decayed)
 
-    def update(
-        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
-    ) -> None:
+    def update(self, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable) -> None:
         """Updates one variable and its slots; see ``Optimizer.update``."""
         mean, square = slots
         dtype = variable.dtype
-        beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
-        step = tf.cast(progress.step + 1, dtype)
+        beta_1, beta_2 = progress.constant(self.beta_1, dtype), progress.constant(self.beta_2, dtype)
+        step = progress.once(("step", dtype), lambda: tf.cast(progress.step + 1, dtype))
+        rest_1 = progress.once(("rest_1", dtype), lambda: 1 - beta_1**step)
+        rest_2 = progress.once(("rest_2", dtype), lambda: 1 - beta_2**step)
         mean.assign(mean * beta_1 + gradient * (1 - beta_1))
         square.assign(square * beta_2 + gradient * gradient * (1 - beta_2))
-        update = mean / (1 - beta_1**step) / (tf.sqrt(square / (1 - beta_2**step)) + self.epsilon)
+        update = mean / rest_1 / (tf.sqrt(square / rest_2) + self.epsilon)
         scale = tf.constant(1.0, dtype)
-        if self._decay.value.has(whole):
-            update += tf.cast(self._decay.value.at(progress.step), dtype) * variable
+        if self._decay.value.has(variable):
+            update += self._decay.value.now(progress, dtype) * variable
             norm, update_norm = tf.norm(variable), tf.norm(update)
             scale = tf.where((norm > 0) & (update_norm > 0), tf.math.divide_no_nan(norm, update_norm), 1)
-        variable.assign_sub(scale * tf.cast(progress.learning_rate, dtype) * update)
+        variable.assign_sub(scale * progress.rate(dtype) * update)

@@ -48,13 +48,13 @@ def update_ema(
     """
     _check_same_architecture(source, average)
     rate = tf.cast(1.0 - decay, tf.float32)
-    for new, old in zip(source, average):
-        strategy.extended.update(old, _move, args=(new, rate), group=False)
 
+    def update(_: tf.Variable, rate: tf.Tensor) -> None:
+        for new, old in zip(source, average):  # average -= rate * (average - value), in one pass over the average
+            tf.raw_ops.ResourceApplyGradientDescent(var=old.handle, alpha=rate, delta=old - new)
 
-def _move(average: tf.Variable, value: tf.Variable, rate: tf.Tensor) -> None:
-    """Computes ``average -= rate * (average - value)`` in one pass over the average."""
-    tf.raw_ops.ResourceApplyGradientDescent(var=average.handle, alpha=rate, delta=average - value)
+    # One call for all weights, because each call takes milliseconds. In it, a variable is this replica's copy.
+    strategy.extended.update(average[0], update, args=(rate,), group=False)
 
 
 def _check_same_architecture(source: Sequence[tf.Variable], average: Sequence[tf.Variable]) -> None:

@@ -43,9 +43,7 @@ class RMSpropTF1(Optimizer):
             tf.ones(variable.shape, variable.dtype) if name == "mean_square" else super().initial_slot(name, variable)
         )
 
-    def update(
-        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
-    ) -> None:
+    def update(self, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable) -> None:
         """Updates one variable and its slots; see ``Optimizer.update``."""
         mean_square, momentum = slots
         dtype = variable.dtype
@@ -53,10 +51,10 @@ class RMSpropTF1(Optimizer):
             var=variable.handle,
             ms=mean_square.handle,
             mom=momentum.handle,
-            lr=tf.cast(progress.learning_rate, dtype),
-            rho=tf.constant(self.rho, dtype),
-            momentum=tf.constant(self.momentum, dtype),
-            epsilon=tf.constant(self.epsilon, dtype),
+            lr=progress.rate(dtype),
+            rho=progress.constant(self.rho, dtype),
+            momentum=progress.constant(self.momentum, dtype),
+            epsilon=progress.constant(self.epsilon, dtype),
             grad=gradient,
         )
 
@@ -83,17 +81,15 @@ class MomentumTF1(Optimizer):
         super().__init__(learning_rate, name="MomentumTF1")
         self.momentum = momentum
 
-    def update(
-        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
-    ) -> None:
+    def update(self, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable) -> None:
         """Updates one variable and its slot; see ``Optimizer.update``."""
         dtype = variable.dtype
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=slots[0].handle,
-            lr=tf.cast(progress.learning_rate, dtype),
+            lr=progress.rate(dtype),
             grad=gradient,
-            momentum=tf.constant(self.momentum, dtype),
+            momentum=progress.constant(self.momentum, dtype),
         )
 
 
@@ -107,11 +103,9 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: LearningRate) -> None:
         super().__init__(learning_rate, name="SGD")
 
-    def update(
-        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
-    ) -> None:
+    def update(self, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable) -> None:
         """Updates one variable; see ``Optimizer.update``."""
-        variable.assign_sub(gradient * tf.cast(progress.learning_rate, variable.dtype))
+        variable.assign_sub(gradient * progress.rate(variable.dtype))
 
 
 class AdamTF1(Optimizer):
@@ -142,28 +136,25 @@ class AdamTF1(Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
 
-    def own_rate(self, whole: tf.Variable, progress: Progress) -> tf.Tensor:
+    def own_rate(self, variable: tf.Variable, progress: Progress) -> tf.Tensor:
         """Returns the learning rate of a variable in this step, a scalar of its dtype."""
-        rate, share = tf.cast(progress.learning_rate, whole.dtype), self.rate_of(whole).share
-        return rate if share == 1.0 else rate * tf.constant(share, whole.dtype)
+        return progress.rate(variable.dtype, self.rate_of(variable).share)
 
-    def update(
-        self, whole: tf.Variable, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable
-    ) -> None:
+    def update(self, variable: tf.Variable, gradient: tf.Tensor, progress: Progress, *slots: tf.Variable) -> None:
         """Updates one variable and its slots; see ``Optimizer.update``."""
         mean, square = slots
-        dtype = variable.dtype
-        step = tf.cast(progress.step + (1 - self.rate_of(whole).first_step), dtype)
-        beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
+        dtype, first_step = variable.dtype, self.rate_of(variable).first_step
+        beta_1, beta_2 = progress.constant(self.beta_1, dtype), progress.constant(self.beta_2, dtype)
+        step = progress.once(("step", first_step, dtype), lambda: tf.cast(progress.step + (1 - first_step), dtype))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=mean.handle,
             v=square.handle,
-            beta1_power=beta_1**step,
-            beta2_power=beta_2**step,
-            lr=self.own_rate(whole, progress),
+            beta1_power=progress.once(("beta_1", first_step, dtype), lambda: beta_1**step),
+            beta2_power=progress.once(("beta_2", first_step, dtype), lambda: beta_2**step),
+            lr=self.own_rate(variable, progress),
             beta1=beta_1,
             beta2=beta_2,
-            epsilon=tf.constant(self.epsilon, dtype),
+            epsilon=progress.constant(self.epsilon, dtype),
             grad=gradient,
         )
