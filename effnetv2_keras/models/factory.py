@@ -182,6 +182,7 @@ def preprocessing_layer(normalization: specs.Normalization, prefix: str = "") ->
     )
 
 
+@tf.autograph.experimental.do_not_convert  # the layers have no control flow over tensors, and converting takes a second
 def _features(
     images: tf.Tensor, expanded: specs.ExpandedSpec, survival_prob: float, prefix: str, conv: dict[str, Any]
 ) -> tf.Tensor:

@@ -126,17 +126,14 @@ class Run:
             self.evaluate(self._stage_at_hand(), stop)
 
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
-        """Tries a batch of each remaining stage, a step of the largest, and an evaluation batch; undoes the step."""
+        """Tries a step of the largest remaining stage, and an evaluation batch; undoes the step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
+        first_step = dict(left)[largest]
         with self.recorder.paused("trying"):
-            for stage, first_step in left:
-                going_on(f"trying stage {stage.index + 1}/{len(self.stages)} ({stage.image_size} px)")
-                batches = [self.input.for_trial(stage, first_step)]
-                if stage is largest:
-                    self._try_step(batches[0], stage, first_step)
-                else:
-                    self.input.next(batches[0], stage, first_step)
-                free_in_background(batches)
+            going_on(f"trying stage {largest.index + 1}/{len(self.stages)} ({largest.image_size} px)")
+            batches = [self.input.for_trial(largest, first_step)]
+            self._try_step(batches[0], largest, first_step)
+            free_in_background(batches)
             going_on("trying an evaluation")
             with self.input.evaluating(), self._explained_shortage():
                 self.recorder.time_left.took(EVALUATING, self._evaluator.try_batch())

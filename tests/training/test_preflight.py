@@ -28,8 +28,8 @@ def test_preflight_changes_nothing_but_finds_out(plain, tmp_path):
 
 
 @pytest.mark.slow
-def test_preflight_tries_the_largest_stage_and_the_data_of_each(tmp_path, monkeypatch):
-    """Before a single step of the first stage: here its 24 px do not fit, there an image of it is broken."""
+def test_preflight_tries_the_largest_stage(tmp_path, monkeypatch):
+    """Before a single step of the first stage, whose images of 16 px fit."""
     sizes = []
     call = TrainStep.__call__
 
