@@ -53,8 +53,9 @@ def _make_portable(path: pathlib.Path) -> None:
 def _portable(config: Any) -> Any:
     """Returns the configuration with names that all versions know.
 
-    ``Functional``, whose module differs, becomes ``keras.Model``; a ``Policy`` becomes its name; and ``optional`` of
-    ``InputLayer`` is removed, because newer versions of Keras 2 write it and 2.15 rejects it.
+    ``Functional``, whose module differs, becomes ``keras.Model``, and a ``Policy`` becomes its name. Newer versions of
+    Keras 2 write ``optional`` of ``InputLayer``, which 2.15 rejects. Keras 2 writes ``groups`` of ``DepthwiseConv2D``
+    (always 1) and the axis of ``BatchNormalization`` as a list, which Keras 3 rejects.
     """
     if isinstance(config, list):
         return [_portable(part) for part in config]
@@ -67,4 +68,8 @@ def _portable(config: Any) -> Any:
         return config["config"]["name"]
     if config.get("class_name") == "InputLayer":
         config["config"].pop("optional", None)
+    if config.get("class_name") == "DepthwiseConv2D":
+        config["config"].pop("groups", None)
+    if config.get("class_name") == "BatchNormalization":
+        (config["config"]["axis"],) = tf.nest.flatten(config["config"]["axis"])
     return config

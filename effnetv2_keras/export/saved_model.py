@@ -156,7 +156,7 @@ class SavedModelExporter(exporter.Exporter):
     @property
     def tolerance(self) -> float:
         """See ``Exporter.tolerance``; folding BatchNorm into the convolutions rounds differently."""
-        return super().tolerance if self.trainable else 1e-4
+        return super().tolerance if self.trainable else max(1e-4, super().tolerance)
 
     def classifier(self) -> Classifier:
         """Returns the module that ``write`` saves."""
