@@ -43,6 +43,7 @@ def by_chance():
     return [best_reward("random", seed) for seed in SEEDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"random"}))
 def test_learning_samplers_beat_random_sampling_at_equal_trials(sampler, by_chance):
     learnt = [best_reward(sampler, seed) for seed in SEEDS]

@@ -56,7 +56,7 @@ def test_kept_scores_give_what_scikit_learn_does(ties):
         ({"images": 5000, "distance": 4.0}, 1e-3),
         ({"images": 5000, "spread": 0.001}, 0.2),  # few levels hold all scores
         ({"images": 2000, "spread": 30.0}, 0.5),  # most scores are beyond the outermost levels
-        ({"images": 300, "classes": 4000}, 0.05),  # 8,388 levels
+        pytest.param({"images": 300, "classes": 4000}, 0.05, marks=pytest.mark.slow),  # 8,388 levels
     ],
 )
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])

@@ -31,7 +31,6 @@ from tests.tiny_main import MOMENTS, STARTS
 from tests.training.test_loop import assert_equal_runs, final_weights
 
 KILLS = [(moment, name) for moment in MOMENTS for name in ("SIGKILL", "SIGTERM")]
-FAST = [("evaluation", "SIGTERM")]
 
 
 def start(image_folder, model_dir, *flags, kill="", changes=""):
@@ -90,9 +89,8 @@ def assert_same_end(left, right):
     )
 
 
-@pytest.mark.parametrize(
-    ("moment", "name"), [pytest.param(*kill, marks=[] if kill in FAST else [pytest.mark.slow]) for kill in KILLS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("moment", "name"), KILLS)
 def test_a_killed_run_goes_on_bit_for_bit(image_folder, uninterrupted, tmp_path, moment, name):
     status, output = run(image_folder, tmp_path / "run", kill=f"{moment}:{name}")
     assert status == (-signal.SIGKILL if name == "SIGKILL" else EXIT_INTERRUPTED), output

@@ -71,6 +71,7 @@ def test_the_logits_are_those_of_the_keras_application_that_wrote_the_file(name,
     assert_close(ours(pixels(64, 64)), theirs(pixels(64, 64)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each_variant("efficientnetv2-b0"))
 def test_the_features_are_those_of_the_keras_application_that_wrote_the_file(name, tmp_path):
     theirs = keras_model(name, include_top=False, input_shape=(75, 33, 3))  # V1 pads as it should if it knows the size
