@@ -32,7 +32,7 @@ def run_on_cores(jobs: Sequence[Job], cores: Sequence[int], run: Callable[[Job, 
         run: runs a job on a core and waits for its end; called in a thread.
 
     Raises:
-        Exception: the first error of a job, after the end of all jobs.
+        Exception: the first error of a job, after the end of the jobs that run. No further jobs begin after it.
     """
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for core in cores:
@@ -45,5 +45,8 @@ def run_on_cores(jobs: Sequence[Job], cores: Sequence[int], run: Callable[[Job, 
         finally:
             free.put(core)
 
-    with concurrent.futures.ThreadPoolExecutor(len(cores)) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(len(cores))
+    try:
         list(pool.map(run_on_free_core, jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -18,6 +18,7 @@ Runs = Mapping[int, rows.Row]
 """The rows of a setting, by seed."""
 
 _COLORS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple", "tab:orange", "tab:brown")
+_SIZES = range(harness.FIRST, harness.LAST + 1, 16)
 _HEADINGS = (
     "setting", "runs", "epochs", "minutes", "time ratio", "top-1, %", "difference", "p", "EMA top-1, %", "difference",
     "p",
@@ -97,12 +98,12 @@ def difference(pairs: Sequence[tuple[rows.Row, rows.Row]], metric: str) -> list[
 
 
 def origin(found: Mapping[str, Runs]) -> str:
-    """Returns on what and when the runs were made, and the speed of each image size."""
+    """Returns on what and when the runs were made, and the speed of the usual sizes."""
     runs = [run for group in found.values() for run in group.values()]
     speeds: dict[int, list[float]] = {}
     for run in runs:
         for stage in run["stages"]:
-            if run["network"] == harness.NETWORK and stage["images_per_second"]:
+            if run["network"] == harness.NETWORK and stage["size"] in _SIZES and stage["images_per_second"]:
                 speeds.setdefault(stage["size"], []).append(stage["images_per_second"])
     facts = {name: ", ".join(sorted({str(run[name]) for run in runs})) for name in ("hardware", "tensorflow", "images")}
     dates = sorted(run["date"] for run in runs)

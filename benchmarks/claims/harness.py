@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,14 +46,15 @@ class Setting:
         name: name in the results. Settings of different claims with one name are the same, so their runs are shared.
         changes: changes to the progressive training of ``base_config``, by dotted key.
         network: network to train.
-        equal_time: whether the run has as many epochs as fit into the processor time of the run with ``FIXED``.
+        more_of: name of the setting that is the same but for the number of epochs; this one has as many as fit into the
+            processor time of ``fixed``. None for ``--epochs`` epochs.
         constant: whether all stages have the regularization of the last.
     """
 
     name: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     network: ModelSpec = _NANO
-    equal_time: bool = False
+    more_of: str | None = None
     constant: bool = False
 
 
@@ -145,18 +147,33 @@ def jobs_of(options: argparse.Namespace, settings: Sequence[Setting]) -> list[di
 def run(options: argparse.Namespace, settings: Sequence[Setting]) -> None:
     """Trains all settings with all seeds, unless ``--report`` is set or their results are there.
 
+    A signal to this process also ends the running trainings, which save their state first.
+
     Raises:
-        subprocess.CalledProcessError: if a run fails; its message is above, and the other runs are finished first.
+        SystemExit: if ``--photos`` is missing, a run fails, or a signal arrives.
     """
     if options.report:
         return
     if not options.photos:
         raise SystemExit("Give --photos DIR with the folders train, validation and test, or --report.")
-    jobs = jobs_of(options, settings)
+    jobs, running, failed = jobs_of(options, settings), set[subprocess.Popen[bytes]](), []
     print(f"{len(jobs)} runs to do", file=sys.stderr, flush=True)
 
     def run_job(job: dict[str, Any], core: int) -> None:
         text = json.dumps({**job, "core": core})
-        subprocess.run([sys.executable, "-m", "benchmarks.claims.job", text], check=True)
+        with subprocess.Popen([sys.executable, "-m", "benchmarks.claims.job", text]) as process:
+            running.add(process)
+            if process.wait():
+                failed.append(f"{job['setting']} with seed {job['seed']}")
+            running.discard(process)
 
+    def stop(number: int, _: object) -> None:
+        for process in [*running]:
+            process.terminate()
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     run_on_cores(jobs, options.cores, run_job)
+    if failed:
+        raise SystemExit(f"Not finished: {', '.join(failed)}. The reasons are above; the same command goes on.")

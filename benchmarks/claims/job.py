@@ -13,6 +13,7 @@ from benchmarks.claims import harness, rows
 from benchmarks.one_core import use_core
 from effnetv2_keras.basics.ending import end_process
 from effnetv2_keras.config import CONFIG_FILE, Config, Facts
+from effnetv2_keras.errors import Interrupted
 from effnetv2_keras.runs.run_folder import RunFolder
 
 
@@ -29,10 +30,8 @@ def run(job: dict[str, Any]) -> None:
     folder, strategy = RunFolder(job["folder"]), make_strategy("cpu")
     splits, facts = open_photos(job["photos"])
     config = harness.config_of(job, harness.base_config(job["photos"], facts, job["base_epochs"]), job["seed"])
-    if job["equal_time"]:
-        known = (folder / CONFIG_FILE).exists()
-        epochs = folder.config().train.epochs if known else epochs_in_equal_time(config, splits, strategy)
-        config = config.override({"train.epochs": epochs})
+    if job["more_of"]:
+        config = config.override({"train.epochs": more_epochs(job, config, folder, splits, strategy)})
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     with folder.path.with_suffix(".log").open("a") as log:
         console = rich.console.Console(file=log, width=140)
@@ -74,11 +73,22 @@ def open_photos(photos: str) -> tuple[Any, Facts]:
     return Splits(train, held_out), Facts(train.num_examples, shorter_side(train), None)
 
 
-def epochs_in_equal_time(config: Config, splits: Any, strategy: Any) -> float:
-    """Returns the epochs that take as much processor time as ``config.train.epochs`` epochs of one size.
+def more_epochs(job: dict[str, Any], config: Config, folder: RunFolder, splits: Any, strategy: Any) -> float:
+    """Returns the epochs of a run that shall take as much processor time as a run of images of one size.
 
-    Only steps are compared: tracing takes the same time for both, because one graph serves all sizes.
+    They are those of the run if it goes on; else they follow from the finished runs on this hardware; without such
+    runs, from a few measured steps.
     """
+    if (folder / CONFIG_FILE).exists():
+        return folder.config().train.epochs
+    results = pathlib.Path(job["results"]).parent
+    known = [row for row in rows.read(results) if row["hardware"] == rows.hardware()]
+    found = rows.epochs_in_equal_time(known, job["more_of"], harness.FIXED_SIZE.name, job["base_epochs"])
+    return found or measured_epochs(config, splits, strategy)
+
+
+def measured_epochs(config: Config, splits: Any, strategy: Any) -> float:
+    """Returns the epochs whose steps take as much processor time as ``config.train.epochs`` epochs of one size."""
     import tensorflow as tf
 
     from effnetv2_keras.modes.estimate import measure
@@ -94,5 +104,10 @@ def epochs_in_equal_time(config: Config, splits: Any, strategy: Any) -> float:
 
 
 if __name__ == "__main__":
-    run(json.loads(sys.argv[1]))
+    try:
+        run(json.loads(sys.argv[1]))
+    except Interrupted as end:
+        print(end, file=sys.stderr)
+        end_process(1)
+        sys.exit(1)
     end_process(0)  # else Python waits a minute for iterators of TensorFlow

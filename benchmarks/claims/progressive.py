@@ -28,7 +28,7 @@ _EQUAL_EPOCHS = (
     Setting("random-adaptive", _RANDOM),
 )
 _EQUAL_TIME = tuple(
-    dataclasses.replace(setting, name=f"{setting.name}-time", equal_time=True) for setting in _EQUAL_EPOCHS[1:]
+    dataclasses.replace(setting, name=f"{setting.name}-time", more_of=setting.name) for setting in _EQUAL_EPOCHS[1:]
 )
 SETTINGS = (*_EQUAL_EPOCHS, *_EQUAL_TIME)
 

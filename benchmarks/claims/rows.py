@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import pathlib
 import platform
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -63,17 +64,46 @@ def curve_of(metrics: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def speeds_of(metrics: Sequence[Row], stages: Sequence[Stage], batch_size: int) -> list[dict[str, float]]:
-    """Returns size and images per second of processor time of each stage.
+    """Returns size and images per second of processor time of each stage, without steps that trace.
 
-    The first row of a stage is left out, because its first step traces. A stage with a single row has the speed 0.
+    A stage that has too few rows of ``metrics.jsonl`` has the speed 0.
     """
+    trained = [row for row in metrics if row["kind"] == "train"]
     speeds = []
     for stage in stages:
-        own = [row for row in metrics if row["kind"] == "train" and row["stage"] == stage.index]
-        steps, seconds = own[-1]["step"] - own[0]["step"], own[-1]["processor_seconds"] - own[0]["processor_seconds"]
-        speed = round(steps * batch_size / seconds, 1) if steps else 0.0
-        speeds.append({"size": stage.image_size, "images_per_second": speed})
+        pairs = [
+            (row, before)
+            for before, row in zip(trained, trained[1:])
+            if before["stage"] == row["stage"] == stage.index and not row["compile_seconds"]
+        ]
+        steps, seconds = (
+            sum(row[name] - before[name] for row, before in pairs) for name in ("step", "processor_seconds")
+        )
+        speeds.append(
+            {"size": stage.image_size, "images_per_second": round(steps * batch_size / seconds, 1) if pairs else 0.0}
+        )
     return speeds
+
+
+def epochs_in_equal_time(rows: Iterable[Row], more_of: str, reference: str, base_epochs: float) -> float | None:
+    """Returns the epochs of a setting that take as much processor time as the run of a reference setting.
+
+    Args:
+        rows: rows of this hardware; of both settings, the mean over the seeds counts.
+        more_of: name of the setting, with runs of ``base_epochs`` epochs.
+        reference: name of the reference setting.
+        base_epochs: epochs of the known runs.
+
+    Returns:
+        The number of epochs, a multiple of a half; None if one of the settings has no run yet.
+    """
+    runs = by_setting(rows, (more_of, reference), base_epochs)
+    if len(runs) < 2:
+        return None
+    own, other = (
+        statistics.fmean(row["curve"]["seconds"][-1] for row in runs[name].values()) for name in (more_of, reference)
+    )
+    return round(2 * base_epochs * other / own) / 2
 
 
 def hardware() -> str:
