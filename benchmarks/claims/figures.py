@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -20,27 +20,41 @@ Runs = Mapping[int, rows.Row]
 _COLORS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple", "tab:orange", "tab:brown")
 _SIZES = range(harness.FIRST, harness.LAST + 1, 16)
 _HEADINGS = (
-    "setting", "runs", "epochs", "minutes", "time ratio", "top-1, %", "difference", "p", "EMA top-1, %", "difference",
-    "p",
+    "setting", "runs", "parameters, M", "epochs", "minutes", "time ratio", "top-1, %", "difference", "p",
+    "EMA top-1, %", "difference", "p",
 )  # fmt: skip
 
 
-def report(options: argparse.Namespace, panels: Mapping[str, Sequence[str]], *, reference: str = "fixed") -> None:
-    """Prints the table and writes the plot of a claim.
+def report(
+    options: argparse.Namespace,
+    panels: Mapping[str, Sequence[str]],
+    more_tables: Mapping[str, Sequence[str]] | None = None,
+    *,
+    draw: Callable[[Mapping[str, Runs], Any], None] | None = None,
+) -> None:
+    """Prints the tables and writes the plot of a claim.
 
     Args:
         options: flags, see ``harness.make_parser``.
-        panels: names of the settings in each panel of the plot, by its title.
-        reference: name of the setting with which the others are compared.
+        panels: names of the settings in each panel of the plot, by its title. Each panel has a table, which compares
+            the other settings with the first.
+        more_tables: names of the settings in further tables.
+        draw: draws the runs to a path; None draws the accuracy over time.
     """
-    names = list(dict.fromkeys([reference, *(name for panel in panels.values() for name in panel)]))
-    found = rows.by_setting(rows.read(options.results), names, options.epochs)
+    tables = {**panels, **(more_tables or {})}
+    every = list(dict.fromkeys(name for names in tables.values() for name in names))
+    found = rows.by_setting(rows.read(options.results), every, options.epochs)
     if not found:
         print(f"{options.results} has no runs of {options.epochs:g} epochs yet", file=sys.stderr)
         return
-    print(table(found, reference))
-    print(f"\n{origin(found)}")
-    plot(found, panels, options.plot)
+    for title, names in tables.items():
+        print(f"{title}:\n\n{table({name: found[name] for name in names if name in found}, names[0])}\n")
+    print(origin(found))
+    options.plot.parent.mkdir(parents=True, exist_ok=True)
+    if draw:
+        draw(found, options.plot)
+    else:
+        plot(found, panels, options.plot)
 
 
 def table(found: Mapping[str, Runs], reference: str) -> str:
@@ -60,6 +74,7 @@ def table(found: Mapping[str, Runs], reference: str) -> str:
         cells = [
             name,
             str(len(runs)),
+            spread([run["parameters"] / 1e6 for run in runs.values()], 2),
             spread([run["epochs"] for run in runs.values()], 0),
             spread([minutes(run) for run in runs.values()], 1),
             spread(ratios, 2) if is_compared else "",
@@ -124,27 +139,34 @@ def plot(found: Mapping[str, Runs], panels: Mapping[str, Sequence[str]], path: A
         path: path of the PNG.
     """
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
-    every = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    base = list(dict.fromkeys(name.removesuffix("-time") for name in every))
     for axes, (title, names) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()):
-        for name in names:
-            if name in found:
-                _draw(axes, name, list(found[name].values()), _COLORS[base.index(name.removesuffix("-time"))])
+        draw_curves(axes, {name: found[name] for name in names if name in found})
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("processor time, minutes", fontsize=8)
-        axes.set_xlim(left=0)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, loc="lower right")
-    figure.axes[0].set_ylabel("top-1 of the averaged weights, %", fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
 
 
-def _draw(axes: Any, name: str, runs: Sequence[rows.Row], color: str) -> None:
+def draw_curves(axes: Any, found: Mapping[str, Runs]) -> None:
+    """Draws the accuracy over processor time into a panel."""
+    for (name, runs), color in zip(found.items(), _COLORS):
+        _draw_curve(axes, f"{name} ({len(runs)})", list(runs.values()), color)
+    label(axes, "processor time, minutes", "top-1 of the averaged weights, %")
+    axes.set_xlim(left=0)
+    if found:
+        axes.legend(fontsize=7, loc="lower right")
+
+
+def label(axes: Any, horizontal: str, vertical: str) -> None:
+    """Labels a panel."""
+    axes.set_xlabel(horizontal, fontsize=8)
+    axes.set_ylabel(vertical, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+
+
+def _draw_curve(axes: Any, name: str, runs: Sequence[rows.Row], color: str) -> None:
     times = [np.asarray(run["curve"]["seconds"]) / 60 for run in runs]
     grid = np.linspace(max(time[0] for time in times), min(time[-1] for time in times), 200)
     values = 100 * np.stack([np.interp(grid, time, run["curve"]["top1_ema"]) for time, run in zip(times, runs)])
     mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1) if len(runs) > 1 else 0
-    axes.plot(grid, mean, color=color, label=f"{name} ({len(runs)})", linewidth=1.3)
+    axes.plot(grid, mean, color=color, label=name, linewidth=1.3)
     axes.fill_between(grid, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)

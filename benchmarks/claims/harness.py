@@ -14,7 +14,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.ablations.harness import constant_regularisation
@@ -22,7 +22,9 @@ from benchmarks.claims import rows
 from benchmarks.one_core import run_on_cores
 from effnetv2_keras.architecture.specs import ModelSpec
 from effnetv2_keras.architecture.variants import get_spec
+from effnetv2_keras.basics.ending import end_process
 from effnetv2_keras.config import Config, Facts
+from effnetv2_keras.errors import Interrupted
 
 NETWORK = "efficientnetv2-nano"
 """B0 with half its width and half its depth."""
@@ -147,8 +149,6 @@ def jobs_of(options: argparse.Namespace, settings: Sequence[Setting]) -> list[di
 def run(options: argparse.Namespace, settings: Sequence[Setting]) -> None:
     """Trains all settings with all seeds, unless ``--report`` is set or their results are there.
 
-    A signal to this process also ends the running trainings, which save their state first.
-
     Raises:
         SystemExit: if ``--photos`` is missing, a run fails, or a signal arrives.
     """
@@ -156,12 +156,29 @@ def run(options: argparse.Namespace, settings: Sequence[Setting]) -> None:
         return
     if not options.photos:
         raise SystemExit("Give --photos DIR with the folders train, validation and test, or --report.")
-    jobs, running, failed = jobs_of(options, settings), set[subprocess.Popen[bytes]](), []
+    jobs = jobs_of(options, settings)
     print(f"{len(jobs)} runs to do", file=sys.stderr, flush=True)
+    run_processes("benchmarks.claims.job", jobs, options.cores)
 
-    def run_job(job: dict[str, Any], core: int) -> None:
-        text = json.dumps({**job, "core": core})
-        with subprocess.Popen([sys.executable, "-m", "benchmarks.claims.job", text]) as process:
+
+def run_processes(module: str, jobs: Sequence[Mapping[str, Any]], cores: Sequence[int]) -> None:
+    """Runs ``python -m MODULE JOB`` for each job, one at a time on each core.
+
+    A signal to this process also ends the running processes, which save their state first.
+
+    Args:
+        module: name of the module.
+        jobs: the jobs, which are passed as JSON with their ``core``; ``setting`` and ``seed`` name them in messages.
+        cores: numbers of the cores.
+
+    Raises:
+        SystemExit: if a process fails, after the end of the others, or if a signal arrives.
+    """
+    running: set[subprocess.Popen[bytes]] = set()
+    failed: list[str] = []
+
+    def run_job(job: Mapping[str, Any], core: int) -> None:
+        with subprocess.Popen([sys.executable, "-m", module, json.dumps({**job, "core": core})]) as process:
             running.add(process)
             if process.wait():
                 failed.append(f"{job['setting']} with seed {job['seed']}")
@@ -174,6 +191,17 @@ def run(options: argparse.Namespace, settings: Sequence[Setting]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    run_on_cores(jobs, options.cores, run_job)
+    run_on_cores(jobs, cores, run_job)
     if failed:
         raise SystemExit(f"Not finished: {', '.join(failed)}. The reasons are above; the same command goes on.")
+
+
+def work(do: Callable[[dict[str, Any]], None], job: str) -> None:
+    """Does a job of ``run_processes`` in its process and ends the process; prints only the message of a signal."""
+    try:
+        do(json.loads(job))
+    except Interrupted as end:
+        print(end, file=sys.stderr)
+        end_process(1)
+        sys.exit(1)
+    end_process(0)  # else Python waits a minute for iterators of TensorFlow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import pathlib
 import sys
 import time
@@ -11,9 +10,7 @@ from typing import Any
 
 from benchmarks.claims import harness, rows
 from benchmarks.one_core import use_core
-from effnetv2_keras.basics.ending import end_process
 from effnetv2_keras.config import CONFIG_FILE, Config, Facts
-from effnetv2_keras.errors import Interrupted
 from effnetv2_keras.runs.run_folder import RunFolder
 
 
@@ -29,9 +26,12 @@ def run(job: dict[str, Any]) -> None:
 
     folder, strategy = RunFolder(job["folder"]), make_strategy("cpu")
     splits, facts = open_photos(job["photos"])
-    config = harness.config_of(job, harness.base_config(job["photos"], facts, job["base_epochs"]), job["seed"])
+    base = harness.base_config(job["photos"], facts, job["base_epochs"])
+    config = harness.config_of(job, base, job["seed"])
     if job["more_of"]:
-        config = config.override({"train.epochs": more_epochs(job, config, folder, splits, strategy)})
+        fixed = base.override(harness.FIXED)
+        epochs = known_epochs(job, folder) or measured_epochs(config, fixed, splits, strategy)
+        config = config.override({"train.epochs": epochs})
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     with folder.path.with_suffix(".log").open("a") as log:
         console = rich.console.Console(file=log, width=140)
@@ -73,22 +73,20 @@ def open_photos(photos: str) -> tuple[Any, Facts]:
     return Splits(train, held_out), Facts(train.num_examples, shorter_side(train), None)
 
 
-def more_epochs(job: dict[str, Any], config: Config, folder: RunFolder, splits: Any, strategy: Any) -> float:
+def known_epochs(job: dict[str, Any], folder: RunFolder) -> float | None:
     """Returns the epochs of a run that shall take as much processor time as a run of images of one size.
 
-    They are those of the run if it goes on; else they follow from the finished runs on this hardware; without such
-    runs, from a few measured steps.
+    They are those of the run if it goes on. Else they follow from the finished runs on this hardware; None without any.
     """
     if (folder / CONFIG_FILE).exists():
         return folder.config().train.epochs
     results = pathlib.Path(job["results"]).parent
     known = [row for row in rows.read(results) if row["hardware"] == rows.hardware()]
-    found = rows.epochs_in_equal_time(known, job["more_of"], harness.FIXED_SIZE.name, job["base_epochs"])
-    return found or measured_epochs(config, splits, strategy)
+    return rows.epochs_in_equal_time(known, job["more_of"], harness.FIXED_SIZE.name, job["base_epochs"])
 
 
-def measured_epochs(config: Config, splits: Any, strategy: Any) -> float:
-    """Returns the epochs whose steps take as much processor time as ``config.train.epochs`` epochs of one size."""
+def measured_epochs(config: Config, fixed: Config, splits: Any, strategy: Any) -> float:
+    """Returns the epochs of a configuration whose steps take as much processor time as those of another one."""
     import tensorflow as tf
 
     from effnetv2_keras.modes.estimate import measure
@@ -99,15 +97,8 @@ def measured_epochs(config: Config, splits: Any, strategy: Any) -> float:
         tf.keras.backend.clear_session()
         return sum(stage.num_steps * each for stage, each in zip(stages, found.stages)) / of.train.epochs
 
-    fixed, own = seconds_per_epoch(config.override(harness.FIXED)), seconds_per_epoch(config)
-    return round(2 * config.train.epochs * fixed / own) / 2
+    return round(2 * fixed.train.epochs * seconds_per_epoch(fixed) / seconds_per_epoch(config)) / 2
 
 
 if __name__ == "__main__":
-    try:
-        run(json.loads(sys.argv[1]))
-    except Interrupted as end:
-        print(end, file=sys.stderr)
-        end_process(1)
-        sys.exit(1)
-    end_process(0)  # else Python waits a minute for iterators of TensorFlow
+    harness.work(run, sys.argv[1])

@@ -37,7 +37,16 @@ def main() -> None:
     options = harness.make_parser("progressive", __doc__).parse_args()
     harness.run(options, SETTINGS)
     panels = {"equal epochs": _EQUAL_EPOCHS, "equal processor time": (harness.FIXED_SIZE, *_EQUAL_TIME)}
-    figures.report(options, {title: [setting.name for setting in panel] for title, panel in panels.items()})
+    figures.report(
+        options,
+        {title: [setting.name for setting in panel] for title, panel in panels.items()},
+        {
+            "adaptive regularization": ["progressive", "progressive-adaptive"],
+            "adaptive regularization, equal processor time": ["progressive-time", "progressive-adaptive-time"],
+            "rising sizes": ["random-adaptive", "progressive-adaptive"],
+            "rising sizes, equal processor time": ["random-adaptive-time", "progressive-adaptive-time"],
+        },
+    )
 
 
 if __name__ == "__main__":
