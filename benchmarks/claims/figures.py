@@ -75,7 +75,7 @@ def table(found: Mapping[str, Runs], reference: str) -> str:
             name,
             str(len(runs)),
             spread([run["parameters"] / 1e6 for run in runs.values()], 2),
-            spread([run["epochs"] for run in runs.values()], 0),
+            spread([run["epochs"] for run in runs.values()], 1),
             spread([minutes(run) for run in runs.values()], 1),
             spread(ratios, 2) if is_compared else "",
         ]

@@ -2,7 +2,8 @@
 
 A search draws networks around B0 at half width and depth, trains each for a few epochs of 48 px on four fifths of the
 training images, and evaluates it on the last fifth. The network with the highest reward is then trained at 96 px on all
-training images, as is the backbone: for as many epochs, and (``...-time``) for as much processor time. Validation and test images have no part in the search.
+training images, as is the backbone: for as many epochs, and (``...-time``) for as much processor time. Validation and
+test images have no part in the search.
 
     PYTHONPATH=. python benchmarks/claims/search.py --photos DIR --cores 0 1
     PYTHONPATH=. python benchmarks/claims/search.py --report
