@@ -48,7 +48,8 @@ def report(
         print(f"{options.results} has no runs of {options.epochs:g} epochs yet", file=sys.stderr)
         return
     for title, names in tables.items():
-        print(f"{title}:\n\n{table({name: found[name] for name in names if name in found}, names[0])}\n")
+        if own := {name: found[name] for name in names if name in found}:
+            print(f"{title}:\n\n{table(own, names[0])}\n")
     print(origin(found))
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     if draw:
@@ -140,18 +141,19 @@ def plot(found: Mapping[str, Runs], panels: Mapping[str, Sequence[str]], path: A
     """
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()):
-        draw_curves(axes, {name: found[name] for name in names if name in found})
+        draw_curves(axes, {name: found.get(name, {}) for name in names})
         axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=80)
 
 
 def draw_curves(axes: Any, found: Mapping[str, Runs]) -> None:
-    """Draws the accuracy over processor time into a panel."""
+    """Draws the accuracy over processor time into a panel; a setting without runs only keeps its color."""
     for (name, runs), color in zip(found.items(), _COLORS):
-        _draw_curve(axes, f"{name} ({len(runs)})", list(runs.values()), color)
+        if runs:
+            _draw_curve(axes, f"{name} ({len(runs)})", list(runs.values()), color)
     label(axes, "processor time, minutes", "top-1 of the averaged weights, %")
     axes.set_xlim(left=0)
-    if found:
+    if any(found.values()):
         axes.legend(fontsize=7, loc="lower right")
 
 
