@@ -18,7 +18,7 @@ def row_of(setting, seed, *, top1=0.5, seconds=600.0, epochs=60.0, base_epochs=6
     return {
         "setting": setting, "seed": seed, "base_epochs": base_epochs, "epochs": epochs, "network": harness.NETWORK,
         "parameters": 769_658, "curve": curve, "stages": [{"size": 96, "images_per_second": 200.0}], "images": 713,
-        "hardware": "a processor", "tensorflow": "2.15.1", "date": "2026-11-29",
+        "hardware": "a processor", "tensorflow": "2.15.1", "commit": "1234567", "date": "2026-11-29",
     }  # fmt: skip
 
 

@@ -121,11 +121,14 @@ def origin(found: Mapping[str, Runs]) -> str:
         for stage in run["stages"]:
             if run["network"] == harness.NETWORK and stage["size"] in _SIZES and stage["images_per_second"]:
                 speeds.setdefault(stage["size"], []).append(stage["images_per_second"])
-    facts = {name: ", ".join(sorted({str(run[name]) for run in runs})) for name in ("hardware", "tensorflow", "images")}
+    facts = {
+        name: ", ".join(sorted({str(run[name]) for run in runs}))
+        for name in ("hardware", "tensorflow", "commit", "images")
+    }
     dates = sorted(run["date"] for run in runs)
     return (
-        f"One core of {facts['hardware']}, TensorFlow {facts['tensorflow']}, {dates[0]} to {dates[-1]}; "
-        f"{facts['images']} held-out images.\nImages per second of processor time: "
+        f"One core of {facts['hardware']}, TensorFlow {facts['tensorflow']}, commit {facts['commit']}, {dates[0]} to "
+        f"{dates[-1]}; {facts['images']} held-out images.\nImages per second of processor time: "
         + ", ".join(f"{statistics.median(each):.0f} at {size} px" for size, each in sorted(speeds.items()))
         + "."
     )

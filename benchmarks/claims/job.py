@@ -22,6 +22,7 @@ def run(job: dict[str, Any]) -> None:
 
     from effnetv2_keras.architecture.profile import count_parameters
     from effnetv2_keras.distribution.strategy import make_strategy
+    from effnetv2_keras.runs.provenance import read_provenance
     from effnetv2_keras.training.loop import train
 
     folder, strategy = RunFolder(job["folder"]), make_strategy("cpu")
@@ -47,6 +48,7 @@ def run(job: dict[str, Any]) -> None:
         "images": splits.evaluation.num_examples,
         "hardware": rows.hardware(),
         "tensorflow": tf.__version__,
+        "commit": read_provenance(folder).get("git commit", ""),
         "date": datetime.date.today().isoformat(),
     }
     rows.append(pathlib.Path(job["results"]), row)

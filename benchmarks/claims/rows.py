@@ -8,7 +8,7 @@ A row has:
 - ``curve``: lists of the same length with ``epoch``, ``seconds`` (processor time of the training so far, without
   evaluations), ``top1`` and ``top1_ema`` (shares of the held-out images);
 - ``stages``: ``size`` in pixels and ``images_per_second`` of processor time of each stage;
-- ``images``: number of held-out images; ``hardware``, ``tensorflow`` and ``date``.
+- ``images``: number of held-out images; ``hardware``, ``tensorflow``, ``commit`` (of this repository) and ``date``.
 """
 
 from __future__ import annotations
