@@ -28,10 +28,8 @@ from __future__ import annotations
 
 import argparse
 import collections
-import concurrent.futures
 import itertools
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -40,6 +38,7 @@ import tempfile
 import time
 from typing import Any, Callable
 
+from benchmarks.one_core import run_on_cores, use_core
 from benchmarks.plain_keras import keras_fit, keras_guide, write_h5
 from effnetv2_keras.basics.ending import end_process
 
@@ -53,14 +52,7 @@ _OVERHEAD = 25.0
 
 def train_here(job: dict[str, Any]) -> dict[str, Any]:
     """Trains in this process, as a job says, and returns its figures."""
-    os.sched_setaffinity(0, {job["core"]})
-    import effnetv2_keras.environment  # noqa: F401  must precede the import of TensorFlow
-
-    # isort: split
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    use_core(job["core"])
     train: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"keras-fit": keras_fit, "keras-guide": keras_guide}
     return {**job, **train.get(job["method"], _package)(job)}
 
@@ -141,24 +133,20 @@ def main() -> None:
         plan = itertools.product(options.minutes, options.seeds, names)
         jobs = [{"compare": options.compare, "minutes": m, "seed": s, "method": name} for m, s, name in plan]
         done = [_key(row) for row in _rows(options.results)]
-        cores = list(options.cores)
 
-        def run(job: dict[str, Any]) -> None:
-            core = cores.pop()
+        def run(job: dict[str, Any], core: int) -> None:
             folder = f"{scratch}/{job['method']}-{job['minutes']}-{job['seed']}"
             text = json.dumps({**shared, **job, "core": core, "model_dir": folder})
             line = subprocess.run(
                 [sys.executable, __file__, "--job", text], check=True, stdout=subprocess.PIPE, text=True
             ).stdout.splitlines()[-1]
-            cores.append(core)
             row = {key: value for key, value in json.loads(line).items() if key not in (*shared, "model_dir", "core")}
             row["network"] = json.loads(line)["network"]
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
 
-        with concurrent.futures.ThreadPoolExecutor(len(cores)) as pool:
-            list(pool.map(run, [job for job in jobs if _key(job) not in done]))
+        run_on_cores([job for job in jobs if _key(job) not in done], options.cores, run)
     _print_table([row for row in _rows(options.results) if row["compare"] == options.compare])
 
 

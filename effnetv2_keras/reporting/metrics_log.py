@@ -26,9 +26,9 @@ _SEVERAL_LABELS = (
 )  # fmt: skip
 _OF_CLASSES = ("macro_precision", "macro_f1", "balanced_accuracy", "ece")
 FIELDS = (
-    "kind", "step", "epoch", "stage", "image_size", "seconds", "loss", "top1", "lr", "lr_scale", "gradient_norm",
-    "skipped_steps", "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images", "eval_loss",
-    "top5", "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
+    "kind", "step", "epoch", "stage", "image_size", "seconds", "processor_seconds", "loss", "top1", "lr", "lr_scale",
+    "gradient_norm", "skipped_steps", "images_per_second", "compile_seconds", "input_wait", "memory_mb", "num_images",
+    "eval_loss", "top5", "eval_loss_ema", "top1_ema", "top5_ema", "ema_gap",
     *_SEVERAL_LABELS, *(f"{name}_ema" for name in _SEVERAL_LABELS),
     *_OF_CLASSES, *(f"{name}_ema" for name in _OF_CLASSES),
 )  # fmt: skip
@@ -38,7 +38,9 @@ FIELDS = (
 - ``gradient_norm``: mean over the steps whose gradient is finite;
 - ``skipped_steps``: number of steps since the last row that loss scaling skipped, because their gradient overflowed
   (``precision.policy=mixed_float16``);
-- ``seconds``: training time of the run without interruptions;
+- ``seconds``: training time of the run without interruptions, evaluations and checkpoints;
+- ``processor_seconds``: processor time of the process in these seconds, over all its threads. Other work on the machine
+  changes it little;
 - ``compile_seconds``, ``input_wait`` and ``memory_mb``: see ``timing.StepClock``;
 - ``ema_gap``: primary metric of the moving average of the weights minus that of the raw weights.
 """
@@ -96,6 +98,11 @@ class MetricsLog:
     def seconds(self) -> float:
         """Training time so far, seconds."""
         return self.rows[-1].get("seconds", 0.0) if self.rows else 0.0
+
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time of the training so far, seconds; 0 if an earlier version wrote the last row."""
+        return self.rows[-1].get("processor_seconds", 0.0) if self.rows else 0.0
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends one row, whose keys must be in ``FIELDS``.

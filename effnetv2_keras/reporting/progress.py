@@ -145,23 +145,31 @@ class Progress:
 
 
 class Stopwatch:
-    """Measures the training time without evaluations and checkpoints.
+    """Measures the training time without evaluations and checkpoints, on the clock and of the processor.
 
     Args:
         seconds: training time of the run before it was resumed, seconds; 0 for a new run.
+        processor_seconds: processor time of that training, over all threads of the process, seconds.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._before, self._started = seconds, time.perf_counter()
+    def __init__(self, seconds: float, processor_seconds: float = 0.0) -> None:
+        self._started = time.perf_counter() - seconds
+        self._processor_started = time.process_time() - processor_seconds
 
     @property
     def seconds(self) -> float:
         """Training time so far, seconds."""
-        return self._before + time.perf_counter() - self._started
+        return time.perf_counter() - self._started
+
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time of the training so far, seconds."""
+        return time.process_time() - self._processor_started
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stops the clock inside a ``with`` block."""
-        start = time.perf_counter()
+        """Stops both clocks inside a ``with`` block."""
+        start, processor_start = time.perf_counter(), time.process_time()
         yield
         self._started += time.perf_counter() - start
+        self._processor_started += time.process_time() - processor_start

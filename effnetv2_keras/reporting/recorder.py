@@ -112,7 +112,7 @@ class Recorder:
         )
         self._pending.clear()
         self._skipped = 0
-        self._watch = Stopwatch(self.log.seconds)
+        self._watch = Stopwatch(self.log.seconds, self.log.processor_seconds)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -254,6 +254,7 @@ class Recorder:
             "stage": stage.index,
             "image_size": stage.image_size,
             "seconds": round(self._watch.seconds, 3),
+            "processor_seconds": round(self._watch.processor_seconds, 3),
         }
 
     def rolled_back(self, stage: Stage, step: int, lr_scale: float) -> None:

@@ -15,7 +15,7 @@ from effnetv2_keras.errors import UsageError
 METRICS_FILE = "metrics.jsonl"
 KINDS = ("train", "eval", "rollback")
 
-_WHOLE, _FINITE = ("step", "stage", "image_size"), ("epoch", "seconds", "lr_scale")
+_WHOLE, _FINITE = ("step", "stage", "image_size"), ("epoch", "seconds", "processor_seconds", "lr_scale")
 HEAD = frozenset({"kind", "step", "epoch", "stage", "image_size", "seconds"})
 """Values that this package writes in every row."""
 _MOST_LISTED = 5

@@ -5,7 +5,7 @@ import pytest
 import rich.console
 
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.reporting.progress import Progress
+from effnetv2_keras.reporting.progress import Progress, Stopwatch
 from effnetv2_keras.reporting.timing import StepClock, memory_mb
 
 
@@ -58,3 +58,16 @@ def test_an_input_bound_run_says_so(share, shown):
     row = {"step": 5, "images_per_second": 10.0, "loss": 1.0, "lr": 0.1, "input_wait": share}
     progress.train_row(stage, row, 1.0)
     assert ("input-bound (43 % of the time waiting for images)" in output.getvalue()) == shown
+
+
+def test_a_resumed_stopwatch_goes_on_without_what_was_paused(monkeypatch):
+    clock, processor = Time(), Time()
+    monkeypatch.setattr("time.perf_counter", clock)
+    monkeypatch.setattr("time.process_time", processor)
+    watch = Stopwatch(20.0, 5.0)
+    clock.now += 10
+    processor.now += 4
+    with watch.paused():
+        clock.now += 100
+        processor.now += 50
+    assert (watch.seconds, watch.processor_seconds) == (30.0, 9.0)

@@ -157,7 +157,7 @@ def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-MEASURED = ("seconds", "images_per_second", "compile_seconds", "input_wait", "memory_mb")
+MEASURED = ("seconds", "processor_seconds", "images_per_second", "compile_seconds", "input_wait", "memory_mb")
 
 
 @pytest.mark.slow
