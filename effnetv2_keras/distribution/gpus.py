@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of the machine that TensorFlow does not use, and what to install so that it does."""
+"""Whether TensorFlow sees a GPU or TPU, and what to install if it does not see the machine's NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ import tensorflow as tf
 _DRIVER = pathlib.Path("/proc/driver/nvidia/gpus")
 _DEVICE = pathlib.Path("/dev/nvidia0")
 _PATIENCE = 20.0  # seconds
+
+
+def has_accelerator() -> bool:
+    """Returns whether TensorFlow sees a GPU or a TPU."""
+    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
 
 
 def installed_gpus() -> tuple[str, ...]:

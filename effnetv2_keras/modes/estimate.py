@@ -15,6 +15,7 @@ from effnetv2_keras.basics.activity import doing
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.small_copies import with_small_copies
 from effnetv2_keras.data.splits import Splits
+from effnetv2_keras.distribution.gpus import has_accelerator
 from effnetv2_keras.progressive import Stage
 from effnetv2_keras.training.evaluation import Evaluator
 from effnetv2_keras.training.input import RunInput
@@ -117,7 +118,7 @@ def rough_hours_on_cpu(config: Config, stages: Sequence[Stage], macs: Callable[[
         stages: stages of the run.
         macs: returns the multiply-adds of the network for an image of a size.
     """
-    if tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
+    if has_accelerator():
         return None
     total = 0.0
     for stage in stages:

@@ -19,6 +19,7 @@ from effnetv2_keras.data.pipeline import num_eval_steps
 from effnetv2_keras.data.small_copies import describe_copies
 from effnetv2_keras.data.sources.known_sizes import Sizes
 from effnetv2_keras.data.splits import find_sizes, open_splits
+from effnetv2_keras.distribution.gpus import has_accelerator
 from effnetv2_keras.models import figures
 from effnetv2_keras.models.from_config import build_for
 from effnetv2_keras.models.keras_models import has_head_dropout
@@ -77,7 +78,7 @@ def print_plan(config: Config, console: rich.console.Console) -> None:
     if config.train.head_share:
         show(console, "Stage 1 trains only the classifier (train.head_share).")
     show(console, _learning_rate_table(config, stages, num_train))
-    show(console, _rough_time(config, stages, macs))
+    show(console, "\n".join(filter(None, [_rough_time(config, stages, macs), _precision_note(config)])))
 
 
 def _rough_time(config: Config, stages: Sequence[Stage], macs: Macs) -> str:
@@ -92,6 +93,16 @@ def _rough_time(config: Config, stages: Sequence[Stage], macs: Macs) -> str:
     return (
         f"{sentence}\nWARNING: that is long. Faster: --model_name=efficientnetv2-nano, a smaller "
         "progressive.image_size.end, fewer train.epochs, --dataset_cfg=finetune (from ImageNet weights), or a GPU."
+    )
+
+
+def _precision_note(config: Config) -> str:
+    """Returns a sentence on 16 bits without a GPU or TPU, where they save no time; empty otherwise."""
+    if config.precision.policy == "float32" or has_accelerator():
+        return ""
+    return (
+        f"precision.policy={config.precision.policy} is no faster than float32 on a CPU, because TensorFlow computes "
+        "activations of 16 bits in software there. Leave it out unless the run is for a GPU or TPU."
     )
 
 
