@@ -1,6 +1,6 @@
 """Runs Keras 3's own tests of its applications with the networks of this package in place of Keras'.
 
-    TF_USE_LEGACY_KERAS=0 PYTHONPATH=. python tests/models/keras_own_tests.py EfficientNetV2B0_ EfficientNetB0_
+    python -m tests.models.keras_own_tests EfficientNetV2B0_ EfficientNetB0_
 
 The arguments are parts of the tests' names; without any, all EfficientNets are tested, which takes an hour. Tests that
 download ImageNet weights are left out.

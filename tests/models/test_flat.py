@@ -321,7 +321,7 @@ def test_the_networks_run_and_train_with_jax(tmp_path):
 @pytest.mark.slow
 def test_the_tests_of_keras_pass_with_these_networks():
     result = subprocess.run(
-        [sys.executable, "tests/models/keras_own_tests.py", "EfficientNetB0_", "EfficientNetV2B0_"],
+        [sys.executable, "-m", "tests.models.keras_own_tests", "EfficientNetB0_", "EfficientNetV2B0_"],
         capture_output=True,
         text=True,
         check=False,
