@@ -135,7 +135,7 @@ def test_streams_are_shared_before_they_are_shuffled(share):
 
 @EVERY_KIND
 @given(share=shares(), local_replicas=st.integers(1, 2), per_replica=st.integers(1, 4))
-@few_examples
+@settings(max_examples=2, deadline=None)  # each traces an input pipeline for every worker
 def test_evaluation_counts_each_image_once_on_any_number_of_replicas(make, kind, share, local_replicas, per_replica):
     (count, workers), source = share, make(kind, share[0])
     replicas = workers * local_replicas
