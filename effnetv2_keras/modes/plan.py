@@ -97,12 +97,12 @@ def _rough_time(config: Config, stages: Sequence[Stage], macs: Macs) -> str:
 
 
 def _precision_note(config: Config) -> str:
-    """Returns a sentence on 16 bits without a GPU or TPU, where they save no time; empty otherwise."""
-    if config.precision.policy == "float32" or has_accelerator():
+    """Returns a sentence on bfloat16 without a GPU or TPU, where it saves no time; empty otherwise."""
+    if config.precision.policy != "mixed_bfloat16" or has_accelerator():
         return ""
     return (
-        f"precision.policy={config.precision.policy} is no faster than float32 on a CPU, because TensorFlow computes "
-        "activations of 16 bits in software there. Leave it out unless the run is for a GPU or TPU."
+        "precision.policy=mixed_bfloat16 was no faster than float32 on the CPUs where it was measured. Leave it out "
+        "unless the run is for a GPU or TPU."
     )
 
 

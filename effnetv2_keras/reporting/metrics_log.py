@@ -40,7 +40,7 @@ FIELDS = (
   (``precision.policy=mixed_float16``);
 - ``seconds``: training time of the run without interruptions, evaluations and checkpoints;
 - ``processor_seconds``: processor time of the process in these seconds, over all its threads. Other work on the machine
-  changes it little;
+  changes it less than ``seconds``;
 - ``compile_seconds``, ``input_wait`` and ``memory_mb``: see ``timing.StepClock``;
 - ``ema_gap``: primary metric of the moving average of the weights minus that of the raw weights.
 """

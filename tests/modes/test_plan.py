@@ -51,14 +51,14 @@ def test_plan_names_unequal_classes(tmp_path):
         shown(config.override({"train.class_weights": "absent.csv"}))
 
 
-@pytest.mark.parametrize(("policy", "told"), [("float32", False), ("mixed_bfloat16", True), ("mixed_float16", True)])
-def test_plan_says_that_16_bits_save_no_time_on_a_cpu(tmp_path, policy, told):
+@pytest.mark.parametrize(("policy", "told"), [("float32", False), ("mixed_bfloat16", True)])
+def test_plan_says_that_bfloat16_saves_no_time_on_a_cpu(tmp_path, policy, told):
     write_classes(tmp_path / "train", {"red": 8, "green": 8})
     write_classes(tmp_path / "val", {"red": 1, "green": 1}, seed=1)
     output = io.StringIO()
     config = tiny_config(f"precision.policy={policy}", data_dir=str(tmp_path))
     print_plan(config, rich.console.Console(file=output, width=200))
-    assert (f"precision.policy={policy} is no faster than float32 on a CPU" in output.getvalue()) == told
+    assert (f"precision.policy={policy} was no faster than float32" in output.getvalue()) == told
 
 
 def test_plan_of_random_sizes_counts_from_the_largest(digits, monkeypatch):
