@@ -191,7 +191,7 @@ class SqueezeExcite(Compound):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, filters]`` to the same shape."""
-        means = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
+        means = _channel_means(inputs, training)
         return inputs * self.expand(self.reduce(means, training=training), training=training)
 
     def get_config(self) -> dict[str, Any]:
@@ -202,6 +202,18 @@ class SqueezeExcite(Compound):
             "squeezed_filters": self.squeezed_filters,
             "activation": self.activation,
         }
+
+
+def _channel_means(inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
+    """Returns the means over height and width, ``[N, 1, 1, C]``.
+
+    The gradient of a quotient divides ``[N, 1, 1, C]`` numbers, that of ``tf.reduce_mean`` divides ``[N, H, W, C]``.
+    Sums of 16-bit numbers could overflow, and exported networks keep the one operation that all runtimes know.
+    """
+    if not training or inputs.dtype != tf.float32:
+        return tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
+    height, width = tf.unstack(tf.shape(inputs)[1:3])
+    return tf.reduce_sum(inputs, axis=[1, 2], keepdims=True) / tf.cast(height * width, tf.float32)
 
 
 class _RandomZeros(tf.keras.layers.Layer):

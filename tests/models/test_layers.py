@@ -140,6 +140,24 @@ def test_squeeze_excite_scales_channels_by_a_gate_of_their_means():
     np.testing.assert_allclose(outputs, inputs * gate[:, None, None, :], rtol=1e-5, atol=1e-6)
 
 
+def test_squeeze_excite_divides_no_gradient_of_the_size_of_the_image():
+    """Such a division took a hundredth of a training step, where the size is unknown and cannot become a factor."""
+    layer = layers.SqueezeExcite(6, 2)
+    layer.build([None, None, None, 6])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 6])])
+    def gradient(inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+        return tape.gradient(outputs, inputs)
+
+    divisions = [op for op in gradient.get_concrete_function().graph.get_operations() if op.type == "RealDiv"]
+    assert {op.inputs[0].shape[1] for op in divisions} == {1}
+    inputs = tf.random.normal([2, 15, 13, 6])
+    np.testing.assert_array_equal(layer(inputs, training=True), layer(inputs, training=False))
+
+
 @pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("activation", ["silu", "swish", "relu", None])
 def test_what_trains_faster_computes_the_same(monkeypatch, activation, on_cpu):
