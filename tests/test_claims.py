@@ -39,14 +39,16 @@ def test_finished_runs_are_not_repeated_and_the_others_come_seed_by_seed(tmp_pat
     rows.append(tmp_path / "families.jsonl", row_of("progressive-adaptive", 1))  # shared with another claim
     rows.append(tmp_path / "progressive.jsonl", row_of("progressive", 0, base_epochs=2.0))  # of a shorter training
     jobs = harness.jobs_of(options_of(tmp_path), progressive.SETTINGS)
-    assert [job["seed"] for job in jobs] == [0] * 6 + [1] * 6
-    assert [job["setting"] for job in jobs if job["seed"] == 1][:3] == ["fixed", "progressive", "random-adaptive"]
-    assert jobs[0]["setting"] == "progressive"
+    assert [job["seed"] for job in jobs] == [0] * 4 + [1] * 4
+    assert [job["setting"] for job in jobs if job["seed"] == 1] == [
+        "fixed", "progressive", "random-adaptive", "fixed-time"
+    ]  # fmt: skip
+    assert jobs[0]["setting"] == "progressive-adaptive"
     assert json.loads(json.dumps(jobs)) == jobs
 
 
 def test_growing_sizes_keep_or_weaken_the_regularization():
-    fixed, constant, adaptive, random = (plan_of(setting)[1] for setting in progressive.SETTINGS[:4])
+    fixed, adaptive, constant, random = (plan_of(setting)[1] for setting in progressive.SETTINGS[:4])
     assert [stage.image_size for stage in fixed] == [96]
     assert [stage.image_size for stage in constant] == [stage.image_size for stage in adaptive] == [48, 64, 80, 96]
     assert {(stage.randaug_magnitude, stage.dropout_rate) for stage in constant} == {
@@ -68,8 +70,9 @@ def test_claims_share_runs_only_if_they_are_the_same():
 
 def test_epochs_in_equal_time_follow_from_the_means_of_finished_runs():
     known = [row_of("fixed", 0, seconds=900), row_of("fixed", 1, seconds=1100), row_of("progressive", 0, seconds=800)]
-    assert rows.epochs_in_equal_time(known, "progressive", "fixed", 60.0) == 75.0
-    assert rows.epochs_in_equal_time(known[:2], "progressive", "fixed", 60.0) is None
+    assert rows.epochs_in_equal_time(known, "fixed", "progressive", 60.0) == 48.0
+    with pytest.raises(ValueError, match="No finished run of progressive on this hardware; run it first"):
+        rows.epochs_in_equal_time(known[:2], "fixed", "progressive", 60.0)
 
 
 def test_speeds_leave_out_steps_that_trace():

@@ -48,15 +48,16 @@ class Setting:
         name: name in the results. Settings of different claims with one name are the same, so their runs are shared.
         changes: changes to the progressive training of ``base_config``, by dotted key.
         network: network to train.
-        more_of: name of the setting that is the same but for the number of epochs; this one has as many as fit into the
-            processor time of ``fixed``. None for ``--epochs`` epochs.
+        like: name of the setting that is the same but for the number of epochs. None for ``--epochs`` epochs.
+        in_time_of: name of the setting whose processor time this one takes, if ``like`` is given.
         constant: whether all stages have the regularization of the last.
     """
 
     name: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     network: ModelSpec = _NANO
-    more_of: str | None = None
+    like: str | None = None
+    in_time_of: str = "fixed"
     constant: bool = False
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime
 import pathlib
 import sys
-import time
 from typing import Any
 
 from benchmarks.claims import harness, rows
 from benchmarks.one_core import use_core
-from effnetv2_keras.config import CONFIG_FILE, Config, Facts
+from effnetv2_keras.config import CONFIG_FILE, Facts
 from effnetv2_keras.runs.run_folder import RunFolder
 
 
@@ -29,10 +28,8 @@ def run(job: dict[str, Any]) -> None:
     splits, facts = open_photos(job["photos"])
     base = harness.base_config(job["photos"], facts, job["base_epochs"])
     config = harness.config_of(job, base, job["seed"])
-    if job["more_of"]:
-        fixed = base.override(harness.FIXED)
-        epochs = known_epochs(job, folder) or measured_epochs(config, fixed, splits, strategy)
-        config = config.override({"train.epochs": epochs})
+    if job["like"]:
+        config = config.override({"train.epochs": epochs_in_equal_time(job, folder)})
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     with folder.path.with_suffix(".log").open("a") as log:
         console = rich.console.Console(file=log, width=140)
@@ -75,31 +72,16 @@ def open_photos(photos: str) -> tuple[Any, Facts]:
     return Splits(train, held_out), Facts(train.num_examples, shorter_side(train), None)
 
 
-def known_epochs(job: dict[str, Any], folder: RunFolder) -> float | None:
-    """Returns the epochs of a run that shall take as much processor time as a run of images of one size.
+def epochs_in_equal_time(job: dict[str, Any], folder: RunFolder) -> float:
+    """Returns the epochs of a run that shall take as much processor time as that of another setting.
 
-    They are those of the run if it goes on. Else they follow from the finished runs on this hardware; None without any.
+    They are those of the run if it goes on. Else they follow from the finished runs on this hardware.
     """
     if (folder / CONFIG_FILE).exists():
         return folder.config().train.epochs
     results = pathlib.Path(job["results"]).parent
     known = [row for row in rows.read(results) if row["hardware"] == rows.hardware()]
-    return rows.epochs_in_equal_time(known, job["more_of"], harness.FIXED_SIZE.name, job["base_epochs"])
-
-
-def measured_epochs(config: Config, fixed: Config, splits: Any, strategy: Any) -> float:
-    """Returns the epochs of a configuration whose steps take as much processor time as those of another one."""
-    import tensorflow as tf
-
-    from effnetv2_keras.modes.estimate import measure
-
-    def seconds_per_epoch(of: Config) -> float:
-        found = measure(of, splits, strategy, clock=time.process_time)
-        stages = of.plan(of.total_steps(splits.train.num_examples))
-        tf.keras.backend.clear_session()
-        return sum(stage.num_steps * each for stage, each in zip(stages, found.stages)) / of.train.epochs
-
-    return round(2 * fixed.train.epochs * seconds_per_epoch(fixed) / seconds_per_epoch(config)) / 2
+    return rows.epochs_in_equal_time(known, job["like"], job["in_time_of"], job["base_epochs"])
 
 
 if __name__ == "__main__":

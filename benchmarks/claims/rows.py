@@ -85,23 +85,26 @@ def speeds_of(metrics: Sequence[Row], stages: Sequence[Stage], batch_size: int) 
     return speeds
 
 
-def epochs_in_equal_time(rows: Iterable[Row], more_of: str, reference: str, base_epochs: float) -> float | None:
-    """Returns the epochs of a setting that take as much processor time as the run of a reference setting.
+def epochs_in_equal_time(rows: Iterable[Row], like: str, in_time_of: str, base_epochs: float) -> float:
+    """Returns the epochs of a setting that take as much processor time as the run of another one.
 
     Args:
         rows: rows of this hardware; of both settings, the mean over the seeds counts.
-        more_of: name of the setting, with runs of ``base_epochs`` epochs.
-        reference: name of the reference setting.
+        like: name of the setting, with runs of ``base_epochs`` epochs.
+        in_time_of: name of the other setting.
         base_epochs: epochs of the known runs.
 
     Returns:
-        The number of epochs, a multiple of a half; None if one of the settings has no run yet.
+        The number of epochs, a multiple of a half.
+
+    Raises:
+        ValueError: if one of the settings has no run yet.
     """
-    runs = by_setting(rows, (more_of, reference), base_epochs)
-    if len(runs) < 2:
-        return None
+    runs = by_setting(rows, (like, in_time_of), base_epochs)
+    if missing := {like, in_time_of} - set(runs):
+        raise ValueError(f"No finished run of {', '.join(sorted(missing))} on this hardware; run it first.")
     own, other = (
-        statistics.fmean(row["curve"]["seconds"][-1] for row in runs[name].values()) for name in (more_of, reference)
+        statistics.fmean(row["curve"]["seconds"][-1] for row in runs[name].values()) for name in (like, in_time_of)
     )
     return round(2 * base_epochs * other / own) / 2
 

@@ -119,7 +119,7 @@ def main() -> None:
         raise SystemExit(f"{kept} has no results of a search yet.")
     spec = get_spec(str(kept / _WINNER))
     winner = Setting(spec.name, harness.FIXED, spec)
-    timed = dataclasses.replace(winner, name=f"{winner.name}-time", more_of=winner.name)
+    timed = dataclasses.replace(winner, name=f"{winner.name}-time", like=winner.name)
     settings = (harness.FIXED_SIZE, winner, timed)
     harness.run(options, settings)
     trials = _read_trials(kept)
