@@ -61,7 +61,7 @@ def main() -> None:
     def inside_map(op: Op) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         def applied(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             place = tf.random.stateless_uniform([2], seed)
-            return op.apply(image, options.magnitude, sign=tf.sign(place[0] - 0.5), place=place)
+            return op.apply(image, op.at(options.magnitude), sign=tf.sign(place[0] - 0.5), place=place)
 
         return applied
 
@@ -72,8 +72,17 @@ def main() -> None:
     print(f"{'mean of the operations':24s}{np.mean(list(costs.values())):8.3f}")
 
     for name in AUGMENTATIONS:
-        whole = Augmentation(name, options.arithmetic, options.magnitude, options.num_layers)
-        cost = milliseconds(lambda image, seed, whole=whole: whole(image, seed=seed), image, options.images) - floor
+        whole = Augmentation(name, options.arithmetic, options.num_layers)
+        strengths = whole.strengths_at(options.magnitude)
+
+        cost = (
+            milliseconds(
+                lambda image, seed, whole=whole, strengths=strengths: whole(image, seed=seed, strengths=strengths),
+                image,
+                options.images,
+            )
+            - floor
+        )
         print(f"{name:24s}{cost:8.3f}")
 
 

@@ -63,7 +63,13 @@ _reference_square = functools.partial(decode.central_square, dtype=tf.float32)
 
 
 def _v2_train(
-    image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor, reading: Reading = _PLAIN
+    image: tf.Tensor,
+    *,
+    image_size: tf.Tensor | int,
+    area: Range,
+    aspect: Range,
+    seed: tf.Tensor,
+    reading: Reading = _PLAIN,
 ) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
         return decode.random_rectangle(shape, area=area, aspect=aspect, seed=seed)
@@ -78,7 +84,13 @@ def _v2_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None, readi
 
 
 def _v1_train(
-    image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor, reading: Reading = _PLAIN
+    image: tf.Tensor,
+    *,
+    image_size: tf.Tensor | int,
+    area: Range,
+    aspect: Range,
+    seed: tf.Tensor,
+    reading: Reading = _PLAIN,
 ) -> tf.Tensor:
     def choose(shape: tf.Tensor) -> tf.Tensor:
         drawn = decode.random_rectangle(shape, area=area, aspect=aspect, covered=0.1, attempts=10, seed=seed)
@@ -96,7 +108,13 @@ def _v1_evaluate(image: tf.Tensor, *, image_size: int, crop: float | None, readi
 
 
 def _finetune_train(
-    image: tf.Tensor, *, image_size: int, area: Range, aspect: Range, seed: tf.Tensor, reading: Reading = _PLAIN
+    image: tf.Tensor,
+    *,
+    image_size: tf.Tensor | int,
+    area: Range,
+    aspect: Range,
+    seed: tf.Tensor,
+    reading: Reading = _PLAIN,
 ) -> tf.Tensor:
     del area, aspect, seed  # the configuration rejects these settings for this pipeline
     return _bilinear(decode.decode(image, reading), image_size)
@@ -136,19 +154,19 @@ def evaluated_share(data: DataConfig, image_size: int) -> float:
     return image_size / (image_size + decode.EVAL_MARGIN)
 
 
-def _bilinear(image: tf.Tensor, size: int) -> tf.Tensor:
+def _bilinear(image: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
     """Resizes without antialiasing to float32 ``[size, size, 3]``."""
     return tf.image.resize(image, [size, size])
 
 
-def _bicubic(image: tf.Tensor, size: int) -> tf.Tensor:
+def _bicubic(image: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
     """Resizes as TensorFlow 1 does, to float32 ``[size, size, 3]``.
 
     This kernel samples pixels at their corners and has A = -0.75; ``tf.image.resize`` samples them at their centers
     and has A = -0.5. There is no antialiasing, and levels may lie outside 0..255.
     """
     resized = tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=[size, size], half_pixel_centers=False)
-    return tf.ensure_shape(resized[0], [size, size, 3])
+    return tf.ensure_shape(resized[0], [None, None, 3])
 
 
 CROPPINGS: dict[str, Cropping] = {

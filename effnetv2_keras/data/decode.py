@@ -42,7 +42,7 @@ def decode(encoded: tf.Tensor, reading: Reading = _PLAIN) -> tf.Tensor:
 def random_crop(
     image: tf.Tensor,
     *,
-    image_size: int,
+    image_size: tf.Tensor | int,
     area: tuple[float, float] = (0.05, 1.0),
     aspect: tuple[float, float] = (0.75, 4 / 3),
     seed: tf.Tensor,
@@ -140,7 +140,12 @@ def default_share(image_size: int) -> float:
 
 
 def central_square(
-    shape: tf.Tensor, image_size: int, crop: float | None, *, dtype: tf.DType = tf.float64, round_up: int = 0
+    shape: tf.Tensor,
+    image_size: tf.Tensor | int,
+    crop: float | None,
+    *,
+    dtype: tf.DType = tf.float64,
+    round_up: int = 0,
 ) -> tf.Tensor:
     """Returns the central square to evaluate on: top, left, height and width, int32 ``[4]``.
 
@@ -152,7 +157,7 @@ def central_square(
         round_up: 1 puts the square one pixel further down and right where it cannot be centered (reference code, V1).
     """
     share = image_size / (image_size + EVAL_MARGIN) if crop is None else crop
-    side = tf.cast(tf.reduce_min(shape[:2]), dtype) * share
+    side = tf.cast(tf.reduce_min(shape[:2]), dtype) * tf.cast(share, dtype)
     if dtype == tf.float64:
         side += 1e-6  # corrects rounding: in floating point, 100 * 0.29 is slightly less than 29
     side = tf.maximum(tf.cast(side, tf.int32), 1)
@@ -217,7 +222,7 @@ def _checked(image: tf.Tensor) -> tf.Tensor:
     return image
 
 
-def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
+def _resize(image: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
     """Resizes bilinearly without antialiasing (reference code) and rounds to uint8 ``[size, size, 3]``."""
     return tf.cast(tf.round(tf.image.resize(image, [size, size])), tf.uint8)
 

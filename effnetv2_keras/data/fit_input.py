@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.pipeline import Batch, InputPlan, eval_input, plain_graph, single_replica, train_input
+from effnetv2_keras.data.loading import Batch, plain_graph
+from effnetv2_keras.data.pipeline import InputPlan, eval_input, single_replica, train_input
 from effnetv2_keras.data.sources.base import Source
 from effnetv2_keras.data.unreadable import UnreadableImages
 from effnetv2_keras.errors import UsageError

@@ -187,6 +187,16 @@ def _with_pillow(encoded: tf.Tensor, reading: Reading) -> tuple[tf.Tensor, tf.Te
     return tf.ensure_shape(image, [None, None, 3]), tf.ensure_shape(reason, [])
 
 
+def has_both_ends(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns whether a file begins and ends as a JPEG or a PNG file: a quick check that it was not cut off."""
+
+    def ends(start: bytes, end: bytes) -> tf.Tensor:
+        tail = tf.strings.substr(encoded, tf.maximum(tf.strings.length(encoded) - len(end), 0), len(end))
+        return tf.equal(tf.strings.substr(encoded, 0, len(start)), start) & tf.equal(tail, end)
+
+    return ends(b"\xff\xd8\xff", b"\xff\xd9") | ends(b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
+
+
 def _is_usual(encoded: tf.Tensor) -> tf.Tensor:
     """Returns whether this is a JPEG, a GIF or a PNG with at most 8 bits per channel: a quick check."""
     head = tf.strings.join([tf.strings.substr(encoded, 0, 25), b"\0" * 25])

@@ -1,4 +1,4 @@
-"""The input pipelines of training and evaluation: how sources, cropping, augmentation and mixing are chained.
+"""The input pipelines of training and evaluation: how sources, examples and mixing are chained.
 
 Every random choice depends only on (seed, epoch, image) or on (seed, step), so a resumed run draws the same batches
 as an uninterrupted one. Nothing after a random choice is cached. Up to the finished batch the graph for a tf.data
@@ -10,33 +10,25 @@ the training process.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, Callable
 
 import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.augment import augmentation, mixing
+from effnetv2_keras.data.augment import mixing
 from effnetv2_keras.data.cropping import CROPPINGS
-from effnetv2_keras.data.formats import Reading
+from effnetv2_keras.data.loading import PER_BATCH, Batch, evaluation_image, plain_graph, training_example
 from effnetv2_keras.data.service import from_services
 from effnetv2_keras.data.sources.balanced import balanced
 from effnetv2_keras.data.sources.base import Record, Shard, Source, StreamSource
 from effnetv2_keras.data.sources.labels import label_vector
-from effnetv2_keras.data.unreadable import UnreadableImages, guard, guard_label, is_sound
+from effnetv2_keras.data.unreadable import UnreadableImages, guard_label, is_sound
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.optim import losses
 from effnetv2_keras.progressive import Stage
 
-Batch = dict[str, tf.Tensor]
 InputFn = Callable[[tf.distribute.InputContext], tf.data.Dataset]
-
-# The functions use graph ops only. Skipping AutoGraph's conversion makes the input of a stage ready much sooner.
-plain_graph = tf.autograph.experimental.do_not_convert
-
-# Separate random streams, so that choices per image and choices per batch never share random numbers.
-_PER_IMAGE, _PER_BATCH = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +108,8 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         DataError: if ``data.balanced_sampling`` is set and cannot be used with this source.
     """
     drawn = balanced(source, plan.data.balanced_sampling)
-    load = _load_for_training(source, plan, stage, seed)
-    batch_seed = tf.constant([seed, _PER_BATCH], tf.int32)
+    load = training_example(source, plan.data, stage=stage, seed=seed)
+    batch_seed = tf.constant([seed, PER_BATCH], tf.int32)
 
     @plain_graph
     def finish(step: tf.Tensor, batch: Batch) -> Batch:
@@ -157,7 +149,7 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
         # Images are mixed over the whole local batch before it is split, so they do not depend on the local replicas.
         if local_replicas > 1:
             batches = batches.map(plain_graph(lambda batch: _deal(batch, local_replicas))).unbatch()
-        return batches.prefetch(tf.data.AUTOTUNE)
+        return ready_soon(batches.prefetch(tf.data.AUTOTUNE))
 
     return dataset
 
@@ -165,50 +157,6 @@ def train_input(source: Source, plan: InputPlan, *, stage: Stage, seed: int, fir
 def _images_read(source: Source, shard: Shard) -> int:
     """Returns the number of different images that a worker reads in training: of a stream always the same part."""
     return -(-source.num_examples // (shard.count if isinstance(source, StreamSource) else 1))
-
-
-def _load_for_training(source: Source, plan: InputPlan, stage: Stage, seed: int) -> Callable[[Record], Batch]:
-    """Returns the function from a record to ``image``, ``label``, ``weight`` and ``problem``, before mixing."""
-    data, cropping = plan.data, CROPPINGS[plan.data.pipeline]
-    change = augmentation.Augmentation(
-        data.augment, data.augment_arithmetic, stage.randaug_magnitude, data.ra_num_layers
-    )
-    image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
-    num_classes = len(source.class_names)
-    reading = Reading.of(data, service=bool(data.service))
-
-    @plain_graph
-    def load(record: Record) -> Batch:
-        own_seed = tf.random.experimental.stateless_fold_in(image_seed, record["epoch"])
-        own_seed = tf.random.experimental.stateless_fold_in(own_seed, record["index"])
-        crop_seed, flip_seed, change_seed, cutout_seed = tf.unstack(tf.random.experimental.stateless_split(own_seed, 4))
-        image, problem = guard(
-            lambda item: cropping.train(
-                item["image"],
-                image_size=stage.image_size,
-                area=data.crop_area or cropping.area,
-                aspect=data.crop_aspect or cropping.aspect,
-                seed=crop_seed,
-                reading=reading,
-            ),
-            record,
-            reading,
-        )
-        if data.hflip:
-            image = tf.image.stateless_random_flip_left_right(image, flip_seed)
-        image = change(image, seed=change_seed)
-        if data.cutout:
-            image = augmentation.noise_cutout(image, arithmetic=data.augment_arithmetic, seed=cutout_seed)
-        label, problem = guard_label(record, num_classes, problem)
-        weight = tf.cast(is_sound(problem), tf.float32)
-        return {
-            "image": image,
-            "label": label_vector(label, num_classes) * weight,
-            "weight": weight,
-            "problem": problem,
-        }
-
-    return load
 
 
 def _deal(batch: Batch, hands: int) -> Batch:
@@ -236,7 +184,7 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
         - ``label``: int64 ``[b]``; for a multi-label source float32 ``[b, classes]``, multi-hot.
         - ``weight``: float32 ``[b]``; 1, or 0 for an unreadable image and for padding that fills the last batches.
     """
-    load_image = evaluation_image(plan.data, image_size)
+    load_image = evaluation_image(source, plan.data, image_size)
     num_classes = len(source.class_names)
     padding = {
         "image": tf.zeros([image_size, image_size, 3], CROPPINGS[plan.data.pipeline].dtype),
@@ -271,23 +219,16 @@ def eval_input(source: Source, plan: InputPlan, *, image_size: int) -> InputFn:
             images=part,
             whole=part if shard.count == 1 else None,
         )
-        return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return ready_soon(batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
     return dataset
 
 
-def evaluation_image(data: DataConfig, image_size: int) -> Callable[[Record], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns the function from a record to its square image, cropped as in evaluation, and its ``problem``."""
-    reading = Reading.of(data)
-    evaluate = functools.partial(
-        CROPPINGS[data.pipeline].evaluate, image_size=image_size, crop=data.eval_crop, reading=reading
-    )
-
-    @plain_graph
-    def load(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
-        return guard(lambda item: evaluate(item["image"]), record, reading)
-
-    return load
+def ready_soon(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the dataset without rewrites of its graph, which gain nothing here and take a third of its start."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return dataset.with_options(options)
 
 
 def num_eval_steps(num_examples: int, batch_size: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data.pipeline import Batch, evaluation_image, plain_graph
+from effnetv2_keras.data.loading import Batch, evaluation_image, plain_graph
 from effnetv2_keras.data.sources.base import Record, Shard, Source
 from effnetv2_keras.data.sources.labels import label_vector
 from effnetv2_keras.data.unreadable import guard_label, is_sound
@@ -43,7 +43,7 @@ def _samples(source: Source, data: DataConfig, *, image_size: int, count: int) -
     """Returns a dataset of ``image``, ``label``, ``image_problem`` (image only) and ``problem`` (image or label)."""
     count = min(count, source.num_examples)
     records = source.stream(seed=0, batch_size=count, steps=range(1), shard=Shard())
-    load_image = evaluation_image(data, image_size)
+    load_image = evaluation_image(source, data, image_size)
 
     @plain_graph
     def load(record: Record) -> Batch:

@@ -37,29 +37,52 @@ _OF_INPUT = (
 
 
 def guard(
-    load: Callable[[Record], tf.Tensor], record: Record, reading: formats.Reading | None = None
+    load: Callable[[Record], tf.Tensor],
+    record: Record,
+    shape: Sequence[int | tf.Tensor],
+    reading: formats.Reading | None = None,
+    *,
+    verified: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Loads one image; if that fails, a black image takes its place.
 
     Args:
         load: maps the record to the image.
         record: the record of the image.
+        shape: shape of the image that ``load`` returns.
         reading: how ``load`` reads files; the problem then contains the reason for which the image is refused.
+        verified: whether all images were decoded before. Then ``load`` is trusted with a file that has both ends of a
+            JPEG or PNG file, which takes less than half of the time.
 
     Returns:
         ``(image, problem)``. The problem is a string scalar, empty if the image was loaded.
     """
     if record["image"].dtype != tf.string:  # an image that is already decoded cannot fail
         return load(record), tf.constant("")
+    if not verified:
+        return _try(load, record, shape, reading)
+    trace_once = tf.function(load, autograph=False, experimental_attributes={"_noinline": True})
+    return tf.cond(
+        formats.has_both_ends(record["image"]),
+        lambda: (trace_once(record), tf.constant("")),
+        formats.one_op(lambda: _try(trace_once, record, shape, reading)),
+    )
 
+
+def _try(
+    load: Callable[[Record], tf.Tensor],
+    record: Record,
+    shape: Sequence[int | tf.Tensor],
+    reading: formats.Reading | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     readable = _plain_graph(lambda item: (load(item), tf.constant("")))
     loaded = tf.data.Dataset.from_tensors(record).map(readable).ignore_errors()
-    spec = loaded.element_spec[0]
+    dtype = loaded.element_spec[0].dtype
 
     def black(item: Record, *reason: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         labels = tf.strings.reduce_join(tf.strings.as_string(tf.reshape(item["label"], [-1])), separator=",")
         problem = tf.strings.join([_IMAGE, " ", labels, " ", item["name"], *reason])
-        return tf.zeros(spec.shape, spec.dtype), problem
+        return tf.zeros(shape, dtype), problem
 
     failed = tf.data.Dataset.from_tensors(record)
     if reading is not None:

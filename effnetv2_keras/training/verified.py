@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import pathlib
@@ -61,7 +62,8 @@ def verified_splits(
             error = caught
     if agree(float(error is not None)):
         raise error or DataError("The first worker cannot use the data; its message says why.")
-    return splits if resumed else _without(splits, _read(folder), root)
+    splits = splits if resumed else _without(splits, _read(folder), root)
+    return splits if config.data.verify is False else Splits(_marked(splits.train), _marked(splits.evaluation))
 
 
 def verified_evaluation(
@@ -80,7 +82,16 @@ def verified_evaluation(
             f"This worker cannot decode {len(left_out)} images, but the first worker another number. All workers must "
             "read the same files."
         )
-    return without(source, left_out) if isinstance(source, FileSource) and left_out else source
+    if isinstance(source, FileSource) and left_out:
+        source = without(source, left_out)
+    return source if config.data.verify is False else _marked(source)
+
+
+def _marked(source: Source) -> Source:
+    if isinstance(source, FileSource):
+        source = copy.copy(source)
+        source.verified = True
+    return source
 
 
 def _verify(sources: dict[str, Source], config: Config, on_checked: _OnChecked) -> list[str]:

@@ -1,3 +1,4 @@
+import functools
 import io
 import pathlib
 import struct
@@ -171,10 +172,29 @@ def test_the_input_says_why_an_image_is_refused(reading):
     records = tf.data.Dataset.from_tensor_slices(
         {"image": files, "name": ["dark", "empty", "sound", "cut"], "label": [0] * 4}
     )
-    loaded = records.map(lambda r: guard(lambda item: decode.central_crop(item["image"], image_size=4), r, reading))
+    load = lambda item: decode.central_crop(item["image"], image_size=4)  # noqa: E731
+    loaded = records.map(lambda r: guard(load, r, [4, 4, 3], reading))
     problems = [problem.decode().partition("\0") for _, problem in loaded.as_numpy_iterator()]
     assert [name for name, _, _ in problems] == ["image 0 dark", "image 0 empty", "", "image 0 cut"]
     assert ["4095" in reason for _, _, reason in problems] == [True, False, False, False]
+
+
+def test_verified_files_are_trusted_if_they_have_both_ends():
+    sound = [file_of(two_colors(), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP")]
+    cut = [encoded[:-4] for encoded in sound[:2]]
+
+    def load(files, verified):
+        records = tf.data.Dataset.from_tensor_slices({"image": files, "name": ["name"] * len(files)})
+        records = records.map(lambda record: {**record, "label": tf.constant(0)})
+        square = functools.partial(decode.central_crop, image_size=4)
+        loaded = records.map(lambda r: guard(lambda item: square(item["image"]), r, [4, 4, 3], verified=verified))
+        return [*loaded.as_numpy_iterator()]
+
+    for (image, problem), (expected, same) in zip(load([*sound, *cut, b""], True), load([*sound, *cut, b""], False)):
+        np.testing.assert_array_equal(image, expected)
+        assert problem == same
+    with pytest.raises(tf.errors.InvalidArgumentError):  # which only trying finds out
+        load([sound[0][:20] + b"\xff\xd9"], True)
 
 
 def test_an_image_of_too_many_pixels_is_not_called_damaged(monkeypatch):

@@ -23,17 +23,15 @@ class Augmentation:
         name: a key of ``AUGMENTATIONS``: ``"randaug"`` (RandAugment), ``"autoaug"`` (AutoAugment), ``"ra_aa"`` (for
             each image, one of the two with equal probability), or ``"none"``.
         arithmetic: ``"clean"``, or ``"original"`` for the arithmetic of the reference code.
-        magnitude: RandAugment magnitude, 0 to 30; 0 turns RandAugment off.
         num_layers: number of RandAugment operations per image, at least 1.
 
     Raises:
-        ValueError: if the name or the arithmetic is unknown. Calling the augmentation raises it if the magnitude or
-            the number of layers is out of range.
+        ValueError: if the name or the arithmetic is unknown. Calling the augmentation raises it if the number of
+            layers is out of range.
     """
 
     name: str
     arithmetic: str = "clean"
-    magnitude: float = 0.0
     num_layers: int = 2
 
     def __post_init__(self) -> None:
@@ -44,54 +42,59 @@ class Augmentation:
             if value not in known:
                 raise ValueError(f"Unknown {what} {value!r}; use one of: {', '.join(known)}.")
 
-    def __call__(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    def strengths_at(self, magnitude: float) -> tf.Tensor | None:
+        """Returns how strong each operation of RandAugment is; see ``randaugment.strengths_at``."""
+        return randaugment.strengths_at(magnitude, RANDAUGMENT_OPS[self.arithmetic])
+
+    def __call__(self, image: tf.Tensor, *, seed: tf.Tensor, strengths: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the augmented image.
 
         Args:
             image: ``[H, W, 3]``, uint8 or float32, levels 0..255. Except with ``"none"``, float levels are clipped to
                 0..255 and their fractions dropped.
-            seed: int32 ``[2]``; the result depends only on the seed and the image.
+            seed: int32 ``[2]``; the result depends only on the seed, the strengths and the image.
+            strengths: of RandAugment's operations, see ``strengths_at``; None turns RandAugment off.
 
         Returns:
             The augmented image, ``[H, W, 3]``, of the dtype of ``image``.
         """
-        return AUGMENTATIONS[self.name](self, image, seed)
+        return AUGMENTATIONS[self.name](self, image, seed, strengths)
 
-    def randaugment(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def randaugment(self, image: tf.Tensor, seed: tf.Tensor, strengths: tf.Tensor | None) -> tf.Tensor:
         """Applies RandAugment; see ``randaugment.randaugment``."""
         augmented = randaugment.randaugment(
             tf.saturate_cast(image, tf.uint8),
-            magnitude=self.magnitude,
+            strengths=strengths,
             num_layers=self.num_layers,
             seed=seed,
             ops=RANDAUGMENT_OPS[self.arithmetic],
         )
         return tf.cast(augmented, image.dtype)
 
-    def autoaugment(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def autoaugment(self, image: tf.Tensor, seed: tf.Tensor, _: tf.Tensor | None = None) -> tf.Tensor:
         """Applies AutoAugment; see ``autoaugment.autoaugment``."""
         augmented = autoaugment.autoaugment(
             tf.saturate_cast(image, tf.uint8), seed=seed, ops=AUTOAUGMENT_OPS[self.arithmetic]
         )
         return tf.cast(augmented, image.dtype)
 
-    def either(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def either(self, image: tf.Tensor, seed: tf.Tensor, strengths: tf.Tensor | None) -> tf.Tensor:
         """Applies RandAugment or AutoAugment, each with probability one half."""
         coin_seed, own_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         return tf.cond(
             tf.random.stateless_uniform([], coin_seed) < 0.5,
-            functools.partial(self.randaugment, image, own_seed),
+            functools.partial(self.randaugment, image, own_seed, strengths),
             functools.partial(self.autoaugment, image, own_seed),
         )
 
 
-AUGMENTATIONS: dict[str, Callable[[Augmentation, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+AUGMENTATIONS: dict[str, Callable[[Augmentation, tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]] = {
     "randaug": Augmentation.randaugment,
     "autoaug": Augmentation.autoaugment,
     "ra_aa": Augmentation.either,
-    "none": lambda augmentation, image, seed: image,
+    "none": lambda augmentation, image, seed, strengths: image,
 }
-"""The method for each value of ``data.augment``: ``(augmentation, image, seed) -> image``."""
+"""The method for each value of ``data.augment``: ``(augmentation, image, seed, strengths) -> image``."""
 
 _DARKEST_NOISE = {"clean": 0.0, "original": 127.5}
 

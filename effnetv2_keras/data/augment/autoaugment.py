@@ -80,8 +80,8 @@ OPS: dict[str, Op] = {
     "ShearY": _at_level("ShearY", lambda level: 0.03 * level),
     "TranslateY": _at_level("TranslateY", lambda level: 0.045 * level),
     "Posterize": _at_level("Posterize", lambda level: math.floor(0.4 * level + 0.5)),
-    "Solarize": _at_level("Solarize", lambda level: 25.6 * level),
-    "SolarizeAdd": _at_level("SolarizeAdd", lambda level: 11.0 * level),
+    "Solarize": _at_level("Solarize", lambda level: math.floor(25.6 * level)),
+    "SolarizeAdd": _at_level("SolarizeAdd", lambda level: round(11.0 * level)),
     "Color": _at_level("Color", lambda level: 0.09 * level),
 }
 """The operations of ``POLICY`` by name. Their strength is a function of a level in [0, 10]."""
@@ -98,19 +98,14 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, ops: Mapping[str, Op] = OP
     Returns:
         The augmented image, uint8 ``[H, W, 3]``.
     """
-    # One branch per distinct (operation, level), shared by the sub-policies; the last branch is the identity.
-    levels = sorted({_choice(step, ops) for pair in POLICY for step in pair})
-    choices = [*((ops[name], level) for name, level in levels), (Op(tf.identity), 0.0)]
-    numbers = tf.constant([[levels.index(_choice(step, ops)) for step in pair] for pair in POLICY])
+    # The last operation, of the steps that are not drawn, changes nothing.
+    names = sorted({name for pair in POLICY for name, _, _ in pair})
+    numbers = tf.constant([[names.index(name) for name, _, _ in pair] for pair in POLICY])
+    strengths = tf.constant([[ops[name].at(level) for name, _, level in pair] for pair in POLICY], tf.float32)
     probabilities = tf.constant([[probability for _, probability, _ in pair] for pair in POLICY])
     drawn = tf.random.stateless_uniform([9], seed)
     draws = tf.reshape(drawn[1:], [2, 4])
     pair = tf.cast(drawn[0] * len(POLICY), tf.int32)
-    chosen = tf.where(draws[:, 0] < probabilities[pair], numbers[pair], len(levels))
-    return randaugment.apply_in_turn(image, choices, chosen, draws[:, 1:])
-
-
-def _choice(step: Step, ops: Mapping[str, Op]) -> tuple[str, float]:
-    """Returns the operation's name and its level; the level is 0 if the operation has no strength."""
-    name, _, level = step
-    return name, 0.0 if ops[name].strength is None else level
+    chosen = tf.where(draws[:, 0] < probabilities[pair], numbers[pair], len(names))
+    choices = [*(ops[name] for name in names), Op(tf.identity)]
+    return randaugment.apply_in_turn(image, choices, chosen, strengths[pair], draws[:, 1:])

@@ -42,7 +42,7 @@ def translate_y(image: tf.Tensor, share: tf.Tensor | float) -> tf.Tensor:
     return _translate(image, rows=_pixels(share, tf.shape(image)[0]), columns=0)
 
 
-def cutout(image: tf.Tensor, share: float, place: tf.Tensor) -> tf.Tensor:
+def cutout(image: tf.Tensor, share: tf.Tensor | float, place: tf.Tensor) -> tf.Tensor:
     """Returns the image with a square covered in gray.
 
     Args:

@@ -68,20 +68,21 @@ def invert(image: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.invert(image)
 
 
-def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
+def posterize(image: tf.Tensor, bits: tf.Tensor | int) -> tf.Tensor:
     """Clears the lowest ``bits`` bits, 0 to 8, of each level."""
-    return tf.bitwise.bitwise_and(image, tf.constant(256 - 2**bits, tf.uint8))
+    kept = 256 - tf.bitwise.left_shift(1, tf.cast(bits, tf.int32))
+    return tf.bitwise.bitwise_and(image, tf.cast(kept, tf.uint8))
 
 
-def solarize(image: tf.Tensor, levels: float) -> tf.Tensor:
-    """Inverts the brightest ``levels`` of the 256 levels; ``levels`` is rounded down."""
-    inverted = tf.cast(tf.cast(image, tf.int16) >= 256 - math.floor(levels), tf.uint8)
+def solarize(image: tf.Tensor, levels: tf.Tensor | float) -> tf.Tensor:
+    """Inverts the brightest ``levels`` of the 256 levels; ``levels`` is a whole number."""
+    inverted = tf.cast(tf.cast(image, tf.int16) >= 256 - tf.cast(levels, tf.int16), tf.uint8)
     return tf.bitwise.bitwise_xor(image, inverted * 255)
 
 
-def solarize_add(image: tf.Tensor, levels: float) -> tf.Tensor:
-    """Adds ``levels`` (at most 128, rounded) to the levels below 128, so no result exceeds 255."""
-    return image + tf.cast(image < 128, tf.uint8) * round(levels)
+def solarize_add(image: tf.Tensor, levels: tf.Tensor | float) -> tf.Tensor:
+    """Adds ``levels``, a whole number, at most 128, to the levels below 128, so no result exceeds 255."""
+    return image + tf.cast(image < 128, tf.uint8) * tf.cast(levels, tf.uint8)
 
 
 def color(image: tf.Tensor, change: tf.Tensor | float) -> tf.Tensor:
@@ -146,8 +147,8 @@ class Op:
     """One row of the operation table.
 
     Attributes:
-        function: maps the image, the strength (if there is one) and the place (if ``drawn`` is ``"place"``) to the
-            changed image.
+        function: maps the image, the strength (if there is one; a number or a float32 scalar) and the place (if
+            ``drawn`` is ``"place"``) to the changed image.
         strength: maps a magnitude in [0, 30] to the strength; None for an operation without strength.
         unit: unit of the strength.
         drawn: what is random: the sign of the strength, the place in the image, or nothing.
@@ -158,11 +159,14 @@ class Op:
     unit: str = ""
     drawn: Literal["nothing", "sign", "place"] = "nothing"
 
-    def apply(self, image: tf.Tensor, magnitude: float, *, sign: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        """Applies the operation at ``magnitude``; ``sign`` is 1 or -1, ``place`` is float32 ``[2]`` in [0, 1)."""
+    def at(self, magnitude: float) -> float:
+        """Returns the strength at ``magnitude``; 0 for an operation without strength."""
+        return 0.0 if self.strength is None else self.strength(magnitude)
+
+    def apply(self, image: tf.Tensor, strength: tf.Tensor | float, *, sign: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """Applies the operation; ``sign`` is 1 or -1, ``place`` is float32 ``[2]`` in [0, 1)."""
         if self.strength is None:
             return self.function(image)
-        strength = self.strength(magnitude)
         if self.drawn == "sign":
             return self.function(image, sign * strength)
         if self.drawn == "place":
@@ -182,7 +186,9 @@ OPS: dict[str, Op] = {
     "Invert": Op(invert),
     "Rotate": Op(geometry.rotate, _linear(90.0), "degrees", "sign"),
     "Posterize": Op(posterize, lambda magnitude: math.floor(magnitude / 6.0 + 0.5), "bits cleared"),
-    "Solarize": Op(solarize, _linear(256.0), "levels inverted, from the brightest"),
+    "Solarize": Op(
+        solarize, lambda magnitude: math.floor(_linear(256.0)(magnitude)), "levels inverted, from the brightest"
+    ),
     "Color": Op(color, _linear(0.9), _FACTOR, "sign"),
     "Contrast": Op(contrast, _linear(0.9), _FACTOR, "sign"),
     "Brightness": Op(brightness, _linear(0.9), _FACTOR, "sign"),
@@ -192,19 +198,35 @@ OPS: dict[str, Op] = {
     "TranslateX": Op(geometry.translate_x, _linear(0.6), "share of the width", "sign"),
     "TranslateY": Op(geometry.translate_y, _linear(0.6), "share of the height", "sign"),
     "Cutout": Op(geometry.cutout, _linear(0.6), "share of the shorter side", "place"),
-    "SolarizeAdd": Op(solarize_add, _linear(128.0), "levels added"),
+    "SolarizeAdd": Op(solarize_add, lambda magnitude: round(_linear(128.0)(magnitude)), "levels added"),
 }
 """The sixteen operations, in the order of the reference code."""
 
 
+def strengths_at(magnitude: float, ops: Mapping[str, Op] = OPS) -> tf.Tensor | None:
+    """Returns how strong each operation is, float32 ``[len(ops)]``; None at magnitude 0, which changes nothing.
+
+    Args:
+        magnitude: strength of every operation, 0 to 30.
+        ops: the operations.
+
+    Raises:
+        ValueError: if the magnitude is out of range.
+    """
+    if not 0.0 <= magnitude <= MAX_MAGNITUDE:
+        raise ValueError(f"The RandAugment magnitude is {magnitude!r}, but must be in [0, 30]; 0 turns it off.")
+    return tf.constant([op.at(magnitude) for op in ops.values()], tf.float32) if magnitude else None
+
+
 def randaugment(
-    image: tf.Tensor, *, magnitude: float, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
+    image: tf.Tensor, *, strengths: tf.Tensor | None, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
 ) -> tf.Tensor:
     """Applies ``num_layers`` operations in sequence, each drawn uniformly with replacement.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        magnitude: strength of every operation, 0 to 30; 0 leaves the image unchanged.
+        strengths: see ``strengths_at``; None leaves the image unchanged. As a tensor, not a number, they leave one
+            graph for all magnitudes.
         num_layers: number of operations, at least 1 (reference code: 2).
         seed: int32 ``[2]``; the result depends only on the seed and the image.
         ops: the operations to draw from.
@@ -213,31 +235,30 @@ def randaugment(
         The augmented image, uint8 ``[H, W, 3]``.
 
     Raises:
-        ValueError: if the magnitude or the number of layers is out of range.
+        ValueError: if the number of layers is out of range.
     """
-    if not 0.0 <= magnitude <= MAX_MAGNITUDE:
-        raise ValueError(f"The RandAugment magnitude is {magnitude!r}, but must be in [0, 30]; 0 turns it off.")
     if num_layers < 1:
         raise ValueError(
             f"The number of RandAugment layers is {num_layers!r}, but must be at least 1. To turn RandAugment off, set "
             "the magnitude to 0."
         )
-    if magnitude == 0.0:
+    if strengths is None:
         return image
     draws = tf.random.stateless_uniform([num_layers, 4], seed)
     chosen = tf.cast(draws[:, 0] * len(ops), tf.int32)
-    return apply_in_turn(image, [(op, magnitude) for op in ops.values()], chosen, draws[:, 1:])
+    return apply_in_turn(image, [*ops.values()], chosen, tf.gather(strengths, chosen), draws[:, 1:])
 
 
 def apply_in_turn(
-    image: tf.Tensor, choices: Sequence[tuple[Op, float]], chosen: tf.Tensor, draws: tf.Tensor
+    image: tf.Tensor, ops: Sequence[Op], chosen: tf.Tensor, strengths: tf.Tensor, draws: tf.Tensor
 ) -> tf.Tensor:
     """Applies ``n`` operations in sequence.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        choices: the operations to choose from, each with its magnitude.
-        chosen: int32 ``[n]``, indices into ``choices``.
+        ops: the operations to choose from.
+        chosen: int32 ``[n]``, indices into ``ops``.
+        strengths: float32 ``[n]``, of the chosen operations.
         draws: float32 ``[n, 3]``, random numbers in [0, 1). The first of a row makes the strength negative if it is
             below 0.5; the other two are the place.
 
@@ -245,13 +266,11 @@ def apply_in_turn(
         The augmented image, uint8 ``[H, W, 3]``.
     """
 
-    def layer(augmented: tf.Tensor, step: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        number, draw = step
+    def layer(augmented: tf.Tensor, step: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        number, strength, draw = step
         sign = tf.where(draw[0] < 0.5, -1.0, 1.0)
-        branches = [
-            functools.partial(op.apply, augmented, magnitude, sign=sign, place=draw[1:]) for op, magnitude in choices
-        ]
+        branches = [functools.partial(op.apply, augmented, strength, sign=sign, place=draw[1:]) for op in ops]
         return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
 
     # A fold instead of a Python loop traces and optimizes the branches only once, for any number of operations.
-    return tf.foldl(layer, (chosen, draws), initializer=image)
+    return tf.foldl(layer, (chosen, strengths, draws), initializer=image)

@@ -42,37 +42,38 @@ def autocontrast(image: tf.Tensor) -> tf.Tensor:
     return _image(rows * tf.tile(scale, [width]) + tf.tile(offset, [width]), image)
 
 
-def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
+def posterize(image: tf.Tensor, bits: tf.Tensor | int) -> tf.Tensor:
     """Keeps the highest ``bits`` bits of each level.
 
     Fault kept from the reference code: ``bits`` below 1 or above 8 keeps one bit, because the shift wraps and is then
     clamped to 7. Magnitudes below 2.5 and from 22.5 up therefore posterize the most.
     """
-    return randaugment.posterize(image, 8 - (bits if 1 <= bits <= 8 else 1))
+    bits = tf.cast(bits, tf.int32)
+    return randaugment.posterize(image, 8 - tf.where((bits >= 1) & (bits <= 8), bits, 1))
 
 
-def solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
+def solarize(image: tf.Tensor, threshold: tf.Tensor | int) -> tf.Tensor:
     """Inverts the levels from ``threshold`` up.
 
     Fault kept from the reference code: the threshold is an 8-bit number and wraps, so 256 inverts the whole image and
     384 acts as 128.
     """
-    return randaugment.solarize(image, 256.0 - threshold % 256)
+    return randaugment.solarize(image, 256 - tf.cast(threshold, tf.int32) % 256)
 
 
-def solarize_add(image: tf.Tensor, levels: int) -> tf.Tensor:
+def solarize_add(image: tf.Tensor, levels: tf.Tensor | int) -> tf.Tensor:
     """Adds ``levels``, at least 0, to the levels below 128; the sum is clipped to 255."""
-    added = tf.minimum(tf.bitwise.invert(image), tf.constant(min(levels, 255), tf.uint8))
+    added = tf.minimum(tf.bitwise.invert(image), tf.cast(tf.minimum(tf.cast(levels, tf.int32), 255), tf.uint8))
     return image + tf.cast(image < 128, tf.uint8) * added
 
 
-def color(image: tf.Tensor, factor: float) -> tf.Tensor:
+def color(image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Scales the difference from the gray image, ``tf.image.rgb_to_grayscale``, by ``factor``."""
     gray = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
     return _blend(_float_rows(gray), image, factor)
 
 
-def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
+def contrast(image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Scales the difference from one fixed level by ``factor``.
 
     Fault kept from the reference code: the level is the number of pixels divided by 256 (the sum of the histogram's
@@ -83,12 +84,12 @@ def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
     return _blend(tf.cast(tf.minimum(pixels // 256, 255), tf.float32), image, factor)
 
 
-def brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
+def brightness(image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Scales all levels by ``factor``."""
     return _blend(tf.constant(0.0), image, factor)
 
 
-def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
+def sharpness(image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Scales the difference from the smoothed image by ``factor``; the outermost pixels are unchanged.
 
     The weights are those of ``randaugment.sharpness``. The smoothing is a convolution, although that is slow: the sum
@@ -136,12 +137,12 @@ def translate_y(image: tf.Tensor, pixels: tf.Tensor | float) -> tf.Tensor:
     return _transform(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
 
 
-def cutout(image: tf.Tensor, pad: int, place: tf.Tensor) -> tf.Tensor:
+def cutout(image: tf.Tensor, pad: tf.Tensor | int, place: tf.Tensor) -> tf.Tensor:
     """Covers a square with a side of ``2 pad`` pixels, regardless of the image size (fault kept).
 
     ``place``, float32 ``[2]`` in [0, 1), is the center of the square; see ``geometry.cover``.
     """
-    return geometry.cover(image, 2 * pad, place)
+    return geometry.cover(image, 2 * tf.cast(pad, tf.int32), place)
 
 
 def ops(*, translate: float, cutout_pad: float) -> dict[str, Op]:
@@ -201,7 +202,7 @@ def _image(rows: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.saturate_cast(rows, tf.uint8), tf.shape(like))
 
 
-def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
+def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Interpolates from ``degenerate``, ``[H, 3 W]`` or a scalar, to the image; extrapolates for ``factor > 1``."""
     return _image(degenerate + factor * (_float_rows(image) - degenerate), image)
 

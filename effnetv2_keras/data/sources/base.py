@@ -50,6 +50,7 @@ class Source(abc.ABC):
         known_labels: the labels of all images, one after the other in data order, int64 ``[n]``; None if the data must
             be read to know them.
         epochs_for_all: number of epochs, from any one on, in which training draws every image at least once.
+        verified: whether all images were decoded before; see ``unreadable.guard``.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Source(abc.ABC):
     multi_label: bool = False
     known_labels: npt.NDArray[np.int64] | None = None
     epochs_for_all: int = 1
+    verified: bool = False
 
     def extents(self) -> Sequence[Extent]:
         """Returns the files of this split and the ranges of their records; empty for sources without files."""

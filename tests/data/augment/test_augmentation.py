@@ -13,6 +13,11 @@ from tests.data.augment.test_randaugment import pictures, wavy
 SEED = (5, 6)
 
 
+def augmented(name, arithmetic, magnitude, image, seed):
+    augment = Augmentation(name, arithmetic)
+    return augment(image, seed=tf.convert_to_tensor(seed), strengths=augment.strengths_at(magnitude))
+
+
 def options(field):
     return typing.get_args(DataConfig.model_fields[field].annotation)
 
@@ -40,7 +45,7 @@ def test_unknown_names(settings, message):
 def test_magnitude_out_of_range(arithmetic, magnitude):
     for name in ("randaug", "ra_aa"):
         with pytest.raises(ValueError, match=rf"magnitude is {magnitude}, but must be in \[0, 30\]; 0 turns it off"):
-            tf.function(Augmentation(name, arithmetic, magnitude))(tf.constant(wavy()), seed=tf.constant(SEED))
+            Augmentation(name, arithmetic).strengths_at(magnitude)
 
 
 @pytest.mark.parametrize("arithmetic", ["clean", "original"])
@@ -48,23 +53,24 @@ def test_names_mean_their_operations(arithmetic):
     image = tf.constant(pictures(32)[1])
     ra_ops = {"clean": randaugment.OPS, "original": reference.RANDAUGMENT_OPS}[arithmetic]
     aa_ops = {"clean": autoaugment.OPS, "original": reference.AUTOAUGMENT_OPS}[arithmetic]
+    strengths = randaugment.strengths_at(12.0, ra_ops)
     for number in range(6):
         seed = tf.constant([number, 1])
         expected = {
-            "randaug": randaugment.randaugment(image, magnitude=12.0, num_layers=3, seed=seed, ops=ra_ops),
+            "randaug": randaugment.randaugment(image, strengths=strengths, num_layers=3, seed=seed, ops=ra_ops),
             "autoaug": autoaugment.autoaugment(image, seed=seed, ops=aa_ops),
             "none": image,
         }
         for name, output in expected.items():
-            augmented = Augmentation(name, arithmetic, magnitude=12.0, num_layers=3)(image, seed=seed)
-            np.testing.assert_array_equal(augmented, output)
+            found = Augmentation(name, arithmetic, num_layers=3)(image, seed=seed, strengths=strengths)
+            np.testing.assert_array_equal(found, output)
 
 
 def test_arithmetics_differ():
     image = tf.constant(pictures(32)[1])
     for name in ("randaug", "autoaug", "ra_aa"):
         outputs = [
-            [Augmentation(name, arithmetic, 12.0)(image, seed=tf.constant([seed, 0])).numpy() for seed in range(6)]
+            [augmented(name, arithmetic, 12.0, image, [seed, 0]).numpy() for seed in range(6)]
             for arithmetic in ("clean", "original")
         ]
         assert not np.array_equal(*outputs)
@@ -77,8 +83,8 @@ def test_ra_aa_is_each_of_the_two_for_half_of_the_images():
     for index in range(60):
         seed = tf.constant([index, 2])
         own_seed = tf.random.experimental.stateless_split(seed, 2)[1]
-        either = Augmentation("ra_aa", magnitude=12.0)(image, seed=seed)
-        one = np.array_equal(either, Augmentation("randaug", magnitude=12.0)(image, seed=own_seed))
+        either = augmented("ra_aa", "clean", 12.0, image, seed)
+        one = np.array_equal(either, augmented("randaug", "clean", 12.0, image, own_seed))
         other = np.array_equal(either, Augmentation("autoaug")(image, seed=own_seed))
         assert one or other
         taken.update(one=one, other=other)
@@ -89,13 +95,12 @@ def test_ra_aa_is_each_of_the_two_for_half_of_the_images():
 @pytest.mark.parametrize("arithmetic", ["clean", "original"])
 def test_the_same_eagerly_and_inside_a_dataset(name, arithmetic):
     image = pictures(32)[0]
-    augment = Augmentation(name, arithmetic, 15.0)
     dataset = tf.data.Dataset.range(6).map(
-        lambda index: augment(tf.constant(image), seed=tf.stack([tf.cast(index, tf.int32), 4]))
+        lambda index: augmented(name, arithmetic, 15.0, tf.constant(image), tf.stack([tf.cast(index, tf.int32), 4]))
     )
     assert dataset.element_spec == tf.TensorSpec([32, 32, 3], tf.uint8)
     for index, mapped in enumerate(dataset.as_numpy_iterator()):
-        np.testing.assert_array_equal(mapped, augment(tf.constant(image), seed=tf.constant([index, 4])))
+        np.testing.assert_array_equal(mapped, augmented(name, arithmetic, 15.0, tf.constant(image), [index, 4]))
 
 
 def test_fractions_and_levels_out_of_range_are_cut_off_first():
@@ -103,12 +108,11 @@ def test_fractions_and_levels_out_of_range_are_cut_off_first():
     beyond = tf.cast(image, tf.float32) + 0.9
     beyond = tf.where(image == 0, -20.0, tf.where(image == 255, 290.0, beyond))
     for name in ("randaug", "autoaug", "ra_aa"):
-        augment = Augmentation(name, "original", 10.0)
         for number in range(4):
             seed = tf.constant([number, 0])
-            augmented = augment(beyond, seed=seed)
-            assert augmented.dtype == tf.float32
-            np.testing.assert_array_equal(augmented, augment(image, seed=seed))
+            output = augmented(name, "original", 10.0, beyond, seed)
+            assert output.dtype == tf.float32
+            np.testing.assert_array_equal(output, augmented(name, "original", 10.0, image, seed))
     assert Augmentation("none")(beyond, seed=tf.constant(SEED)) is beyond
 
 

@@ -36,7 +36,7 @@ def recorder(name):
     """An operation that writes down its name and level: the image is the list of what was done to it."""
 
     def record(image, level):
-        done = tf.fill([1, 1, 3], tf.cast(code(name, level), tf.uint8))
+        done = tf.fill([1, 1, 3], tf.cast(code(name, 0) + tf.cast(level, tf.int32), tf.uint8))
         return tf.concat([image[:, 1:], done], axis=1)
 
     return Op(record, lambda level: level)
@@ -86,7 +86,8 @@ def test_clean_strengths(names, at_5, at_10):
 def test_a_higher_level_changes_the_image_more(name, sign):
     def change(image, level):
         place = tf.constant([0.5, 0.5])
-        changed = autoaugment.OPS[name].apply(tf.constant(image), level, sign=tf.constant(sign), place=place)
+        op = autoaugment.OPS[name]
+        changed = op.apply(tf.constant(image), op.at(level), sign=tf.constant(sign), place=place)
         return np.abs(changed.numpy().astype(int) - image).mean()
 
     changes = [np.mean([change(image, level) for image in pictures()]) for level in (0.0, 2.5, 5.0, 7.5, 10.0)]
@@ -115,12 +116,17 @@ def test_the_same_eagerly_and_inside_a_dataset(table):
 def test_every_step_of_the_policy_runs(table):
     steps = {step for pair in autoaugment.POLICY for step in pair}
     choices = [(TABLES[table][name], level) for name, _, level in sorted(steps)]
-    order = tf.range(len(choices))
     image = tf.constant(wavy())
     outputs = [
-        randaugment.apply_in_turn(image, choices, order[number : number + 1], tf.constant([[0.7, 0.5, 0.5]]))
-        for number in range(len(choices))
+        randaugment.apply_in_turn(
+            image,
+            [op for op, _ in choices],
+            tf.constant([number]),
+            tf.constant([op.at(level)], tf.float32),
+            tf.constant([[0.7, 0.5, 0.5]]),
+        )
+        for number, (op, level) in enumerate(choices)
     ]
     for (op, level), output in zip(choices, outputs):
-        expected = op.apply(image, level, sign=tf.constant(1.0), place=tf.constant([0.5, 0.5]))
+        expected = op.apply(image, op.at(level), sign=tf.constant(1.0), place=tf.constant([0.5, 0.5]))
         np.testing.assert_array_equal(output, expected)

@@ -13,7 +13,7 @@ CENTRE = (0.5, 0.5)
 
 def apply(name, image, level, sign=1.0, place=CENTRE, table="RandAugment"):
     op = TABLES[table][name]
-    return op.apply(tf.constant(image), level, sign=tf.constant(sign), place=tf.constant(place)).numpy()
+    return op.apply(tf.constant(image), op.at(level), sign=tf.constant(sign), place=tf.constant(place)).numpy()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,9 @@ def test_operations_give_the_same_eagerly_and_inside_a_dataset():
 
     def every_op(image):
         sign, place = tf.constant(-1.0), tf.constant([0.7, 0.3])
-        return {name: op.apply(image, 12.0, sign=sign, place=place) for name, op in TABLES["RandAugment"].items()}
+        return {
+            name: op.apply(image, op.at(12.0), sign=sign, place=place) for name, op in TABLES["RandAugment"].items()
+        }
 
     mapped = next(iter(tf.data.Dataset.from_tensors(image).map(every_op)))
     for name in NAMES:
