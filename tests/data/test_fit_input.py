@@ -80,7 +80,7 @@ def test_batches_equal_those_of_the_training_loop(data):
     assert_same(found, [(tf.cast(batch["image"], tf.float32).numpy(), batch["label"].numpy()) for batch in batches])
 
 
-@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+@pytest.mark.parametrize("kind", ["arrays", pytest.param("dataset", marks=pytest.mark.slow)])
 def test_it_resumes_at_an_epoch_with_equal_batches(kind):
     source = array_source()
     if kind == "dataset":

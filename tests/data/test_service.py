@@ -94,9 +94,11 @@ def digits(root):
 @pytest.mark.parametrize(
     "make",
     [
-        folder,
         tfrecord,
-        *(pytest.param(make, marks=pytest.mark.slow) for make in (lists, digits, multi_label_tfrecord, prepared_tfds)),
+        *(
+            pytest.param(make, marks=pytest.mark.slow)
+            for make in (folder, lists, digits, multi_label_tfrecord, prepared_tfds)
+        ),
     ],
 )
 def test_batches_of_services_are_those_of_this_process(tmp_path, three_services, make):

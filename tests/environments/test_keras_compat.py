@@ -48,7 +48,10 @@ def test_tensorflow_alone_chooses(value):
     assert printed.splitlines() == [expected, str(value)]
 
 
-@pytest.mark.parametrize("lines", [("import effnetv2_keras; effnetv2_keras.train",), ("import tensorflow",)])
+@pytest.mark.parametrize(
+    "lines",
+    [("import effnetv2_keras; effnetv2_keras.train",), pytest.param(("import tensorflow",), marks=pytest.mark.slow)],
+)
 def test_the_order_of_imports_does_not_matter(lines):
     code = "\n".join([*lines, "from effnetv2_keras import build_model, train", IS_3])
     assert printed_by(code).splitlines() == [keras_of(None)]

@@ -14,7 +14,12 @@ from tests.export.exports import block_images, rebuilt
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"model__include_preprocessing": False}, {"precision__policy": "mixed_bfloat16"}]
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"model__include_preprocessing": False},
+        pytest.param({"precision__policy": "mixed_bfloat16"}, marks=pytest.mark.slow),
+    ],
 )
 def test_reloads_as_the_model_that_takes_pixels(trained: Trained, changes: dict[str, object], tmp_path: pathlib.Path):
     report = export_model(rebuilt(trained, **changes), tmp_path / "keras", format_name="keras")

@@ -43,7 +43,10 @@ def train(block, images, **scope):
 
 @pytest.mark.parametrize(
     ("sync_bn", "in_graph"),
-    [(False, True), (True, True), (False, False), pytest.param(True, False, marks=pytest.mark.slow)],
+    [
+        (True, True),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((False, True), (False, False), (True, False))),
+    ],
 )
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("kind", KINDS)

@@ -79,7 +79,10 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize(("damage", "suffix"), DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "suffix"),
+    [*DAMAGES[::3], *(pytest.param(*each, marks=pytest.mark.slow) for each in DAMAGES if each not in DAMAGES[::3])],
+)
 def test_the_newest_intact_checkpoint_is_restored(saved, state, caplog, damage, suffix):
     damage(saved / f"ckpt-10{suffix}")
     damage(saved / f"ckpt-8{suffix}")

@@ -32,6 +32,7 @@ def runs(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_the_newest_intact_checkpoint(runs, tmp_path, caplog):
     """Loading the best network reports the damage; the resumed run gives the same result."""
     run = tmp_path / "run"

@@ -118,6 +118,7 @@ def test_an_interrupted_run_remembers_its_rollbacks(tmp_path, monkeypatch):
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_too_many_rollbacks_stop_the_run(tmp_path, monkeypatch):
     poison(monkeypatch, *range(8, 100), where="data")
     config = tiny_config(f"{UNCHANGED},runtime.nan_policy=rollback,runtime.max_rollbacks=2")

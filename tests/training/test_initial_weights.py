@@ -103,8 +103,8 @@ def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
     ("settings", "layers"),
     [
         ("train.trainable_from=block_4", {"block_4", "head", "classifier"}),
-        ("train.trainable_layers=block_0|classifier", {"block_0", "classifier"}),
-        ("train.freeze_bn=true", None),
+        pytest.param("train.trainable_layers=block_0|classifier", {"block_0", "classifier"}, marks=pytest.mark.slow),
+        pytest.param("train.freeze_bn=true", None, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_changes_only_what_it_is_to_train(settings, layers, saved, tmp_path):

@@ -214,7 +214,8 @@ def test_variables_to_train_that_do_not_exist_leave_the_folder_free(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (3, 7)), 10])
+@pytest.mark.parametrize("step", [3, 7, 10])
+@pytest.mark.slow
 def test_crashed_and_continued_equals_uninterrupted(uninterrupted, image_folder, step):
     """A crash leaves the last checkpoint only; the steps since are repeated, from files on disk."""
     run = uninterrupted / f"crashed_{step}"

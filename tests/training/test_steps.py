@@ -85,7 +85,12 @@ NO_RANDOMNESS = "model.survival_prob=1,progressive.dropout_rate.start=0,progress
     ("optimizer", "rate", "more"),
     [
         pytest.param("sgd", 3, "", marks=pytest.mark.slow),
-        ("sgd", 3, ",train.gclip=0.1,train.weight_decay_inc=5,train.varsexp=stem|block_0/.*/conv|head|classifier"),
+        pytest.param(
+            "sgd",
+            3,
+            ",train.gclip=0.1,train.weight_decay_inc=5,train.varsexp=stem|block_0/.*/conv|head|classifier",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("rmsprop", 3, "", marks=pytest.mark.slow),
         pytest.param("adamw", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1", marks=pytest.mark.slow),
         ("lamb", 0.1, ",train.weight_decay_inc=5,train.gclip=0.1"),
@@ -119,8 +124,8 @@ PLAIN = (
 @pytest.mark.parametrize(
     ("strategy", "parts"),
     [
-        ("cpu", 4),
         ("mirrored", 2),
+        pytest.param("cpu", 4, marks=pytest.mark.slow),
         pytest.param("cpu", 2, marks=pytest.mark.slow),
         pytest.param("mirrored", 4, marks=pytest.mark.slow),
     ],
@@ -266,7 +271,7 @@ def test_replicas_draw_different_dropout_masks():
     assert not np.allclose(by_replica[0], by_replica[1])
 
 
-@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
+@pytest.mark.parametrize("strategy", [pytest.param("cpu", marks=pytest.mark.slow), "mirrored"])
 def test_one_trace_serves_images_of_every_size(strategy):
     """And the same numbers come out as from a graph for one size, with the dropout of each stage."""
     run, static = Run(strategy, "progressive.stages=3"), Run(strategy, "progressive.stages=3")

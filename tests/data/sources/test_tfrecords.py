@@ -323,7 +323,9 @@ def test_records_are_named_by_their_place_in_a_file(root):
         assert names[image] == f"record {number // 4} of {root}/train-{number % 4:05d}-of-00004"
 
 
-@pytest.mark.parametrize("wrong", [0, 4, -7])
+@pytest.mark.parametrize(
+    "wrong", [pytest.param(0, marks=pytest.mark.slow), 4, pytest.param(-7, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("evaluate", [True, False])
 def test_a_wrong_label_further_on_names_its_record(tmp_path, wrong, evaluate):
     write_imagenet(tmp_path)
