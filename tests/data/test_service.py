@@ -139,13 +139,13 @@ def test_a_run_that_started_without_services_resumes_with_them(tmp_path, three_s
     with pytest.MonkeyPatch.context() as patch:
         steps = iter(range(100))
 
-        def stop_in_the_fourth_step(batches, services):
+        def crash_in_the_fourth_step(batches, services):
             if next(steps) == 3:
-                raise KeyboardInterrupt
+                raise MemoryError
             return next_batch(batches, services)
 
-        patch.setattr("effnetv2_keras.training.input.next_batch", stop_in_the_fourth_step)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("effnetv2_keras.training.input.next_batch", crash_in_the_fourth_step)
+        with pytest.raises(MemoryError):
             train_tiny(before, tmp_path / "moved")
     train_tiny(before.override({"data.service": "|".join(three_services)}), tmp_path / "moved")
     assert_equal_runs(tmp_path / "local", tmp_path / "moved")

@@ -49,6 +49,7 @@ class TfRecordSource(StreamSource):
         self.num_examples = sum(file.num_records for file in files)
         self.shuffle_buffer = shuffle_buffer
         self.files, self._layout = tuple(files), layout
+        self._paths = [os.fsencode(file.path) for file in files]
         self._starts = [0, *itertools.accumulate(file.num_records for file in files)][:-1]
 
     def extents(self) -> Sequence[Extent]:
@@ -69,16 +70,15 @@ class TfRecordSource(StreamSource):
 
     def read(self, seed: tf.Tensor | None) -> tf.data.Dataset:
         """See ``StreamSource.read``; with a seed the shards are shuffled and interleaved, otherwise read in order."""
-        paths = [os.fsencode(file.path) for file in self.files]
         kinds = [file.compression for file in self.files]
-        shards = tf.data.Dataset.from_tensor_slices((paths, kinds, tf.constant(self._starts, tf.int64)))
+        shards = tf.data.Dataset.from_tensor_slices((self._paths, kinds, tf.constant(self._starts, tf.int64)))
 
         def records(path: tf.Tensor, compression: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
             return tf.data.TFRecordDataset(path, compression, buffer_size=1 << 20).enumerate(start)
 
         if seed is None:
             return shards.flat_map(records)
-        shards = shards.shuffle(len(paths), seed=seed, reshuffle_each_iteration=False)
+        shards = shards.shuffle(len(kinds), seed=seed, reshuffle_each_iteration=False)
         return shards.interleave(
             records, cycle_length=_OPEN_FILES, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
@@ -92,9 +92,7 @@ class TfRecordSource(StreamSource):
         starts = tf.constant(self._starts, tf.int64)
         file = tf.searchsorted(starts, [number], side="right")[0] - 1
         place = tf.strings.as_string(number - tf.gather(starts, file))
-        name = tf.strings.join(
-            ["record ", place, " of ", tf.gather([os.fsencode(file.path) for file in self.files], file)]
-        )
+        name = tf.strings.join(["record ", place, " of ", tf.gather(self._paths, file)])
         return {"image": record[layout.image_key], "label": record[layout.label_key] - layout.first_label, "name": name}
 
     def describe_wrong_label(self, label: int) -> str:
