@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from effnetv2_keras.architecture import specs
 from effnetv2_keras.config import DataConfig
-from effnetv2_keras.data import formats
+from effnetv2_keras.data import formats, loading
 from effnetv2_keras.data.cropping import CROPPINGS
 from effnetv2_keras.data.pipeline import (
     InputPlan,
@@ -17,7 +17,7 @@ from effnetv2_keras.data.pipeline import (
 )
 from effnetv2_keras.data.samples import sample_images
 from effnetv2_keras.data.sources.base import ArraySource, DataError, FileSource
-from effnetv2_keras.data.unreadable import UnreadableImages
+from effnetv2_keras.data.unreadable import UnreadableImages, guard
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.progressive import Stage
 from tests.images import picture, write_classes
@@ -77,6 +77,21 @@ def test_the_same_seed_gives_the_same_batches_from_any_step(stage, augment):
         assert_same(whole[first_step:], batches(source, stage=stage, plan=plan, first_step=first_step))
     other = batches(source, stage=stage, plan=plan, seed=1)
     assert not np.array_equal(other[0]["image"], whole[0]["image"])
+
+
+def test_all_stages_share_one_trace(monkeypatch):
+    traces = []
+
+    def counted(load, record, *more, **named):
+        traces.append(record)
+        return guard(load, record, *more, **named)
+
+    monkeypatch.setattr(loading, "guard", counted)
+    source, plan = array_source(), make_plan(augment="randaug", crop_area=(0.33, 1.0))  # of no other test
+    for size, magnitude, seed in ((16, 10.0, 0), (24, 15.0, 0), (24, 15.0, 1)):
+        stage = make_stage(image_size=size, randaug_magnitude=magnitude)
+        assert batches(source, stage=stage, plan=plan, seed=seed)[0]["image"].shape == (4, size, size, 3)
+    assert len(traces) == 1
 
 
 def test_the_next_epoch_augments_differently():
