@@ -17,7 +17,7 @@ from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.keras_compat import replica_local, tf_variables
 from effnetv2_keras.models.scopes import stochastic_scope, training_scope
 from effnetv2_keras.optim import losses
-from effnetv2_keras.optim.clipping import clip_gradients
+from effnetv2_keras.optim.clipping import clip_gradients, norms_of
 from effnetv2_keras.optim.ema import ema_decay_at, update_ema
 from effnetv2_keras.optim.optimizers import uses_decoupled_weight_decay
 from effnetv2_keras.progressive import Stage
@@ -181,12 +181,16 @@ class TrainStep:
         mean_over_replicas(self._statistics)
         if self._loss_scale:
             gradients = self._loss_scale.unscaled(gradients)
-        norm = tf.linalg.global_norm(gradients)
+        norms = norms_of(gradients)
         if self._train.gclip:
-            gradients = clip_gradients(gradients, self._train.gclip)
+            gradients = clip_gradients(gradients, norms, self._train.gclip)
         state.optimizer.apply_gradients(zip(gradients, self._variables))
         # Metrics are summed over the replicas, but the norm is already the same on each replica.
-        return {**metrics, "gradient_norm": norm / self._strategy.num_replicas_in_sync, "stops": tf.identity(stop)}
+        return {
+            **metrics,
+            "gradient_norm": tf.norm(norms) / self._strategy.num_replicas_in_sync,
+            "stops": tf.identity(stop),
+        }
 
     def _accumulate(self, batch: Batch, seed: tf.Tensor, dropout_rate: tf.Tensor, weight_decay: tf.Tensor) -> _Sums:
         """Returns gradients and metrics of one replica: sums over micro-batches, which run one after the other."""
