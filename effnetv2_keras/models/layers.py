@@ -7,15 +7,12 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
-from effnetv2_keras.models import scopes
+from effnetv2_keras.models import devices, scopes
+from effnetv2_keras.models.depthwise import DepthwiseConv
 from effnetv2_keras.models.initializers import conv_initializer
 from effnetv2_keras.models.keras_compat import IS_KERAS_3, require_channels_last
 from effnetv2_keras.models.normalization import BatchNorm
 from effnetv2_keras.models.package import PACKAGE
-
-
-def _on_cpu() -> bool:
-    return not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
 
 
 def silu(inputs: tf.Tensor) -> tf.Tensor:
@@ -25,7 +22,7 @@ def silu(inputs: tf.Tensor) -> tf.Tensor:
     graph registers a gradient that TensorFlow never frees, together with the graph. It is therefore called in a
     ``tf.function`` of its own, which is traced once, and not in the graph of every train step.
     """
-    if _on_cpu():
+    if devices.on_cpu():
         return inputs * tf.sigmoid(inputs)
     outputs = _memory_saving_silu(inputs)
     outputs.set_shape(inputs.shape)
@@ -50,7 +47,9 @@ class Conv(tf.keras.layers.Conv2D):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), filters]``."""
         pointwise = self.kernel_size == self.strides == (1, 1)
-        if not (pointwise and training and _on_cpu()):  # inference keeps the convolution, also in exported graphs
+        if not (
+            pointwise and training and devices.on_cpu()
+        ):  # inference keeps the convolution, also in exported graphs
             return super().call(inputs)
         outputs = tf.tensordot(inputs, tf.reshape(self.kernel, [-1, self.filters]), 1)
         return self.activation(tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs)
@@ -134,7 +133,7 @@ class ConvNorm(Compound):
             "name": "conv",
         }
         if filters is None:
-            self.conv = tf.keras.layers.DepthwiseConv2D(depthwise_initializer=conv_initializer(), **conv)
+            self.conv = DepthwiseConv(depthwise_initializer=conv_initializer(), **conv)
         else:
             self.conv = Conv(filters, kernel_initializer=conv_initializer(), **conv)
         self.norm = BatchNorm(

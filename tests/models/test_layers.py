@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_keras.models import BatchNorm, initializers, layers
+from effnetv2_keras.models import BatchNorm, devices, initializers, layers
 from effnetv2_keras.models.blocks import FusedMBConv, MBConv
+from effnetv2_keras.models.depthwise import DepthwiseConv
 from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.scopes import stochastic_scope
 
@@ -162,7 +163,7 @@ def test_squeeze_excite_divides_no_gradient_of_the_size_of_the_image():
 @pytest.mark.parametrize("activation", ["silu", "swish", "relu", None])
 def test_what_trains_faster_computes_the_same(monkeypatch, activation, on_cpu):
     """The train step's matrix product and silu, against plain Keras: outputs, gradients and moving averages."""
-    monkeypatch.setattr(layers, "_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(devices, "on_cpu", lambda: on_cpu)
     inputs = tf.random.normal([4, 5, 6, 3])
 
     def run(layer):
@@ -185,6 +186,33 @@ def test_what_trains_faster_computes_the_same(monkeypatch, activation, on_cpu):
     plain.set_weights(layer.get_weights())
     for ours, theirs in zip(run(layer), run(plain)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_a_depthwise_kernel_has_the_same_gradient_on_images_of_any_size(kernel_size, stride, dtype, known):
+    options = {"strides": stride, "padding": "same", "use_bias": False}
+    ours = DepthwiseConv(kernel_size, dtype=dtype, **options)
+    plain = tf.keras.layers.DepthwiseConv2D(kernel_size, **options)  # in bfloat16, TensorFlow 2.15 gives 1e35 at 1 x 1
+
+    @tf.function(reduce_retracing=True)
+    def gradients(layer, inputs):
+        inputs = inputs if known else tf.ensure_shape(tf.reshape(inputs, tf.shape(inputs) + 0), [4, None, None, 6])
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 2)
+        return [outputs, *tape.gradient(loss, [inputs, *layer.trainable_variables])]
+
+    for height, width in ((1, 1), (2, 2), (2, 7), (4, 3), (8, 9)):
+        inputs = tf.random.normal([4, height, width, 6])
+        for layer in (ours, plain):
+            layer(inputs)
+        plain.set_weights(ours.get_weights())
+        for mine, other in zip(gradients(ours, inputs), gradients(plain, inputs)):
+            bound = (1e-5 if dtype == "float32" else 0.03) * float(np.abs(other).max())
+            np.testing.assert_allclose(np.float32(mine), np.float32(other), rtol=0, atol=bound)
 
 
 def test_only_a_training_graph_on_a_cpu_differs_from_plain_keras():

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from effnetv2_keras.distribution.strategy import make_strategy
 from effnetv2_keras.errors import UsageError
-from effnetv2_keras.models import layers
+from effnetv2_keras.models import devices
 from effnetv2_keras.models.keras_compat import path_of, sublayers, tf_variables
 from effnetv2_keras.optim import losses
 from effnetv2_keras.optim.clipping import clip_gradients, norms_of
@@ -568,7 +568,7 @@ def test_stage_sets_the_dropout_rate():
 
 @pytest.mark.parametrize("on_cpu", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_finished_stage_frees_its_graph_and_none_warns(monkeypatch, caplog, on_cpu):
-    monkeypatch.setattr(layers, "_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(devices, "on_cpu", lambda: on_cpu)
     graphs = []
 
     class NotingStep(TrainStep):
