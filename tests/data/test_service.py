@@ -124,6 +124,7 @@ def test_services_make_the_same_batches_from_any_step_in_any_number(digits_sourc
     assert_same(found, whole[5:])
 
 
+@pytest.mark.slow
 def test_several_replicas_and_workers_have_their_share(tmp_path, three_services):
     source = open_splits(DataConfig(**tfrecord(tmp_path))).train
     for workers in ((1, 0), (2, 1)):

@@ -69,7 +69,9 @@ def make(tmp_path_factory):
     return lambda kind, count: kinds[kind](count)
 
 
-EVERY_KIND = pytest.mark.parametrize("kind", ["array", "files", "tfrecord", "tfds", "stream"])
+EVERY_KIND = pytest.mark.parametrize(
+    "kind", ["files", "tfrecord", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("array", "tfds", "stream"))]
+)
 few_examples = settings(max_examples=4, deadline=None)
 
 

@@ -61,7 +61,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("format_name", "quantize", "script", "tolerance"), CASES)
+@pytest.mark.parametrize(
+    ("format_name", "quantize", "script", "tolerance"),
+    [pytest.param(*CASES[0], marks=pytest.mark.slow), *CASES[1:]],
+)
 def test_runs_in_a_process_of_its_own(
     format_name: str, quantize: str, script: str, tolerance: float, trained: Trained, tmp_path: pathlib.Path
 ):

@@ -38,7 +38,7 @@ def randomize(model):
     ("name", "size", "rescaled"),
     [
         pytest.param("ResNet50", 64, True, marks=pytest.mark.slow),
-        ("EfficientNetB0", 64, False),
+        pytest.param("EfficientNetB0", 64, False, marks=pytest.mark.slow),
         ("MobileNetV2", 64, True),
     ],
 )

@@ -48,7 +48,7 @@ def train(block, images, **scope):
         *(pytest.param(*each, marks=pytest.mark.slow) for each in ((False, True), (False, False), (True, False))),
     ],
 )
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_changes_but_the_memory(kind, policy, sync_bn, in_graph):
     kept, computed_twice = (built(kind, drop_path_rate=0.5, dtype=policy) for _ in range(2))

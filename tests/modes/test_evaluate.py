@@ -85,7 +85,7 @@ def check_mistakes(run, noted):
         assert (run / "mistakes" / mistake.overlay).stat().st_size > 500
 
 
-@pytest.mark.parametrize("strategy_name", ["cpu", "mirrored"])
+@pytest.mark.parametrize("strategy_name", [pytest.param("cpu", marks=pytest.mark.slow), "mirrored"])
 def test_a_run_gives_its_best_raw_and_averaged_weights(run, splits, strategy_name, tmp_path):
     strategy, console = make_strategy(strategy_name), quiet()
     subject = load_run(run, strategy, changes=EVAL)
@@ -113,6 +113,7 @@ def test_an_export_leaves_no_files_unless_a_folder_is_given(run, splits, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_export_and_a_file_of_weights_do_as_the_run_does(run, splits, tmp_path):
     strategy = make_strategy("cpu")
     changes = {"data.eval_crop": EVAL_CROP, **EVAL}
@@ -230,6 +231,7 @@ SEVERAL = np.random.default_rng(1).random((COUNT, 6)) < np.linspace(0.1, 0.6, 6)
 SEVERAL[:, 2] = False  # no image of this class
 
 
+@pytest.mark.slow
 def test_each_class_of_several_labels_has_its_average_precision(run, tmp_path):
     strategy, console = make_strategy("mirrored"), quiet()
     changes = {"eval.sizes": "24|40", **EVAL}

@@ -88,6 +88,7 @@ def test_sees_images_as_evaluation_does(predictor: Predictor, trained: Trained, 
     np.testing.assert_allclose(table_of(predictions), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_takes_other_weights_of_a_run_on_request(run: pathlib.Path, trained: Trained, photos: pathlib.Path):
     image = [photos / "b.png"]
     best_average = evaluated(trained, image)

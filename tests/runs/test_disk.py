@@ -51,6 +51,7 @@ def test_a_run_resumes_from_the_newest_intact_checkpoint(runs, tmp_path, caplog)
     assert load_trained(run).step == 12
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_second_save_keeps_its_best(runs, tmp_path, monkeypatch):
     """After the last evaluation, between the best checkpoint and the latest."""
     run = tmp_path / "run"

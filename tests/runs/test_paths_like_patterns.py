@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("made") / "run")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_a_run_is_read_whatever_its_folder_is_called(run, tmp_path, name):
     folder = tmp_path / name
     folder.parent.mkdir(exist_ok=True)

@@ -82,6 +82,7 @@ def test_a_gradient_that_is_not_finite_counts_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["data", pytest.param("weights", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_rollback_goes_on_from_the_last_good_checkpoint_more_slowly(plain, tmp_path, monkeypatch, where):
     config = tiny_config(f"{UNCHANGED},runtime.nan_policy=rollback,runtime.rollback_lr_factor=0.25,runtime.log_every=1")
     output = io.StringIO()
@@ -185,6 +186,7 @@ def test_a_stalled_input_is_reported(caplog):
     assert "input is stalled: waiting for the batch of step 1 for 0 s" in caplog.text
 
 
+@pytest.mark.slow
 def test_loss_scaling_skips_a_step_but_not_all(tmp_path, monkeypatch):
     step, bad = TrainStep._step, [12]
 

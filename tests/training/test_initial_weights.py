@@ -55,7 +55,7 @@ def test_a_classifier_for_other_classes_is_a_new_one_in_model_and_average(saved,
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize("use_ema", [True, False])
+@pytest.mark.parametrize("use_ema", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_another_run_gives_its_averages_or_its_weights(use_ema, tmp_path):
     run = make_run(tmp_path / "run")
     config = tiny_config(f"train.ft_init_ckpt={run},train.ft_init_ema={use_ema}")
@@ -89,6 +89,7 @@ def test_a_run_loads_them_once_says_so_and_does_not_need_them_to_go_on(saved, tm
     assert "Loaded" not in output.getvalue()
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_leave_the_folder_free(saved, tmp_path):
     with pytest.raises(WeightsError, match="no file, folder or checkpoint"):
         train_tiny(

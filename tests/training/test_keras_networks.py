@@ -72,6 +72,7 @@ def test_a_run_learns_stage_by_stage(run):
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_equals_uninterrupted(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 8, lambda: signal.raise_signal(signal.SIGTERM))

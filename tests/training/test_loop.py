@@ -150,7 +150,8 @@ def test_a_run_with_lamb_goes_on_too_and_its_weights_load(tmp_path, monkeypatch)
     assert len(report.loaded) == len(model.weights)
 
 
-@pytest.mark.parametrize("loss_type", [pytest.param("softmax", marks=pytest.mark.slow), "sigmoid"])
+@pytest.mark.parametrize("loss_type", ["softmax", "sigmoid"])
+@pytest.mark.slow
 def test_several_labels_are_learnt_and_the_best_is_by_map(tmp_path, loss_type):
     """Red and blue stripes: an image has the labels of the colours that it shows."""
     shown = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 1], [0, 1, 0]], bool)[np.arange(48) % 4]

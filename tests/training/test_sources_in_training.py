@@ -109,7 +109,7 @@ def long_shard(root, *, wrong, several=False, split="train"):
     return {**data, "multi_label": several}, paths[split]
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("several", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("wrong", [0, pytest.param(1001, marks=pytest.mark.slow)])
 def test_a_wrong_label_far_into_a_shard_ends_the_run_with_a_message(tmp_path, wrong, several):
     data, path = long_shard(tmp_path / "data", wrong=wrong, several=several)

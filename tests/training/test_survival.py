@@ -134,7 +134,8 @@ def uninterrupted_workers(image_folder, tmp_path_factory):
     return folder
 
 
-def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path):
+@pytest.mark.parametrize("others", [("workers",), pytest.param(("workers", "mirrored"), marks=pytest.mark.slow)])
+def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path, others):
     """Every weight and average after a whole run with random crops and two stages, BatchNorm frozen.
 
     Without mixup, for which each worker pairs its own images.
@@ -148,13 +149,13 @@ def test_two_workers_equal_two_replicas_equal_one_device(image_folder, tmp_path)
     assert "evaluated 13 of 13 images" in workers[0][1]
     assert "evaluated" not in workers[1][1]
     config = RunFolder(tmp_path / "workers").config()
-    for name in ("mirrored", "cpu"):
+    for name in ("cpu", *others[1:]):
         train_tiny(config, tmp_path / name, strategy=make_strategy(name))
     start, one = (
         tf.train.load_checkpoint(str(tmp_path / "cpu" / "checkpoints" / name)) for name in ("ckpt-0", "ckpt-12")
     )
     moved = 0
-    for other in ("workers", "mirrored"):
+    for other in others:
         left, right = final_weights(tmp_path / "cpu"), final_weights(tmp_path / other)
         assert left.keys() == right.keys()
         for name, value in left.items():

@@ -47,10 +47,9 @@ class Source(abc.ABC):
         class_names: names of the classes, in label order.
         num_examples: number of images.
         multi_label: whether an image may have several labels, or none.
-        known_labels: the labels of all images, one after the other in data order, int64 ``[n]``; None if the data must
-            be read to know them.
+        known_labels: the labels of all images, one after the other, int64 ``[n]``; None if the data must be read.
         epochs_for_all: number of epochs, from any one on, in which training draws every image at least once.
-        verified: whether all images were decoded before; see ``unreadable.guard``.
+        verified: whether all images were decoded before.
     """
 
     class_names: tuple[str, ...]
