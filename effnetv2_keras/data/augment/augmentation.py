@@ -61,10 +61,10 @@ class Augmentation:
         return AUGMENTATIONS[self.name](self, image, seed, strengths)
 
     def randaugment(self, image: tf.Tensor, seed: tf.Tensor, strengths: tf.Tensor | None) -> tf.Tensor:
-        """Applies RandAugment; see ``randaugment.randaugment``."""
-        augmented = randaugment.randaugment(
+        """Applies RandAugment; see ``randaugment.randaugment_at``."""
+        augmented = randaugment.randaugment_at(
             tf.saturate_cast(image, tf.uint8),
-            strengths=strengths,
+            strengths,
             num_layers=self.num_layers,
             seed=seed,
             ops=RANDAUGMENT_OPS[self.arithmetic],

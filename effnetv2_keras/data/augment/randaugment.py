@@ -203,6 +203,27 @@ OPS: dict[str, Op] = {
 """The sixteen operations, in the order of the reference code."""
 
 
+def randaugment(
+    image: tf.Tensor, *, magnitude: float, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
+) -> tf.Tensor:
+    """Applies ``num_layers`` operations in sequence, each drawn uniformly with replacement.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        magnitude: strength of every operation, 0 to 30; 0 leaves the image unchanged.
+        num_layers: number of operations, at least 1 (reference code: 2).
+        seed: int32 ``[2]``; the result depends only on the seed and the image.
+        ops: the operations to draw from.
+
+    Returns:
+        The augmented image, uint8 ``[H, W, 3]``.
+
+    Raises:
+        ValueError: if the magnitude or the number of layers is out of range.
+    """
+    return randaugment_at(image, strengths_at(magnitude, ops), num_layers=num_layers, seed=seed, ops=ops)
+
+
 def strengths_at(magnitude: float, ops: Mapping[str, Op] = OPS) -> tf.Tensor | None:
     """Returns how strong each operation is, float32 ``[len(ops)]``; None at magnitude 0, which changes nothing.
 
@@ -218,21 +239,17 @@ def strengths_at(magnitude: float, ops: Mapping[str, Op] = OPS) -> tf.Tensor | N
     return tf.constant([op.at(magnitude) for op in ops.values()], tf.float32) if magnitude else None
 
 
-def randaugment(
-    image: tf.Tensor, *, strengths: tf.Tensor | None, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
+def randaugment_at(
+    image: tf.Tensor, strengths: tf.Tensor | None, *, num_layers: int, seed: tf.Tensor, ops: Mapping[str, Op] = OPS
 ) -> tf.Tensor:
-    """Applies ``num_layers`` operations in sequence, each drawn uniformly with replacement.
+    """Does as ``randaugment``, with one graph for all magnitudes.
 
     Args:
-        image: uint8 ``[H, W, 3]``.
-        strengths: see ``strengths_at``; None leaves the image unchanged. As a tensor, not a number, they leave one
-            graph for all magnitudes.
-        num_layers: number of operations, at least 1 (reference code: 2).
-        seed: int32 ``[2]``; the result depends only on the seed and the image.
-        ops: the operations to draw from.
-
-    Returns:
-        The augmented image, uint8 ``[H, W, 3]``.
+        image: see ``randaugment``.
+        strengths: see ``strengths_at``; None leaves the image unchanged.
+        num_layers: see ``randaugment``.
+        seed: see ``randaugment``.
+        ops: see ``randaugment``.
 
     Raises:
         ValueError: if the number of layers is out of range.

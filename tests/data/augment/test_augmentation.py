@@ -57,7 +57,7 @@ def test_names_mean_their_operations(arithmetic):
     for number in range(6):
         seed = tf.constant([number, 1])
         expected = {
-            "randaug": randaugment.randaugment(image, strengths=strengths, num_layers=3, seed=seed, ops=ra_ops),
+            "randaug": randaugment.randaugment(image, magnitude=12.0, num_layers=3, seed=seed, ops=ra_ops),
             "autoaug": autoaugment.autoaugment(image, seed=seed, ops=aa_ops),
             "none": image,
         }

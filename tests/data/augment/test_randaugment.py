@@ -269,7 +269,7 @@ def test_operations_are_drawn_uniformly_with_both_signs():
     outputs = tf.data.Dataset.range(640).map(
         lambda index: randaugment.randaugment(
             tf.constant(image),
-            strengths=randaugment.strengths_at(magnitude),
+            magnitude=magnitude,
             num_layers=1,
             seed=tf.stack([7, tf.cast(index, tf.int32)]),
         )
@@ -288,9 +288,8 @@ def test_the_seed_decides():
     image = pictures(32)[1]
 
     def augmented(seed, magnitude=15.0, num_layers=2):
-        strengths = randaugment.strengths_at(magnitude)
         return randaugment.randaugment(
-            tf.constant(image), strengths=strengths, num_layers=num_layers, seed=tf.constant(seed)
+            tf.constant(image), magnitude=magnitude, num_layers=num_layers, seed=tf.constant(seed)
         ).numpy()
 
     for seed in range(5):
@@ -302,17 +301,12 @@ def test_the_seed_decides():
 
 def test_magnitude_zero_is_the_identity():
     image = tf.constant(wavy())
-    assert (
-        randaugment.randaugment(image, strengths=randaugment.strengths_at(0.0), num_layers=2, seed=tf.constant([0, 0]))
-        is image
-    )
+    assert randaugment.randaugment(image, magnitude=0.0, num_layers=2, seed=tf.constant([0, 0])) is image
 
 
 def test_the_shape_stays_known_inside_a_dataset():
     dataset = tf.data.Dataset.from_tensors(wavy()).map(
-        lambda image: randaugment.randaugment(
-            image, strengths=randaugment.strengths_at(10.0), num_layers=2, seed=tf.constant([1, 2])
-        )
+        lambda image: randaugment.randaugment(image, magnitude=10.0, num_layers=2, seed=tf.constant([1, 2]))
     )
     assert dataset.element_spec == tf.TensorSpec([48, 64, 3], tf.uint8)
 
@@ -320,13 +314,9 @@ def test_the_shape_stays_known_inside_a_dataset():
 @pytest.mark.parametrize("magnitude", [-0.1, 30.5, math.nan])
 def test_magnitude_out_of_range(magnitude):
     with pytest.raises(ValueError, match=rf"magnitude is {magnitude}, but must be in \[0, 30\]"):
-        randaugment.randaugment(
-            tf.constant(wavy()), strengths=randaugment.strengths_at(magnitude), num_layers=2, seed=tf.constant([0, 0])
-        )
+        randaugment.randaugment(tf.constant(wavy()), magnitude=magnitude, num_layers=2, seed=tf.constant([0, 0]))
 
 
 def test_layers_out_of_range():
     with pytest.raises(ValueError, match="layers is 0, but must be at least 1"):
-        randaugment.randaugment(
-            tf.constant(wavy()), strengths=randaugment.strengths_at(5.0), num_layers=0, seed=tf.constant([0, 0])
-        )
+        randaugment.randaugment(tf.constant(wavy()), magnitude=5.0, num_layers=0, seed=tf.constant([0, 0]))
