@@ -324,7 +324,7 @@ def test_kills_cost_a_trial_at_most_and_processes_share_the_rest(tmp_path, backb
 def test_ctrl_c_saves_the_trial_at_hand(tmp_path, backbone, images):
     folder, changes = tmp_path / "search", {"search.trials": 1, "search.epochs": 40}
     process = start(folder, backbone, images, **changes)
-    wait_for(lambda: list(folder.glob("trials/*/run/metrics.jsonl")), process)
+    wait_for(lambda: any(path.stat().st_size for path in folder.glob("trials/*/run/metrics.jsonl")), process)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=120)[0]
     assert process.returncode == 75, printed
