@@ -27,7 +27,7 @@ Batch = dict[str, tf.Tensor]
 plain_graph = tf.autograph.experimental.do_not_convert
 
 # Separate random streams, so that choices per image and choices per batch never share random numbers.
-PER_IMAGE, PER_BATCH = 1, 2
+_PER_IMAGE, PER_BATCH = 1, 2
 
 _GRAPHS = 16  # to keep
 
@@ -54,7 +54,7 @@ def training_example(source: Source, data: DataConfig, *, stage: Stage, seed: in
         source.verified,
         len(source.class_names),
     )
-    image_seed = tf.constant([seed, PER_IMAGE], tf.int32)
+    image_seed = tf.constant([seed, _PER_IMAGE], tf.int32)
     size, strengths = tf.constant(stage.image_size), change.strengths_at(stage.randaug_magnitude)
 
     @plain_graph
