@@ -11,6 +11,7 @@ import rich.console
 from effnetv2_keras.config import Config
 from effnetv2_keras.config.overrides import parse_overrides
 from effnetv2_keras.reporting import plots, recorder
+from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.loop import train
 from tests.tiny import SMALL
 
@@ -48,3 +49,12 @@ def train_tiny(config, model_dir, *, spec=SMALL, output=None, draw=False, **argu
     console = rich.console.Console(file=output or io.StringIO(), width=200)
     with contextlib.nullcontext() if draw else undrawn():
         return train(config.with_network(spec), model_dir, console=console, **arguments)
+
+
+MEASURED = ("seconds", "processor_seconds", "images_per_second", "compile_seconds", "input_wait", "memory_mb")
+"""Columns of the metrics that differ between equal runs."""
+
+
+def computed_rows(folder):
+    """Returns the rows of a run's metrics without the columns that differ between equal runs."""
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in RunFolder(folder).metrics()]

@@ -18,7 +18,7 @@ from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.input import Watchdog
 from effnetv2_keras.training.steps import TrainStep
 from tests.images import write_classes
-from tests.short_runs import ONE_STAGE, UNCHANGED, tiny_config, train_tiny
+from tests.short_runs import ONE_STAGE, UNCHANGED, computed_rows, tiny_config, train_tiny
 from tests.training.test_loop import array_splits, assert_equal_runs, final_weights, stop_at
 
 
@@ -159,9 +159,6 @@ def test_data_that_turn_out_unusable_cost_nothing_that_was_trained(tmp_path):
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-MEASURED = ("seconds", "processor_seconds", "images_per_second", "compile_seconds", "input_wait", "memory_mb")
-
-
 @pytest.mark.slow
 def test_steps_per_loop_changes_nothing_but_the_pace(plain, tmp_path):
     """The graph of a loop knows the size of the images, so the last bit of a gradient may be rounded otherwise."""
@@ -170,10 +167,7 @@ def test_steps_per_loop_changes_nothing_but_the_pace(plain, tmp_path):
     assert single.keys() == looped.keys()
     for name, value in single.items():
         np.testing.assert_allclose(looped[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
-    rows = [
-        [{key: value for key, value in row.items() if key not in MEASURED} for row in RunFolder(folder).metrics()]
-        for folder in (plain, tmp_path / "run")
-    ]
+    rows = [computed_rows(folder) for folder in (plain, tmp_path / "run")]
     assert len(rows[0]) == len(rows[1]) > 0
     for one, other in zip(*rows):
         assert one == pytest.approx(other, rel=1e-4)

@@ -25,7 +25,7 @@ from effnetv2_keras.modes.train import run_config
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.loop import train
 from hparams import load
-from tests.short_runs import SETTINGS, UNCHANGED, train_tiny, undrawn
+from tests.short_runs import SETTINGS, UNCHANGED, computed_rows, train_tiny, undrawn
 from tests.tiny import SMALL
 from tests.tiny_main import MOMENTS, STARTS
 from tests.training.test_loop import assert_equal_runs, final_weights
@@ -76,8 +76,7 @@ def uninterrupted(image_folder, tmp_path_factory):
 
 
 def evaluations(folder):
-    rows = [row for row in RunFolder(folder).metrics() if row["kind"] == "eval"]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [row for row in computed_rows(folder) if row["kind"] == "eval"]
 
 
 def assert_same_end(left, right):
