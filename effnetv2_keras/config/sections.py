@@ -213,8 +213,8 @@ class RuntimeConfig(Section):
     )
     preflight: bool = setting(
         True,
-        "whether the run first tries a step of the largest stage and an evaluation batch to check memory, and a batch "
-        "of each stage to check the data",
+        "whether the run first tries a step of the largest stage, and after its first step an evaluation batch, to "
+        "check memory and data",
     )
     nan_policy: Literal["stop", "rollback"] = setting(
         "stop",

@@ -10,7 +10,6 @@ from typing import Any
 import rich.console
 import tensorflow as tf
 
-from effnetv2_keras.basics.activity import going_on
 from effnetv2_keras.config import Config
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import Splits
@@ -89,6 +88,7 @@ class Run:
         )
         self._step: Any = None
         self._tried: tuple[TrainStep, float] | None = None
+        self._try_evaluation_next = False
         self._stops: Any = None
         self._batches: Any = None
 
@@ -126,19 +126,23 @@ class Run:
             self.evaluate(self._stage_at_hand(), stop)
 
     def _preflight(self, left: list[tuple[Stage, int]]) -> None:
-        """Tries a step of the largest remaining stage, and an evaluation batch; undoes the step."""
+        """Tries a step of the largest remaining stage, and undoes it."""
         largest = largest_stage([stage for stage, _ in left], self._config)
         first_step = dict(left)[largest]
-        with self.recorder.paused("trying"):
-            going_on(f"trying stage {largest.index + 1}/{len(self.stages)} ({largest.image_size} px)")
+        stage = f"stage {largest.index + 1}/{len(self.stages)} ({largest.image_size} px)"
+        with self.recorder.paused(f"trying {stage}"):
             batches = [self.input.for_trial(largest, first_step)]
             self._try_step(batches[0], largest, first_step)
             free_in_background(batches)
-            going_on("trying an evaluation")
-            with self.input.evaluating(), self._explained_shortage():
-                self.recorder.time_left.took(EVALUATING, self._evaluator.try_batch())
             self._checkpoints.restore_latest()
             self._note_rollbacks()
+        self._try_evaluation_next = True
+
+    def _try_evaluation(self) -> None:
+        """Tries an evaluation batch, after the first step so that this need not wait for it."""
+        self._try_evaluation_next = False
+        with self.recorder.paused("trying an evaluation"), self.input.evaluating(), self._explained_shortage():
+            self.recorder.time_left.took(EVALUATING, self._evaluator.try_batch())
 
     def _try_step(self, batches: Any, stage: Stage, first_step: int) -> None:
         self._step, start = self._make_step(stage), time.perf_counter()
@@ -183,9 +187,11 @@ class Run:
         try:
             with self._explained_shortage(stage):
                 metrics = self._take(self._batches, stage, step, count, stop)
+            self.recorder.record(stage, step, count, metrics)
+            if self._try_evaluation_next:
+                self._try_evaluation()
         except DataError as error:
             raise type(error)(f"{error}\n{self._saved_before_an_error()}") from error
-        self.recorder.record(stage, step, count, metrics)
         if self._worker.count == 1:
             return bool(stop)
         # The request of the previous steps: reading it does not wait, and all workers read it after the same step.

@@ -56,10 +56,9 @@ def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
     write_classes(tmp_path / "train", {"red": 8, "green": 8, "blue": 8})
     (broken, *_) = write_classes(tmp_path / "val", {"blue": 4, "green": 4, "red": 5}, seed=1)
     broken.write_bytes(broken.read_bytes()[:200])
-    config = tiny_config(f"{UNCHANGED},runtime.preflight=true", data_dir=str(tmp_path))
-    with pytest.raises(DataError, match=f"Cannot decode {broken}"):
+    config = tiny_config(f"{UNCHANGED},runtime.preflight=true,data.verify=false", data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=rf"Cannot decode {broken}(.|\n)*Saved .*ckpt-1; after the repair"):
         train_tiny(config, tmp_path / "run")
-    assert RunFolder(tmp_path / "run").metrics() == []
 
 
 @pytest.mark.slow
