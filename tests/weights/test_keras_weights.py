@@ -14,6 +14,7 @@ from effnetv2_keras.architecture.specs import KerasSpec, pixel_rescaling
 from effnetv2_keras.config import Config
 from effnetv2_keras.errors import UsageError
 from effnetv2_keras.models.from_config import build_for
+from effnetv2_keras.models.keras_compat import IS_KERAS_3
 from effnetv2_keras.models.keras_models import build_keras_model
 from effnetv2_keras.models.naming import layers_by_name
 from effnetv2_keras.models.rebuilding import rebuild
@@ -37,7 +38,10 @@ def test_the_logits_are_those_of_keras(tmp_path, monkeypatch):
     fill_at_random(published, seed=1)
     (tmp_path / ".keras" / "models").mkdir(parents=True)
     write_h5(published, tmp_path / ".keras" / "models" / "mobilenet_1_0_224_tf.h5")
-    monkeypatch.setenv("HOME", str(tmp_path))
+    if IS_KERAS_3:  # which has read HOME when it was imported
+        monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path / ".keras"))
+    else:
+        monkeypatch.setenv("HOME", str(tmp_path))
     config = config_of()
     model = build_for(config, 1000)
     report = load_configured(model, config)
