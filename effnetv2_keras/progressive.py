@@ -52,7 +52,7 @@ class Quantity:
 
     Attributes:
         description: meaning and unit.
-        default: ramp of configurations that do not set one.
+        default: ramp where none is set.
         heading: short name in tables and plots.
         low: smallest allowed value.
         high: largest allowed value.
@@ -166,20 +166,21 @@ class Ramps(Mapping[str, Ramp]):
     """A ramp for each of ``QUANTITIES``: ``Ramps(image_size=Ramp(128, 300), dropout_rate=Ramp(0.1, 0.3), ...)``.
 
     Args:
-        **ramps: the ramp of each quantity, by name; units as in ``Stage``. All quantities are required.
+        **ramps: ramps by the name of their quantity; units as in ``Stage``. A quantity that is not given has its
+            ``Quantity.default``.
 
     Raises:
-        UsageError: if a quantity is missing or unknown, or a value is out of range.
+        UsageError: if a quantity is unknown, or a value is out of range.
     """
 
     def __init__(self, **ramps: Ramp) -> None:
-        if ramps.keys() != QUANTITIES.keys():
-            raise UsageError(f"Ramps got {', '.join(ramps) or 'nothing'}; it needs exactly {', '.join(QUANTITIES)}.")
-        for name, ramp in ramps.items():
+        if unknown := ramps.keys() - QUANTITIES.keys():
+            raise UsageError(f"Ramps got {', '.join(sorted(unknown))}; it knows {', '.join(QUANTITIES)}.")
+        self._ramps = {name: ramps.get(name, quantity.default) for name, quantity in QUANTITIES.items()}
+        for name, ramp in self._ramps.items():
             low, high = QUANTITIES[name].low, QUANTITIES[name].high
             if not (low <= ramp.start <= high and low <= ramp.end <= high):
                 raise UsageError(f"{name} goes from {ramp.start} to {ramp.end}; it must stay in [{low:g}, {high:g}].")
-        self._ramps = ramps
 
     def __getitem__(self, name: str) -> Ramp:
         return self._ramps[name]

@@ -27,6 +27,16 @@ def make_ramps(**changes):
     return Ramps(**{**ramps, **changes})
 
 
+def test_a_quantity_without_a_ramp_has_its_default():
+    ramps = Ramps(image_size=Ramp(32, 64))
+    assert ramps["image_size"] == Ramp(32, 64)
+    assert {name: ramps[name] for name in ramps if name != "image_size"} == {
+        name: quantity.default for name, quantity in QUANTITIES.items() if name != "image_size"
+    }
+    with pytest.raises(UsageError, match="Ramps got sise; it knows image_size, randaug_magnitude, "):
+        Ramps(sise=Ramp(32, 64))
+
+
 def planned(model_name, field):
     stages = hparams.base.progressive_of(model_name).plan(total_steps=1000)
     return [pytest.approx(getattr(stage, field), abs=0.006) for stage in stages]

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 
 import pytest
+import tensorflow as tf
 from absl import flags, logging
 from absl.testing import flagsaver
 
@@ -113,6 +114,19 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, request, capfd)
                 run_command(words)
         else:
             run_python(snippet, namespace, capfd)
+
+
+def test_the_readme_fits_in_stages(tmp_path, monkeypatch):
+    """With epochs of 2 steps instead of 50, and a network of one layer."""
+    (snippet,) = (snippet for snippet in read_snippets(ROOT / "README.md") if "FollowStages" in snippet.code)
+    small = [tf.keras.layers.Conv2D(4, 3, strides=2), tf.keras.layers.GlobalAveragePooling2D()]
+    monkeypatch.setattr(tf.keras.applications, "EfficientNetV2B0", lambda **_: tf.keras.Sequential(small))
+    write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(snippet.code.replace("50", "2"), namespace)
+    assert [stage.image_size for stage in namespace["plan"]] == [128, 160, 192, 224]
+    assert len(namespace["model"].history.epoch) == 8
 
 
 def trains(snippets, model_dir):
