@@ -44,8 +44,8 @@ _CHANGEABLE = (
 )  # fmt: skip
 """Settings, or prefixes of settings, that may change when a run is resumed.
 
-They do not change its weights, with two exceptions: ``runtime.rematerialize`` changes the rounding, and a rollback
-(``runtime.nan_policy``) lowers the learning rate.
+They do not change its weights, with two exceptions: ``runtime.rematerialize`` and ``runtime.steps_per_loop`` change the
+rounding, and a rollback (``runtime.nan_policy``) lowers the learning rate.
 """
 
 _REMOVED = {

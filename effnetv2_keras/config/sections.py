@@ -202,7 +202,10 @@ class ProgressiveConfig(_RampSettings):
 
 
 class RuntimeConfig(Section):
-    """Execution. These settings may change when a run is resumed; only a rollback changes the results."""
+    """Execution. These settings may change when a run is resumed.
+
+    Results change only with a rollback and, by rounding, with ``steps_per_loop`` and ``rematerialize``.
+    """
 
     steps_per_loop: int = setting(
         1,
