@@ -166,8 +166,7 @@ class Ramps(Mapping[str, Ramp]):
     """A ramp for each of ``QUANTITIES``: ``Ramps(image_size=Ramp(128, 300), dropout_rate=Ramp(0.1, 0.3), ...)``.
 
     Args:
-        **ramps: ramps by the name of their quantity; units as in ``Stage``. A quantity that is not given has its
-            ``Quantity.default``.
+        **ramps: ramps by the name of their quantity, ``Quantity.default`` for the others; units as in ``Stage``.
 
     Raises:
         UsageError: if a quantity is unknown, or a value is out of range.
