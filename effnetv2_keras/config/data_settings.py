@@ -157,8 +157,8 @@ class DataConfig(Section):
     )
     cache: Literal["none", "auto", "disk"] = setting(
         "none",
-        "disk trains from small JPEG copies of large images, which are made before the first step and kept in the "
-        "cache folder for later runs; evaluation reads the images themselves. auto is disk where that is possible: "
+        "disk trains from small copies of large images, which are made before the first step and kept in the cache "
+        "folder for later runs; evaluation reads the images themselves. auto is disk where that is possible: "
         "folder and csv with pipeline=clean and without service",
     )
     pipeline: Literal["clean", "original_v2", "original_v1", "original_finetune"] = setting(

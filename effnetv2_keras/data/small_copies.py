@@ -2,12 +2,14 @@
 
 Decoding a photograph takes longer than a training step of a small network on it, and training decodes it once per
 epoch. A copy is as large as the largest crop needs: where a crop would be reduced to the image size of the last stage,
-it still is.
+it still is. Copies are decoded images if all of them together are small enough for the memory, else JPEG files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -33,10 +35,37 @@ from effnetv2_keras.environment import cache_folder
 
 _WORTH = 1.5
 """An image is copied if its shorter side is at least so many times that of a copy."""
-_QUALITY = 95  # of JPEG, without reduced colors
-_BYTES_PER_PIXEL = 0.6  # of such a file; photographs have less
 _FREE = 0.5  # share of the free disk space that copies may take
+_DECODED_BYTES = 2e9  # that copies may take as decoded images, because the system should keep them in memory
+_USUAL_SHAPE = 4 / 3  # longer side / shorter side
 _GROUP = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """What the file of a copy contains.
+
+    Attributes:
+        suffix: of the name of the file.
+        bytes_per_pixel: size of a file; of JPEG, photographs have less.
+        no_room: start of the warning that there is no room for such files.
+        encode: maps an image, uint8 ``[H, W, 3]``, to the content of the file.
+    """
+
+    suffix: str
+    bytes_per_pixel: float
+    no_room: str
+    encode: Callable[[tf.Tensor], tf.Tensor]
+
+
+_DECODED = _Form(".tensor", 3.0, "Small copies of the images are JPEG files: decoded images", tf.io.serialize_tensor)
+_JPEG = _Form(
+    ".jpg",
+    0.6,
+    "Training reads the large images: small copies",
+    functools.partial(tf.io.encode_jpeg, quality=95, chroma_downsampling=False),
+)
+
 
 OnCopied = Callable[[int, int], None]
 """Called with the number of images copied so far, and the number of images to copy."""
@@ -69,12 +98,22 @@ def with_small_copies(source: Source, config: Config, on_copied: OnCopied | None
         return source
     side, reading = side_of_copies(config), Reading.of(config.data)
     folder = _folder() / f"{side}px-{reading.exif_orientation:d}-{reading.max_value or 65535}"
-    stamps = stamps_of(list(source.labels_of))
-    places = {path: folder / name for path, stamp in stamps.items() if stamp and (name := _name(path, stamp))}
-    left = [path for path, place in places.items() if not place.exists() and _is_large(path, side)]
-    if _is_room(folder, len(left) * side * side):
-        _make(left, places, side, reading, on_copied)
-    return _CopiedSource(source, {path: str(place) for path, place in places.items() if place.exists()})
+    names = {path: _name(path, stamp) for path, stamp in stamps_of(list(source.labels_of)).items() if stamp}
+    free = _free(folder)
+
+    def copied(form: _Form) -> _CopiedSource:
+        places = {path: folder / (name + form.suffix) for path, name in names.items()}
+        left = [path for path, place in places.items() if not place.exists()]
+        if form is _JPEG:
+            left = [path for path in left if _is_large(path, side)]
+        if _is_room(len(left) * side * side, form, free, folder):
+            _make(left, places, _shrinker(side, reading, form), on_copied)
+        copies = {path: str(place) for path, place in places.items() if place.exists()}
+        return _CopiedSource(source, copies, decoded=form is _DECODED)
+
+    if _may_be_decoded(source, side) and (decoded := copied(_DECODED)).has_all:
+        return decoded
+    return copied(_JPEG)
 
 
 def describe_copies(source: Source, config: Config) -> str:
@@ -92,17 +131,27 @@ def _folder() -> pathlib.Path:
     return cache_folder() / "small"
 
 
+def _may_be_decoded(source: FileSource, side: int) -> bool:
+    """Returns whether copies are decoded images, which does not depend on the machine: runs can go on elsewhere."""
+    usual, pixels = shorter_side(source), source.num_examples * side * side * _USUAL_SHAPE
+    return usual is not None and usual >= _WORTH * side and pixels * _DECODED.bytes_per_pixel <= _DECODED_BYTES
+
+
 class _CopiedSource(FileSource):
     """A source of the same images that reads other files, which are named as the original ones.
 
     Args:
         source: the images.
         copies: the file to read for some of the paths.
+        decoded: whether the copies are of the form ``_DECODED``; then the source is of use only if it has all.
+
+    Attributes:
+        has_all: whether there is a copy of every image.
     """
 
-    def __init__(self, source: FileSource, copies: Mapping[str, str]) -> None:
+    def __init__(self, source: FileSource, copies: Mapping[str, str], *, decoded: bool) -> None:
         vars(self).update(vars(source))
-        self._copies = list(copies.values())
+        self._copies, self._decoded, self.has_all = list(copies.values()), decoded, len(copies) == len(source.labels_of)
         files = [copies.get(path, path) for path, _ in source.extents()]
         self._contents = tf.constant([*map(os.fsencode, files)])
 
@@ -116,15 +165,18 @@ class _CopiedSource(FileSource):
         )
 
     def lookup(self, index: tf.Tensor) -> Record:
-        """See ``RandomAccessSource.lookup``; the image is the bytes of the copy."""
-        return {**super().lookup(index), "image": tf.io.read_file(tf.gather(self._contents, index))}
+        """See ``RandomAccessSource.lookup``; the image is the copy, decoded if all are."""
+        content = tf.io.read_file(tf.gather(self._contents, index))
+        if self._decoded:
+            content = tf.ensure_shape(tf.io.parse_tensor(content, tf.uint8), [None, None, 3])
+        return {**super().lookup(index), "image": content}
 
 
 def _name(path: str, stamp: Stamp) -> str:
-    """Returns the name of the copy of a file, which is another one after the file has changed."""
+    """Returns the name of the copy of a file, without suffix, which is another one after the file has changed."""
     text = f"{os.path.realpath(path)} {stamp[0]} {stamp[1]}"
     digest = hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
-    return f"{digest[:2]}/{digest}.jpg"
+    return f"{digest[:2]}/{digest}"
 
 
 def _is_large(path: str, side: int) -> bool:
@@ -134,33 +186,40 @@ def _is_large(path: str, side: int) -> bool:
     return False
 
 
-def _is_room(folder: pathlib.Path, pixels: int) -> bool:
-    """Returns whether copies with so many pixels fit on the disk of a folder, which is made; warns if not."""
-    needed = pixels * 4 / 3 * _BYTES_PER_PIXEL
+def _free(folder: pathlib.Path) -> float:
+    """Returns how many bytes copies may take in a folder, which is made; 0 after a warning if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
+        return _FREE * shutil.disk_usage(folder).free
     except OSError as error:
         logging.warning("Training reads the large images, because small copies cannot be written: %s", error)
-        return False
-    if needed > _FREE * free:
+        return 0.0
+
+
+def _is_room(square_pixels: int, form: _Form, free: float, folder: pathlib.Path) -> bool:
+    """Returns whether copies have room on the disk, which they need if there are any; warns if not.
+
+    Args:
+        square_pixels: pixels of the copies if they were square.
+        form: form of the copies.
+        free: result of ``_free(folder)``.
+        folder: folder of the copies.
+    """
+    needed = square_pixels * _USUAL_SHAPE * form.bytes_per_pixel
+    if needed > free:
         logging.warning(
-            "Training reads the large images: small copies would take %.1f GB of the %.1f GB free in %s.",
-            needed / 1e9, free / 1e9, folder,
+            "%s would take %.1f GB of the %.1f GB free in %s.",
+            form.no_room, needed / 1e9, free / _FREE / 1e9, folder,
         )  # fmt: skip
-        return False
-    return True
+    return needed <= free
 
 
 def _make(
     paths: Sequence[str],
     places: Mapping[str, pathlib.Path],
-    side: int,
-    reading: Reading,
+    shrink: Callable[[tf.Tensor], tf.Tensor],
     on_copied: OnCopied | None,
 ) -> None:
-    shrink = _shrinker(side, reading)
-
     def copy(path: str) -> None:
         with contextlib.suppress(OSError, tf.errors.OpError), tf.device("/cpu:0"):
             _write(places[path], shrink(tf.constant(pathlib.Path(path).read_bytes())).numpy())
@@ -175,16 +234,16 @@ def _make(
         pool.shutdown(cancel_futures=True)
 
 
-def _shrinker(side: int, reading: Reading) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function from the bytes of an image file to those of its copy, a JPEG file."""
+def _shrinker(side: int, reading: Reading, form: _Form) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function from the bytes of an image file to those of its copy, which is never larger."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def shrink(encoded: tf.Tensor) -> tf.Tensor:
         image = decode(encoded, reading)
         shape = tf.cast(tf.shape(image)[:2], tf.float64)
-        size = tf.cast(tf.round(shape * side / tf.reduce_min(shape)), tf.int32)
+        size = tf.cast(tf.round(shape * tf.minimum(side / tf.reduce_min(shape), 1)), tf.int32)
         small = tf.image.resize(image, size, method="area")
-        return tf.io.encode_jpeg(tf.cast(tf.round(small), tf.uint8), quality=_QUALITY, chroma_downsampling=False)
+        return form.encode(tf.cast(tf.round(small), tf.uint8))
 
     return shrink
 

@@ -25,6 +25,19 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "small"
 
 
+@pytest.fixture
+def as_jpeg(monkeypatch):
+    monkeypatch.setattr(small_copies, "_DECODED_BYTES", 0)
+
+
+@pytest.fixture(params=[".tensor", ".jpg"])
+def suffix(request):
+    """The suffix of the copies, once decoded, once as JPEG files."""
+    if request.param == ".jpg":
+        request.getfixturevalue("as_jpeg")
+    return request.param
+
+
 def config_for(**changes):
     settings = {"data.cache": "disk", "data.crop_area": "0.5|1", "progressive.image_size.end": 32}
     return Config().override({**settings, "progressive.image_size.start": 16, **changes})
@@ -51,16 +64,22 @@ def contents(source):
     return {pathlib.Path(one["name"].decode()).name: decode(tf.constant(one["image"]), reading) for one in records}
 
 
+def made(cache):
+    """Returns the files of the copies."""
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
 def test_the_side_leaves_the_smallest_crop_as_large_as_the_largest_stage():
     assert side_of_copies(config_for()) == 56  # 32 / sqrt(0.5 * 0.75) = 52.3, a multiple of 8
     assert side_of_copies(config_for(**{"data.crop_area": "1|1", "data.crop_aspect": "1|1"})) == 32
 
 
-def test_copies_are_upright_small_and_of_the_same_colors(tmp_path, cache):
+def test_copies_are_upright_small_and_of_the_same_colors(tmp_path, cache, suffix):
     source = photos(tmp_path / "photos")
     told = []
     images = contents(with_small_copies(source, config_for(), lambda *counts: told.append(counts)))
-    assert told == [(3, 3)]
+    assert told == [(4, 4) if suffix == ".tensor" else (3, 3)]  # as a JPEG file, a small image is read itself
+    assert {path.suffix for path in made(cache)} == {suffix}
     shapes = {name: tuple(image.shape) for name, image in images.items()}
     assert shapes == {
         "wide.jpg": (56, 112, 3), "turned.jpg": (84, 56, 3), "gray.png": (56, 56, 3), "small.png": (50, 60, 3)
@@ -72,6 +91,23 @@ def test_copies_are_upright_small_and_of_the_same_colors(tmp_path, cache):
         np.testing.assert_allclose(images[name][..., 1], down, atol=10)
 
 
+def test_few_images_are_decoded_and_many_are_jpeg_files(tmp_path, cache, monkeypatch):
+    source = photos(tmp_path / "photos")  # four images, copies of 56 px
+    monkeypatch.setattr(small_copies, "_DECODED_BYTES", 4 * 56 * 56 * 4 / 3 * 3)
+    (record,) = with_small_copies(source, config_for()).ordered(Shard()).take(1)
+    assert record["image"].dtype == tf.uint8
+    monkeypatch.setattr(small_copies, "_DECODED_BYTES", 4 * 56 * 56 * 4 / 3 * 3 - 1)
+    (record,) = with_small_copies(source, config_for()).ordered(Shard()).take(1)
+    assert record["image"].dtype == tf.string
+
+
+def test_an_image_without_a_copy_makes_all_of_them_jpeg_files(tmp_path, cache):
+    source = photos(tmp_path / "photos", ["wide.jpg", "turned.jpg", "gray.png"])
+    (tmp_path / "photos" / "gray.png").write_bytes(b"no image")
+    records = [*with_small_copies(source, config_for()).ordered(Shard()).as_numpy_iterator()]
+    assert [one["image"][:2] for one in records] == [b"\xff\xd8", b"\xff\xd8", b"no"]
+
+
 def test_the_plan_tells_of_copies_only_if_usual_images_have_some(tmp_path, cache):
     large = photos(tmp_path / "photos", ["wide.jpg"])
     assert f"copies of 56 px on the shorter side, which are made before the first step, in {cache}" in describe_copies(
@@ -81,10 +117,10 @@ def test_the_plan_tells_of_copies_only_if_usual_images_have_some(tmp_path, cache
     assert not describe_copies(photos(tmp_path / "photos", ["small.png"]), config_for())
 
 
-def test_copies_are_made_once_and_again_after_a_change(tmp_path, cache):
+def test_copies_are_made_once_and_again_after_a_change(tmp_path, cache, suffix):
     source = photos(tmp_path / "photos")
     with_small_copies(source, config_for())
-    first = sorted(cache.rglob("*.jpg"))
+    first = made(cache)
     counts = []
     with_small_copies(source, config_for(), lambda *told: counts.append(told))
     assert not counts
@@ -92,16 +128,16 @@ def test_copies_are_made_once_and_again_after_a_change(tmp_path, cache):
     images = contents(with_small_copies(source, config_for(), lambda *told: counts.append(told)))
     assert counts == [(1, 1)]
     np.testing.assert_allclose(images["wide.jpg"], np.broadcast_to([9, 200, 9], [56, 56, 3]), atol=3)
-    assert len(sorted(cache.rglob("*.jpg"))) == len(first) + 1
+    assert len(made(cache)) == len(first) + 1
 
 
-def test_an_image_that_cannot_be_decoded_is_left_as_it_is(tmp_path, cache):
+def test_an_image_that_cannot_be_decoded_is_left_as_it_is(tmp_path, cache, as_jpeg):
     source = photos(tmp_path / "photos", ["wide.jpg", "turned.jpg"])
     whole = (tmp_path / "photos" / "wide.jpg").read_bytes()
     (tmp_path / "photos" / "wide.jpg").write_bytes(whole[: len(whole) // 2])
     records = list(with_small_copies(source, config_for()).ordered(Shard()).as_numpy_iterator())
     assert records[0]["image"] == whole[: len(whole) // 2]
-    assert len(list(cache.rglob("*.jpg"))) == 1
+    assert len(made(cache)) == 1
 
 
 def test_a_stopped_copy_keeps_what_was_done(tmp_path, cache, monkeypatch):
@@ -112,21 +148,26 @@ def test_a_stopped_copy_keeps_what_was_done(tmp_path, cache, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         with_small_copies(photos(tmp_path / "photos"), config_for(), stop)
-    assert len(list(cache.rglob("*.jpg"))) == 1
+    assert len(made(cache)) == 1
     assert not list(cache.rglob(".*"))
 
 
-def test_a_disk_without_room_is_told_and_the_images_are_read(tmp_path, cache, monkeypatch, caplog):
-    monkeypatch.setattr(small_copies.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+@pytest.mark.parametrize(("free", "side", "told"), [(1000, 160, 2), (20_000, 56, 1)])
+def test_a_disk_without_room_is_told(tmp_path, cache, monkeypatch, caplog, free, side, told):
+    monkeypatch.setattr(small_copies.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
     source = photos(tmp_path / "photos")
-    assert contents(with_small_copies(source, config_for()))["wide.jpg"].shape == (160, 320, 3)
-    assert "small copies would take" in caplog.text
+    assert contents(with_small_copies(source, config_for()))["wide.jpg"].shape == (side, 2 * side, 3)
+    messages = [
+        "Small copies of the images are JPEG files: decoded images would",
+        "Training reads the large images: small",
+    ]
+    assert [message in caplog.text for message in messages] == [True, told == 2]
 
 
-def test_a_copy_that_is_gone_is_explained(tmp_path, cache):
+def test_a_copy_that_is_gone_is_explained(tmp_path, cache, suffix):
     source = with_small_copies(photos(tmp_path / "photos"), config_for())
     assert source.check_integrity() is None
-    next(cache.rglob("*.jpg")).unlink()
+    made(cache)[0].unlink()
     assert "Run the same command again" in source.check_integrity()
 
 
