@@ -217,7 +217,7 @@ class RuntimeConfig(Section):
     preflight: bool = setting(
         True,
         "whether the run first tries a step of the largest stage, and after its first step an evaluation batch, to "
-        "check memory and data",
+        "check memory and data; a step that is compiled for its stage alone is also tried after the first step",
     )
     nan_policy: Literal["stop", "rollback"] = setting(
         "stop",

@@ -17,7 +17,7 @@ from effnetv2_keras.data.small_copies import with_small_copies
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.distribution.gpus import has_accelerator
 from effnetv2_keras.progressive import Stage
-from effnetv2_keras.training.evaluation import Evaluator
+from effnetv2_keras.training.evaluation import evaluator_of_training
 from effnetv2_keras.training.input import RunInput
 from effnetv2_keras.training.state import create_state
 from effnetv2_keras.training.steps import TrainStep, reuse
@@ -78,14 +78,7 @@ def measure(
             with doing(f"measuring stage {stage.index + 1}/{len(stages)} ({stage.image_size} px)"):
                 step = reuse([step], stage) or TrainStep(state, strategy, config=config, stage=stage)
                 times.append(_step_times(step, data, stage, clock))
-        evaluator = Evaluator(
-            state.models,
-            strategy,
-            input_fn=data.evaluation(),
-            num_examples=splits.evaluation.num_examples,
-            batch_size=data.eval_batch_size,
-            loss_type=config.train.loss_type,
-        )
+        evaluator = evaluator_of_training(state.models, strategy, config, splits, data)
         start = clock()
         with doing("measuring the evaluation"):
             evaluation = evaluator.try_batch()

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from effnetv2_keras.config import Config
 from effnetv2_keras.data.pipeline import InputFn, num_eval_steps
 from effnetv2_keras.data.sources.base import DataError
+from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.optim import losses
 from effnetv2_keras.reporting.class_figures import Answers, means
 from effnetv2_keras.training.average_precision import AveragePrecision
-from effnetv2_keras.training.input import free_in_background
+from effnetv2_keras.training.input import RunInput, free_in_background
 from effnetv2_keras.training.mistakes import Mistakes
 
 _TOP = (1, 5)
@@ -195,6 +197,25 @@ class Evaluator:
             probability = tf.reduce_max(losses.probabilities(self._loss_type, logits), axis=-1)
             columns += [tf.cast(tf.argmax(logits, axis=-1), tf.float32), probability, figures["top1"]]
         return sums, scores, tf.stack(columns, axis=1)
+
+
+def evaluator_of_training(
+    models: Mapping[str, tf.keras.Model],
+    strategy: tf.distribute.Strategy,
+    config: Config,
+    splits: Splits,
+    data: RunInput,
+) -> Evaluator:
+    """Returns the evaluator of a run: of its models, on its evaluation split, with its settings."""
+    return Evaluator(
+        models,
+        strategy,
+        input_fn=data.evaluation(),
+        num_examples=splits.evaluation.num_examples,
+        batch_size=data.eval_batch_size,
+        loss_type=config.train.loss_type,
+        max_unreadable=config.data.max_unreadable,
+    )
 
 
 class Ranking(AveragePrecision):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import rich.console
@@ -24,7 +25,7 @@ from effnetv2_keras.reporting.trackers import check_libraries
 from effnetv2_keras.runs.checkpoints import Checkpoints
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.due import Due
-from effnetv2_keras.training.evaluation import Evaluator
+from effnetv2_keras.training.evaluation import evaluator_of_training
 from effnetv2_keras.training.input import RunInput, free_in_background
 from effnetv2_keras.training.interruption import StopRequest
 from effnetv2_keras.training.preflight import explained_shortage, largest_stage
@@ -77,18 +78,10 @@ class Run:
             self.recorder.progress.say(initialized.describe())
         self._restore()
         self.input = RunInput(config, splits, strategy, class_weights)
-        self._evaluator = Evaluator(
-            self.state.models,
-            strategy,
-            input_fn=self.input.evaluation(),
-            num_examples=splits.evaluation.num_examples,
-            batch_size=self.input.eval_batch_size,
-            loss_type=config.train.loss_type,
-            max_unreadable=config.data.max_unreadable,
-        )
+        self._evaluator = evaluator_of_training(self.state.models, strategy, config, splits, self.input)
         self._step: Any = None
         self._tried: tuple[TrainStep, float] | None = None
-        self._try_evaluation_next = False
+        self._trials: list[Callable[[], object]] = []  # what the first step is followed by
         self._stops: Any = None
         self._batches: Any = None
 
@@ -120,27 +113,35 @@ class Run:
         if step == 0:
             self.save()  # a rollback needs it, and it shows that the folder can be written
         if left and self._config.runtime.preflight:
-            self._preflight(left)
+            self._plan_trials(left)
         evaluated = any(row["kind"] == "eval" and row["step"] == step for row in self.recorder.log.rows)
         if step and self.due.evaluation(step) and not self._agree(float(evaluated)):
             self.evaluate(self._stage_at_hand(), stop)
 
-    def _preflight(self, left: list[tuple[Stage, int]]) -> None:
-        """Tries a step of the largest remaining stage, and undoes it."""
+    def _plan_trials(self, left: list[tuple[Stage, int]]) -> None:
+        """Tries a step of the largest stage, at once if its trace is that of the first step, else after that step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
-        first_step = dict(left)[largest]
-        stage = f"stage {largest.index + 1}/{len(self.stages)} ({largest.image_size} px)"
-        with self.recorder.paused(f"trying {stage}"):
+        try_largest = functools.partial(self._try_largest, largest, dict(left)[largest])
+        at_once = self._make_step(left[0][0]).serves(largest)
+        if at_once:
+            try_largest()
+        self._trials = [*([] if at_once else [self.save, try_largest]), self._try_evaluation]
+
+    def _try_largest(self, largest: Stage, first_step: int) -> None:
+        """Tries a step of a stage, and undoes it by the last checkpoint, which must be that of this step."""
+        at_hand = self._step
+        with self.recorder.paused(f"trying stage {largest.index + 1}/{len(self.stages)} ({largest.image_size} px)"):
             batches = [self.input.for_trial(largest, first_step)]
-            self._try_step(batches[0], largest, first_step)
-            free_in_background(batches)
-            self._checkpoints.restore_latest()
-            self._note_rollbacks()
-        self._try_evaluation_next = True
+            try:
+                self._try_step(batches[0], largest, first_step)
+            finally:  # else an error would save the state of the trial
+                free_in_background(batches)
+                self._checkpoints.restore_latest()
+                self._note_rollbacks()
+        self._step = at_hand
 
     def _try_evaluation(self) -> None:
-        """Tries an evaluation batch, after the first step so that this need not wait for it."""
-        self._try_evaluation_next = False
+        """Tries an evaluation batch."""
         with self.recorder.paused("trying an evaluation"), self.input.evaluating(), self._explained_shortage():
             self.recorder.time_left.took(EVALUATING, self._evaluator.try_batch())
 
@@ -188,8 +189,8 @@ class Run:
             with self._explained_shortage(stage):
                 metrics = self._take(self._batches, stage, step, count, stop)
             self.recorder.record(stage, step, count, metrics)
-            if self._try_evaluation_next:
-                self._try_evaluation()
+            while self._trials:
+                self._trials.pop(0)()
         except DataError as error:
             raise type(error)(f"{error}\n{self._saved_before_an_error()}") from error
         if self._worker.count == 1:

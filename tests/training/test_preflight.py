@@ -52,6 +52,52 @@ def test_preflight_tries_the_largest_stage(tmp_path, monkeypatch):
     assert tf.train.latest_checkpoint(str(tmp_path / "late" / "checkpoints")).endswith("ckpt-6")
 
 
+HEAD_FIRST = f"{UNCHANGED},train.head_share=0.5,train.optimizer=adamw,runtime.preflight=true"
+"""Changes for a run that first trains the classifier alone, then all layers in two stages."""
+
+
+def test_a_stage_with_a_step_of_its_own_is_tried_after_the_first_step(tmp_path, monkeypatch):
+    """So that the first step need not wait for its trace; the trial changes nothing."""
+    taken = []
+    call = TrainStep.__call__
+
+    def noted(self, *arguments):
+        taken.append((self.stage.trains, self.stage.image_size))
+        return call(self, *arguments)
+
+    monkeypatch.setattr(TrainStep, "__call__", noted)
+    train_tiny(tiny_config(HEAD_FIRST), tmp_path / "tried", splits=array_splits())
+    steps, taken[:] = [*taken], []
+    train_tiny(
+        tiny_config(
+            HEAD_FIRST,
+        ).override({"runtime.preflight": False}),
+        tmp_path / "plain",
+        splits=array_splits(),
+    )
+    assert steps == [taken[0], *[("all", 24)] * 2, *taken[1:]]
+    assert taken[0][0] == "classifier"
+    assert_equal_runs(tmp_path / "tried", tmp_path / "plain")
+
+
+def test_an_error_in_the_trial_after_the_first_step_leaves_the_state_of_that_step(tmp_path, monkeypatch):
+    call = TrainStep.__call__
+
+    def broken(self, batch, *rest):
+        metrics = call(self, batch, *rest)
+        if self.stage.trains == "all":
+            raise DataError("A file is gone.")
+        return metrics
+
+    monkeypatch.setattr(TrainStep, "__call__", broken)
+    with pytest.raises(DataError, match="Saved .*ckpt-1; after the repair"):
+        train_tiny(tiny_config(HEAD_FIRST), tmp_path / "run", splits=array_splits())
+    monkeypatch.setattr(TrainStep, "__call__", call)
+    train_tiny(tiny_config(HEAD_FIRST), tmp_path / "run", splits=array_splits())
+    train_tiny(tiny_config(HEAD_FIRST), tmp_path / "plain", splits=array_splits())
+    assert_equal_runs(tmp_path / "run", tmp_path / "plain")
+
+
 def test_preflight_finds_an_evaluation_image_that_is_broken(tmp_path):
     write_classes(tmp_path / "train", {"red": 8, "green": 8, "blue": 8})
     (broken, *_) = write_classes(tmp_path / "val", {"blue": 4, "green": 4, "red": 5}, seed=1)
