@@ -39,9 +39,9 @@ def test_finished_runs_are_not_repeated_and_the_others_come_seed_by_seed(tmp_pat
     rows.append(tmp_path / "families.jsonl", row_of("progressive-adaptive", 1))  # shared with another claim
     rows.append(tmp_path / "progressive.jsonl", row_of("progressive", 0, base_epochs=2.0))  # of a shorter training
     jobs = harness.jobs_of(options_of(tmp_path), progressive.SETTINGS)
-    assert [job["seed"] for job in jobs] == [0] * 4 + [1] * 4
+    assert [job["seed"] for job in jobs] == [0] * 5 + [1] * 5
     assert [job["setting"] for job in jobs if job["seed"] == 1] == [
-        "fixed", "progressive", "random-adaptive", "fixed-time"
+        "fixed", "progressive", "random-adaptive", "fixed-time", "progressive-adaptive-time"
     ]  # fmt: skip
     assert jobs[0]["setting"] == "progressive-adaptive"
     assert json.loads(json.dumps(jobs)) == jobs
@@ -65,7 +65,7 @@ def test_claims_share_runs_only_if_they_are_the_same():
         assert known.setdefault(setting.name, setting) == setting
     config, plan = plan_of(randaugment.SETTINGS[0])
     assert (config.eval_size, plan[0].image_size, plan[0].randaug_magnitude) == (48, 48, 5)
-    assert [stage.image_size for stage in plan_of(stages.SETTINGS[3])[1]] == [80, 85, 91, 96]
+    assert [stage.image_size for stage in plan_of(stages.SETTINGS[3])[1]] == [64, 75, 85, 96]
 
 
 def test_epochs_in_equal_time_follow_from_the_means_of_finished_runs():

@@ -5,6 +5,7 @@
 - ``progressive-adaptive``: the same sizes; RandAugment and dropout are weaker in the earlier stages.
 - ``random-adaptive``: 12 sizes at random, with the regularization that belongs to each (appendix of the paper).
 - ``fixed-time``: ``fixed`` with as many epochs as fit into the processor time of ``progressive-adaptive``.
+- ``progressive-adaptive-time``: the reverse, so more epochs.
 
     PYTHONPATH=. python benchmarks/claims/progressive.py --photos DIR --cores 0 1
     PYTHONPATH=. python benchmarks/claims/progressive.py --report
@@ -26,7 +27,8 @@ _EQUAL_EPOCHS = (
     Setting("random-adaptive", _RANDOM),
 )
 _EQUAL_TIME = Setting("fixed-time", harness.FIXED, like=harness.FIXED_SIZE.name, in_time_of=harness.ADAPTIVE.name)
-SETTINGS = (*_EQUAL_EPOCHS, _EQUAL_TIME)
+_MORE_EPOCHS = Setting("progressive-adaptive-time", like=harness.ADAPTIVE.name, in_time_of=harness.FIXED_SIZE.name)
+SETTINGS = (*_EQUAL_EPOCHS, _EQUAL_TIME, _MORE_EPOCHS)
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
         {
             "adaptive regularization": ["progressive", "progressive-adaptive"],
             "rising sizes": ["random-adaptive", "progressive-adaptive"],
+            "the time of fixed": [harness.FIXED_SIZE.name, _MORE_EPOCHS.name],
         },
     )
 

@@ -1,6 +1,6 @@
 """First image size and number of stages (table 14 of the paper), with adaptive regularization.
 
-From 48 or 80 px to 96 px in 4, 8 or 16 stages.
+From 48 or 64 px to 96 px in 4, 8 or 16 stages.
 
     PYTHONPATH=. python benchmarks/claims/stages.py --photos DIR --cores 0 1
     PYTHONPATH=. python benchmarks/claims/stages.py --report
@@ -15,7 +15,7 @@ import itertools
 from benchmarks.claims import figures, harness
 from benchmarks.claims.harness import Setting
 
-_FIRST_SIZES, _STAGES = (harness.FIRST, 80), (4, 8, 16)
+_FIRST_SIZES, _STAGES = (harness.FIRST, 64), (4, 8, 16)
 
 
 def _setting(first: int, stages: int) -> Setting:
