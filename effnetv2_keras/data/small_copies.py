@@ -100,6 +100,8 @@ def with_small_copies(source: Source, config: Config, on_copied: OnCopied | None
     folder = _folder() / f"{side}px-{reading.exif_orientation:d}-{reading.max_value or 65535}"
     names = {path: _name(path, stamp) for path, stamp in stamps_of(list(source.labels_of)).items() if stamp}
     free = _free(folder)
+    if free is None:
+        return source
 
     def copied(form: _Form) -> _CopiedSource:
         places = {path: folder / (name + form.suffix) for path, name in names.items()}
@@ -186,14 +188,14 @@ def _is_large(path: str, side: int) -> bool:
     return False
 
 
-def _free(folder: pathlib.Path) -> float:
-    """Returns how many bytes copies may take in a folder, which is made; 0 after a warning if it cannot be."""
+def _free(folder: pathlib.Path) -> float | None:
+    """Returns how many bytes copies may take in a folder, which is made; None after a warning if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return _FREE * shutil.disk_usage(folder).free
     except OSError as error:
         logging.warning("Training reads the large images, because small copies cannot be written: %s", error)
-        return 0.0
+        return None
 
 
 def _is_room(square_pixels: int, form: _Form, free: float, folder: pathlib.Path) -> bool:
@@ -202,7 +204,7 @@ def _is_room(square_pixels: int, form: _Form, free: float, folder: pathlib.Path)
     Args:
         square_pixels: pixels of the copies if they were square.
         form: form of the copies.
-        free: result of ``_free(folder)``.
+        free: bytes that they may take.
         folder: folder of the copies.
     """
     needed = square_pixels * _USUAL_SHAPE * form.bytes_per_pixel

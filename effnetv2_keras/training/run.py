@@ -65,15 +65,9 @@ class Run:
         if worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
         self.recorder = Recorder(
-            config,
-            folder,
-            self.stages,
-            strategy,
-            steps_per_epoch=float(per_epoch),
-            num_eval=splits.evaluation.num_examples,
-            lr=self.state.schedule,
-            console=console,
-        )
+            config, folder, self.stages, strategy, steps_per_epoch=float(per_epoch),
+            num_eval=splits.evaluation.num_examples, lr=self.state.schedule, console=console,
+        )  # fmt: skip
         if initialized:
             self.recorder.progress.say(initialized.describe())
         self._restore()
@@ -81,7 +75,7 @@ class Run:
         self._evaluator = evaluator_of_training(self.state.models, strategy, config, splits, self.input)
         self._step: Any = None
         self._tried: tuple[TrainStep, float] | None = None
-        self._trials: list[Callable[[], object]] = []  # what the first step is followed by
+        self._trials: list[Callable[[], object]] = []  # to do after the first step
         self._stops: Any = None
         self._batches: Any = None
 
@@ -122,10 +116,11 @@ class Run:
         """Tries a step of the largest stage, at once if its trace is that of the first step, else after that step."""
         largest = largest_stage([stage for stage, _ in left], self._config)
         try_largest = functools.partial(self._try_largest, largest, dict(left)[largest])
-        at_once = self._make_step(left[0][0]).serves(largest)
-        if at_once:
+        if self._make_step(left[0][0]).serves(largest):
             try_largest()
-        self._trials = [*([] if at_once else [self.save, try_largest]), self._try_evaluation]
+        else:
+            self._trials += [self.save, try_largest]
+        self._trials.append(self._try_evaluation)
 
     def _try_largest(self, largest: Stage, first_step: int) -> None:
         """Tries a step of a stage, and undoes it by the last checkpoint, which must be that of this step."""
@@ -134,10 +129,13 @@ class Run:
             batches = [self.input.for_trial(largest, first_step)]
             try:
                 self._try_step(batches[0], largest, first_step)
-            finally:  # else an error would save the state of the trial
-                free_in_background(batches)
-                self._checkpoints.restore_latest()
-                self._note_rollbacks()
+            except DataError:
+                if self._worker.count == 1:  # else the state of the trial would be saved
+                    self._checkpoints.restore_latest()
+                raise
+            free_in_background(batches)
+            self._checkpoints.restore_latest()
+            self._note_rollbacks()
         self._step = at_hand
 
     def _try_evaluation(self) -> None:

@@ -164,6 +164,14 @@ def test_a_disk_without_room_is_told(tmp_path, cache, monkeypatch, caplog, free,
     assert [message in caplog.text for message in messages] == [True, told == 2]
 
 
+def test_a_folder_that_cannot_be_made_is_told_once(tmp_path, cache, caplog):
+    cache.parent.write_bytes(b"a file")
+    source = photos(tmp_path / "photos")
+    assert with_small_copies(source, config_for()) is source
+    assert len(caplog.records) == 1
+    assert "small copies cannot be written" in caplog.text
+
+
 def test_a_copy_that_is_gone_is_explained(tmp_path, cache, suffix):
     source = with_small_copies(photos(tmp_path / "photos"), config_for())
     assert source.check_integrity() is None
