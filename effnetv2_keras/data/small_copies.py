@@ -2,7 +2,7 @@
 
 Decoding a photograph takes longer than a training step of a small network on it, and training decodes it once per
 epoch. A copy is as large as the largest crop needs: where a crop would be reduced to the image size of the last stage,
-it still is. Copies are decoded images if all of them together are small enough for the memory, else JPEG files.
+it still is. Copies are decoded images if all of them together take at most 2 GB, else JPEG files.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _folder() -> pathlib.Path:
 
 
 def _may_be_decoded(source: FileSource, side: int) -> bool:
-    """Returns whether copies are decoded images, which does not depend on the machine: runs can go on elsewhere."""
+    """Returns whether copies should be decoded images, which only follows from the images and the settings."""
     usual, pixels = shorter_side(source), source.num_examples * side * side * _USUAL_SHAPE
     return usual is not None and usual >= _WORTH * side and pixels * _DECODED.bytes_per_pixel <= _DECODED_BYTES
 

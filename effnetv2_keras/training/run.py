@@ -119,7 +119,7 @@ class Run:
         if self._make_step(left[0][0]).serves(largest):
             try_largest()
         else:
-            self._trials += [self.save, try_largest]
+            self._trials.append(lambda: (self.save(), try_largest()))  # together, or a rollback would undo too much
         self._trials.append(self._try_evaluation)
 
     def _try_largest(self, largest: Stage, first_step: int) -> None:
@@ -133,7 +133,8 @@ class Run:
                 if self._worker.count == 1:  # else the state of the trial would be saved
                     self._checkpoints.restore_latest()
                 raise
-            free_in_background(batches)
+            finally:
+                free_in_background(batches)
             self._checkpoints.restore_latest()
             self._note_rollbacks()
         self._step = at_hand
@@ -188,7 +189,8 @@ class Run:
                 metrics = self._take(self._batches, stage, step, count, stop)
             self.recorder.record(stage, step, count, metrics)
             while self._trials:
-                self._trials.pop(0)()
+                self._trials[0]()
+                del self._trials[0]
         except DataError as error:
             raise type(error)(f"{error}\n{self._saved_before_an_error()}") from error
         if self._worker.count == 1:
