@@ -216,8 +216,8 @@ class RuntimeConfig(Section):
     )
     preflight: bool = setting(
         True,
-        "whether the run first tries a step of the largest stage, and after its first step an evaluation batch, to "
-        "check memory and data; a step that is compiled for its stage alone is also tried after the first step",
+        "whether the run tries a step of the largest stage and an evaluation batch, to check memory and data; before "
+        "or right after its first step",
     )
     nan_policy: Literal["stop", "rollback"] = setting(
         "stop",
