@@ -6,7 +6,6 @@ Code says what it does with ``doing``. The command line shows it with ``shown``;
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import sys
 import threading
@@ -19,17 +18,24 @@ FIRST_SECONDS, ON_TERMINAL, ELSEWHERE = 0.5, 1.0, 7.0
 _LOOK_EVERY = 0.25
 
 
-@dataclasses.dataclass
 class Activity:
     """Something that takes time.
 
+    Args:
+        what: what it is, such as ``"listing the images"``.
+
     Attributes:
-        text: what it is, such as ``"listing the images"``; may be replaced while it goes on.
+        text: what it is and how far it is; may be replaced while it goes on.
         began: when it began, seconds of ``time.monotonic``.
     """
 
-    text: str
-    began: float
+    def __init__(self, what: str) -> None:
+        self._what = self.text = what
+        self.began = time.monotonic()
+
+    def count(self, done: int, total: int) -> None:
+        """Says how far it is."""
+        self.text = f"{self._what} {done:,}/{total:,}"
 
 
 _going_on: list[Activity] = []
@@ -37,8 +43,8 @@ _going_on: list[Activity] = []
 
 @contextlib.contextmanager
 def doing(text: str) -> Iterator[Activity]:
-    """Says what the code in a ``with`` block does; inside, ``activity.text`` can say how far it is."""
-    activity = Activity(text, time.monotonic())
+    """Says what the code in a ``with`` block does; inside, ``activity.count`` can say how far it is."""
+    activity = Activity(text)
     _going_on.append(activity)
     try:
         yield activity

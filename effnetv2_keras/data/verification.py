@@ -238,7 +238,7 @@ def shown(console: rich.console.Console, what: str = "checking images") -> Itera
 
         def on_checked(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
-            activity.text = f"{what} {done:,}/{total:,}"
+            activity.count(done, total)
             if not console.is_terminal:
                 logging.log_every_n_seconds(logging.INFO, "%s: %d of %d.", 5, what.capitalize(), done, total)
 

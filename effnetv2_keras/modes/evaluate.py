@@ -129,10 +129,14 @@ def _evaluate_at(
         max_unreadable=config.data.max_unreadable,
         keep_mistakes=0 if subject.folder is None else _MOST_MISTAKES,
     )
-    with unreadable.explained(source), console.status("evaluating") as status, doing("evaluating") as activity:
+    with (
+        unreadable.explained(source),
+        console.status("evaluating") as status,
+        doing(f"evaluating at {size} px") as activity,
+    ):
 
         def on_step(done: int, steps: int) -> None:
-            activity.text = f"evaluating at {size} px: {done}/{steps}"
+            activity.count(done, steps)
             status.update(activity.text)
 
         figures = evaluator.run(on_step)
