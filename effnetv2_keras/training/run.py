@@ -64,6 +64,7 @@ class Run:
         initialized = initialize(self.state, config) if self._checkpoints.is_new() else None
         if worker.is_chief:  # after initialize(), so that an error there leaves the folder unclaimed
             folder.claim(config, splits)
+            note_provenance(folder, strategy, describe_reading(splits.train, config))
         self.recorder = Recorder(
             config, folder, self.stages, strategy, steps_per_epoch=float(per_epoch),
             num_eval=splits.evaluation.num_examples, lr=self.state.schedule, console=console,
@@ -148,13 +149,13 @@ class Run:
         self._step, start = self._make_step(stage), time.perf_counter()
         with self._explained_shortage(stage):
             awaited(self._take(batches, stage, first_step, 1, StopRequest()))
-        self._tried = (self._step, time.perf_counter() - start)
-        for other in filter(self._step.serves, self.stages):
-            self.recorder.time_left.compiled(other, self._tried[1])
-        if stage.end_step - first_step > 1:  # a second step takes the time of all others
-            start = time.perf_counter()
-            awaited(self._take(batches, stage, first_step + 1, 1, StopRequest()))
-            self.recorder.time_left.tried(stage, time.perf_counter() - start)
+            self._tried = (self._step, time.perf_counter() - start)
+            for other in filter(self._step.serves, self.stages):
+                self.recorder.time_left.compiled(other, self._tried[1])
+            if stage.end_step - first_step > 1:  # a second step takes the time of all others
+                start = time.perf_counter()
+                awaited(self._take(batches, stage, first_step + 1, 1, StopRequest()))
+                self.recorder.time_left.tried(stage, time.perf_counter() - start)
 
     def _explained_shortage(self, stage: Stage | None = None) -> contextlib.AbstractContextManager[None]:
         return explained_shortage(self._config, self._strategy.num_replicas_in_sync, stage)
@@ -182,7 +183,8 @@ class Run:
         """Takes ``count`` steps after ``step`` finished steps; returns whether the run must end here.
 
         Raises:
-            DataError: if the data cannot be used; the state is saved first.
+            DataError: if the data cannot be used; the state is saved first, unless there are several workers.
+            MemoryShortageError: if the step, or a trial after it, does not fit in memory.
         """
         try:
             with self._explained_shortage(stage):
