@@ -15,7 +15,7 @@ import math
 import os
 import pathlib
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
@@ -39,6 +39,7 @@ _FREE = 0.5  # share of the free disk space that copies may take
 _DECODED_BYTES = 2e9  # that copies may take as decoded images, because the system should keep them in memory
 _USUAL_SHAPE = 4 / 3  # longer side / shorter side
 _GROUP = 64
+_VERSION = 1  # of the content of copies; other versions are in other folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,26 +47,22 @@ class _Form:
     """What the file of a copy contains.
 
     Attributes:
+        name: how to call such copies.
         suffix: of the name of the file.
         bytes_per_pixel: size of a file; of JPEG, photographs have less.
-        no_room: start of the warning that there is no room for such files.
         encode: maps an image, uint8 ``[H, W, 3]``, to the content of the file.
     """
 
+    name: str
     suffix: str
     bytes_per_pixel: float
-    no_room: str
     encode: Callable[[tf.Tensor], tf.Tensor]
 
 
-_DECODED = _Form(".tensor", 3.0, "Small copies of the images are JPEG files: decoded images", tf.io.serialize_tensor)
-_JPEG = _Form(
-    ".jpg",
-    0.6,
-    "Training reads the large images: small copies",
-    functools.partial(tf.io.encode_jpeg, quality=95, chroma_downsampling=False),
-)
+_DECODED = _Form("decoded copies", ".tensor", 3.0, tf.io.serialize_tensor)
+_JPEG = _Form("JPEG copies", ".jpg", 0.6, functools.partial(tf.io.encode_jpeg, quality=95, chroma_downsampling=False))
 
+_THEMSELVES = "the image files themselves"
 
 OnCopied = Callable[[int, int], None]
 """Called with the number of images copied so far, and the number of images to copy."""
@@ -96,26 +93,24 @@ def with_small_copies(source: Source, config: Config, on_copied: OnCopied | None
     """
     if not config.data.has_copies or not isinstance(source, FileSource):
         return source
-    side, reading = side_of_copies(config), Reading.of(config.data)
-    folder = _folder() / f"{side}px-{reading.exif_orientation:d}-{reading.max_value or 65535}"
-    names = {path: _name(path, stamp) for path, stamp in stamps_of(list(source.labels_of)).items() if stamp}
-    free = _free(folder)
-    if free is None:
-        return source
+    side = side_of_copies(config)
+    copies, problem = _Copies(source, side, Reading.of(config.data)), ""
+    for form in copies.forms():
+        problem = copies.make(form, on_copied) or problem
+        existing = copies.existing(form)
+        if len(existing) == len(source.labels_of):
+            break
+    copied = _CopiedSource(source, existing, side, form)
+    if problem:
+        logging.warning("Training reads %s, because %s.", copied.reading, problem)
+    return copied
 
-    def copied(form: _Form) -> _CopiedSource:
-        places = {path: folder / (name + form.suffix) for path, name in names.items()}
-        left = [path for path, place in places.items() if not place.exists()]
-        if form is _JPEG:
-            left = [path for path in left if _is_large(path, side)]
-        if _is_room(len(left) * side * side, form, free, folder):
-            _make(left, places, _shrinker(side, reading, form), on_copied)
-        copies = {path: str(place) for path, place in places.items() if place.exists()}
-        return _CopiedSource(source, copies, decoded=form is _DECODED)
 
-    if _may_be_decoded(source, side) and (decoded := copied(_DECODED)).has_all:
-        return decoded
-    return copied(_JPEG)
+def describe_reading(source: Source, config: Config) -> str:
+    """Returns what training reads, the result of ``with_small_copies``; empty if the settings ask for no copies."""
+    if not config.data.has_copies:
+        return ""
+    return source.reading if isinstance(source, _CopiedSource) else _THEMSELVES
 
 
 def describe_copies(source: Source, config: Config) -> str:
@@ -133,10 +128,76 @@ def _folder() -> pathlib.Path:
     return cache_folder() / "small"
 
 
-def _may_be_decoded(source: FileSource, side: int) -> bool:
-    """Returns whether copies should be decoded images, which only follows from the images and the settings."""
-    usual, pixels = shorter_side(source), source.num_examples * side * side * _USUAL_SHAPE
-    return usual is not None and usual >= _WORTH * side and pixels * _DECODED.bytes_per_pixel <= _DECODED_BYTES
+class _Copies:
+    """The copies of the images of a source: those that are there, and those to make.
+
+    Args:
+        source: the images.
+        side: shorter side of the copies, pixels.
+        reading: how to decode the images.
+
+    Attributes:
+        folder: folder of the copies.
+    """
+
+    def __init__(self, source: FileSource, side: int, reading: Reading) -> None:
+        self._source, self._side, self._reading = source, side, reading
+        kind = f"{side}px-{reading.exif_orientation:d}-{reading.max_value or 65535}-{_VERSION}"
+        self.folder = _folder() / kind
+        stamps = stamps_of(list(source.labels_of))
+        self._names = {path: _name(path, stamp) for path, stamp in stamps.items() if stamp}
+
+    def forms(self) -> Sequence[_Form]:
+        """Returns the forms to try, best first, which only follow from the images and the settings.
+
+        Decoded copies are of use if every image has one, because a batch has images of one kind.
+        """
+        usual, pixels = shorter_side(self._source), self._source.num_examples * self._side**2 * _USUAL_SHAPE
+        large = usual is not None and usual >= _WORTH * self._side
+        return [_DECODED, _JPEG] if large and pixels * _DECODED.bytes_per_pixel <= _DECODED_BYTES else [_JPEG]
+
+    def _place(self, path: str, form: _Form) -> pathlib.Path:
+        return self.folder / (self._names[path] + form.suffix)
+
+    def _missing(self, form: _Form) -> list[str]:
+        """Returns the images that have no copy and need one."""
+        left = [path for path in self._names if not self._place(path, form).exists()]
+        return [path for path in left if _is_large(path, self._side)] if form is _JPEG else left
+
+    def make(self, form: _Form, on_copied: OnCopied | None) -> str:
+        """Makes the missing copies of images that can be decoded; returns why they could not be written, or ""."""
+        paths = self._missing(form)
+        needed = len(paths) * self._side**2 * _USUAL_SHAPE * form.bytes_per_pixel
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            if needed > _FREE * free:
+                return f"{form.name} would take {needed / 1e9:.1f} GB of the {free / 1e9:.1f} GB free in {self.folder}"
+            self._make(paths, form, on_copied)
+        except OSError as error:
+            return f"{form.name} cannot be written to {self.folder}: {error}"
+        return ""
+
+    def _make(self, paths: Sequence[str], form: _Form, on_copied: OnCopied | None) -> None:
+        shrink = _shrinker(self._side, self._reading, form)
+
+        def copy(path: str) -> None:
+            with contextlib.suppress(tf.errors.OpError), tf.device("/cpu:0"):
+                _write(self._place(path, form), shrink(tf.io.read_file(path)).numpy())
+
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            for start in range(0, len(paths), _GROUP):
+                list(pool.map(copy, paths[start : start + _GROUP]))
+                if on_copied:
+                    on_copied(min(start + _GROUP, len(paths)), len(paths))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def existing(self, form: _Form) -> dict[str, str]:
+        """Returns the paths of the copies that exist, by those of the images."""
+        places = {path: self._place(path, form) for path in self._names}
+        return {path: str(place) for path, place in places.items() if place.exists()}
 
 
 class _CopiedSource(FileSource):
@@ -144,16 +205,22 @@ class _CopiedSource(FileSource):
 
     Args:
         source: the images.
-        copies: the file to read for some of the paths.
-        decoded: whether the copies are of the form ``_DECODED``; then the source is of use only if it has all.
+        copies: the file to read for some of the paths; for all of them, if the copies are decoded.
+        side: shorter side of the copies, pixels.
+        form: form of the copies.
 
     Attributes:
-        has_all: whether there is a copy of every image.
+        reading: what this source reads, for people.
     """
 
-    def __init__(self, source: FileSource, copies: Mapping[str, str], *, decoded: bool) -> None:
+    def __init__(self, source: FileSource, copies: Mapping[str, str], side: int, form: _Form) -> None:
         vars(self).update(vars(source))
-        self._copies, self._decoded, self.has_all = list(copies.values()), decoded, len(copies) == len(source.labels_of)
+        self._copies, self._decoded = list(copies.values()), form is _DECODED
+        self.reading = _THEMSELVES
+        if copies:
+            others = len(source.labels_of) - len(copies)
+            rest = f" and {others:,} of {_THEMSELVES}" if others else ""
+            self.reading = f"{len(copies):,} {form.name} of {side} px{rest}"
         files = [copies.get(path, path) for path, _ in source.extents()]
         self._contents = tf.constant([*map(os.fsencode, files)])
 
@@ -188,54 +255,6 @@ def _is_large(path: str, side: int) -> bool:
     return False
 
 
-def _free(folder: pathlib.Path) -> float | None:
-    """Returns how many bytes copies may take in a folder, which is made; None after a warning if it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _FREE * shutil.disk_usage(folder).free
-    except OSError as error:
-        logging.warning("Training reads the large images, because small copies cannot be written: %s", error)
-        return None
-
-
-def _is_room(square_pixels: int, form: _Form, free: float, folder: pathlib.Path) -> bool:
-    """Returns whether copies have room on the disk, which they need if there are any; warns if not.
-
-    Args:
-        square_pixels: pixels of the copies if they were square.
-        form: form of the copies.
-        free: bytes that they may take.
-        folder: folder of the copies.
-    """
-    needed = square_pixels * _USUAL_SHAPE * form.bytes_per_pixel
-    if needed > free:
-        logging.warning(
-            "%s would take %.1f GB of the %.1f GB free in %s.",
-            form.no_room, needed / 1e9, free / _FREE / 1e9, folder,
-        )  # fmt: skip
-    return needed <= free
-
-
-def _make(
-    paths: Sequence[str],
-    places: Mapping[str, pathlib.Path],
-    shrink: Callable[[tf.Tensor], tf.Tensor],
-    on_copied: OnCopied | None,
-) -> None:
-    def copy(path: str) -> None:
-        with contextlib.suppress(OSError, tf.errors.OpError), tf.device("/cpu:0"):
-            _write(places[path], shrink(tf.constant(pathlib.Path(path).read_bytes())).numpy())
-
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        for start in range(0, len(paths), _GROUP):
-            list(pool.map(copy, paths[start : start + _GROUP]))
-            if on_copied:
-                on_copied(min(start + _GROUP, len(paths)), len(paths))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _shrinker(side: int, reading: Reading, form: _Form) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the function from the bytes of an image file to those of its copy, which is never larger."""
 
@@ -253,11 +272,9 @@ def _shrinker(side: int, reading: Reading, form: _Form) -> Callable[[tf.Tensor],
 def _write(path: pathlib.Path, content: bytes) -> None:
     """Writes a file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        partial = pathlib.Path(file.name)
-        try:
-            file.write(content)
-            file.close()
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -55,7 +55,9 @@ def measure(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
-    """Returns how long the run will take on this machine, from a few real steps of each stage; changes no files.
+    """Returns how long the run will take on this machine, from a few real steps of each stage.
+
+    It writes no files but small copies of large images, which the run will read.
 
     Args:
         config: configuration of the run.

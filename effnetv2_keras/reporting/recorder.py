@@ -30,7 +30,6 @@ from effnetv2_keras.reporting.tables import describe_evaluation, stage_report
 from effnetv2_keras.reporting.time_left import TimeLeft
 from effnetv2_keras.reporting.timing import StepClock
 from effnetv2_keras.reporting.trackers import Trackers
-from effnetv2_keras.runs.provenance import note_provenance
 from effnetv2_keras.runs.run_folder import RunFolder
 
 Metrics = Mapping[str, tf.Tensor]
@@ -83,8 +82,6 @@ class Recorder:
         self._config, self._folder, self._stages = config, folder, stages
         self._steps_per_epoch, self._lr = steps_per_epoch, lr
         self._writes = worker_of(strategy).is_chief
-        if self._writes:
-            note_provenance(folder, strategy)
         self._trackers = Trackers(config.runtime.trackers if self._writes else (), folder, config)
         self.progress = Progress(stages, console)
         self._watch = Stopwatch(0.0)

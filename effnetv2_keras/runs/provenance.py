@@ -17,6 +17,7 @@ from effnetv2_keras.basics.small_files import parse_json, read_text
 from effnetv2_keras.runs.run_folder import RunFolder, write_atomically
 
 PROVENANCE_FILE = "provenance.json"
+_IMAGES = "training images"
 
 
 def describe_provenance(strategy: tf.distribute.Strategy) -> dict[str, str]:
@@ -35,9 +36,22 @@ def describe_provenance(strategy: tf.distribute.Strategy) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def note_provenance(folder: RunFolder, strategy: tf.distribute.Strategy) -> None:
-    """Writes ``provenance.json``; resuming a run overwrites it, so it describes the last part of a run."""
-    write_atomically(folder / PROVENANCE_FILE, json.dumps(describe_provenance(strategy), indent=1))
+def note_provenance(folder: RunFolder, strategy: tf.distribute.Strategy, images: str = "") -> None:
+    """Writes ``provenance.json``; resuming a run overwrites it, so it describes the last part of a run.
+
+    Args:
+        folder: folder of the run.
+        strategy: strategy of the run.
+        images: what training reads, see ``describe_reading``. A warning tells if a resumed run reads something else.
+    """
+    before = read_provenance(folder).get(_IMAGES, images)
+    if before != images:
+        logging.warning(
+            "This run began with %s and goes on with %s, so it will not be exactly as without the interruption.",
+            before, images,
+        )  # fmt: skip
+    facts = {**describe_provenance(strategy), **({_IMAGES: images} if images else {})}
+    write_atomically(folder / PROVENANCE_FILE, json.dumps(facts, indent=1))
 
 
 def read_provenance(folder: RunFolder) -> dict[str, str]:

@@ -12,6 +12,7 @@ import rich.console
 import tensorflow as tf
 
 from effnetv2_keras.config import Config
+from effnetv2_keras.data.small_copies import describe_reading
 from effnetv2_keras.data.sources.base import DataError
 from effnetv2_keras.data.splits import Splits
 from effnetv2_keras.distribution.strategy import make_agreement, worker_of
@@ -23,6 +24,7 @@ from effnetv2_keras.reporting.samples import samples_of_training
 from effnetv2_keras.reporting.time_left import EVALUATING, SAVING
 from effnetv2_keras.reporting.trackers import check_libraries
 from effnetv2_keras.runs.checkpoints import Checkpoints
+from effnetv2_keras.runs.provenance import note_provenance
 from effnetv2_keras.runs.run_folder import RunFolder
 from effnetv2_keras.training.due import Due
 from effnetv2_keras.training.evaluation import evaluator_of_training
@@ -265,12 +267,8 @@ class Run:
         saved = self.save()
         stop.saved(saved)
         with self.recorder.paused(EVALUATING) as activity:
-
-            def on_step(finished: int, steps: int) -> None:
-                activity.text = f"{EVALUATING} {finished}/{steps}"
-
             with self.input.evaluating(), self._explained_shortage():
-                figures = self._evaluator.run(on_step)
+                figures = self._evaluator.run(activity.count)
             stop.hold()
             is_best = self._checkpoints.save_if_best(**judged(figures, self._config.eval.best_metric))
         # Last, so that a run that is killed before this line evaluates again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import numpy as np
 import PIL.Image
@@ -12,7 +13,7 @@ import tensorflow as tf
 from effnetv2_keras.config import Config
 from effnetv2_keras.data import small_copies
 from effnetv2_keras.data.decode import decode
-from effnetv2_keras.data.small_copies import describe_copies, side_of_copies, with_small_copies
+from effnetv2_keras.data.small_copies import describe_copies, describe_reading, side_of_copies, with_small_copies
 from effnetv2_keras.data.sources.base import FileSource, Shard
 from effnetv2_keras.errors import ConfigError
 
@@ -152,24 +153,68 @@ def test_a_stopped_copy_keeps_what_was_done(tmp_path, cache, monkeypatch):
     assert not list(cache.rglob(".*"))
 
 
-@pytest.mark.parametrize(("free", "side", "told"), [(1000, 160, 2), (20_000, 56, 1)])
-def test_a_disk_without_room_is_told(tmp_path, cache, monkeypatch, caplog, free, side, told):
+@pytest.mark.parametrize(
+    ("free", "side", "told"),
+    [
+        (1000, 160, r"reads the image files themselves, because JPEG copies would take 0\.0 GB of the 0\.0 GB free in"),
+        (20_000, 56, "reads 3 JPEG copies of 56 px and 1 of the image files themselves, because decoded copies would"),
+    ],
+)
+def test_a_disk_without_room_is_told_once(tmp_path, cache, monkeypatch, caplog, free, side, told):
     monkeypatch.setattr(small_copies.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
     source = photos(tmp_path / "photos")
     assert contents(with_small_copies(source, config_for()))["wide.jpg"].shape == (side, 2 * side, 3)
-    messages = [
-        "Small copies of the images are JPEG files: decoded images would",
-        "Training reads the large images: small",
-    ]
-    assert [message in caplog.text for message in messages] == [True, told == 2]
+    (record,) = caplog.records
+    assert re.search(told, record.getMessage())
+
+
+@pytest.mark.parametrize("fills", [1, 2])
+def test_a_disk_that_fills_while_copies_are_made_is_told(tmp_path, cache, monkeypatch, caplog, fills):
+    """After as many copies, nothing more can be written."""
+    write, written = small_copies._write, []
+
+    def full(path, content):
+        written.append(path)
+        if len(written) > fills:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(small_copies, "_write", full)
+    monkeypatch.setattr(small_copies.os, "cpu_count", lambda: 1)
+    images = contents(with_small_copies(photos(tmp_path / "photos"), config_for()))
+    assert images["wide.jpg"].shape == (160, 320, 3)
+    (record,) = caplog.records
+    assert "reads the image files themselves, because JPEG copies cannot be written" in record.getMessage()
+    assert "No space left on device" in record.getMessage()
+    assert len(made(cache)) == fills
 
 
 def test_a_folder_that_cannot_be_made_is_told_once(tmp_path, cache, caplog):
     cache.parent.write_bytes(b"a file")
+    images = contents(with_small_copies(photos(tmp_path / "photos"), config_for()))
+    assert images["wide.jpg"].shape == (160, 320, 3)
+    (record,) = caplog.records
+    assert "copies cannot be written" in record.getMessage()
+
+
+def test_copies_can_be_read_by_whom_the_umask_allows(tmp_path, cache, suffix):
+    other = tmp_path / "other"
+    other.write_bytes(b"")
+    with_small_copies(photos(tmp_path / "photos"), config_for())
+    assert {path.stat().st_mode for path in made(cache)} == {other.stat().st_mode}
+
+
+def test_what_training_reads_is_described(tmp_path, cache, monkeypatch):
     source = photos(tmp_path / "photos")
-    assert with_small_copies(source, config_for()) is source
-    assert len(caplog.records) == 1
-    assert "small copies cannot be written" in caplog.text
+
+    def described(**changes):
+        config = config_for(**changes)
+        return describe_reading(with_small_copies(source, config), config)
+
+    assert described() == "4 decoded copies of 56 px"
+    assert described(**{"data.cache": "none"}) == ""
+    monkeypatch.setattr(small_copies, "_DECODED_BYTES", 0)
+    assert described() == "3 JPEG copies of 56 px and 1 of the image files themselves"
 
 
 def test_a_copy_that_is_gone_is_explained(tmp_path, cache, suffix):
