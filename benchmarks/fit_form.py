@@ -100,7 +100,8 @@ def by_fit(config: Config, splits: Splits) -> float:
     model = build_for(config, len(splits.train.class_names))
     rate = WarmupSchedule("cosine", RATE, total, warmup, decay_steps=1, decay_factor=1, floor=0)
     loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)
-    model.compile(tf.keras.optimizers.Adam(rate, epsilon=1e-8), loss, [tf.keras.metrics.CategoricalAccuracy("top1")])
+    metrics = [tf.keras.metrics.CategoricalAccuracy("top1")]
+    model.compile(tf.keras.optimizers.Adam(rate, epsilon=1e-8), loss, metrics=metrics)
     dataset = progressive_dataset(
         splits.train, plan, batch_size=BATCH, seed=config.train.seed, steps_per_epoch=steps, data=config.data
     )

@@ -80,7 +80,7 @@ def _images(photos: str, split: str, size: int) -> Any:
 def _compiled(model: Any, optimizer: Any) -> Any:
     import tensorflow as tf
 
-    model.compile(optimizer, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    model.compile(optimizer, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     return model
 
 
