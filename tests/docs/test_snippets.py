@@ -8,15 +8,19 @@ import dataclasses
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags, logging
 from absl.testing import flagsaver
 
-from effnetv2_keras import cli
+import effnetv2_keras
+from effnetv2_keras import EfficientNetV2B0, cli
 from effnetv2_keras.architecture import variants
+from effnetv2_keras.models.keras_compat import path_of
 from tests.docs.snippets import Snippet, read_snippets
 from tests.images import write_classes
+from tests.shallow import one_block_a_stage
 from tests.tiny import SMALL
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -127,6 +131,26 @@ def test_the_readme_fits_in_stages(tmp_path, monkeypatch):
     exec(snippet.code.replace("50", "2"), namespace)
     assert [stage.image_size for stage in namespace["plan"]] == [128, 160, 192, 224]
     assert len(namespace["model"].history.epoch) == 8
+
+
+def test_the_guide_fine_tunes_in_keras(tmp_path, monkeypatch):
+    """With images of 32 px, a few layers and random weights, of which only the last blocks have changed in the end."""
+    (snippet,) = (one for one in read_snippets(ROOT / "docs" / "finetuning.md") if "base.trainable = False" in one.code)
+    bases = []
+
+    def build(**settings):
+        bases.append(EfficientNetV2B0(**settings, weights=None))
+        bases.append([variable.numpy() for variable in bases[0].weights])
+        return bases[0]
+
+    monkeypatch.setattr(effnetv2_keras, "EfficientNetV2B0", build, raising=False)
+    write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with one_block_a_stage():
+        exec(snippet.code.replace("224", "32"), {})
+    base, before = bases
+    changed = {path_of(v) for v, old in zip(base.weights, before) if not np.array_equal(v.numpy(), old)}
+    assert {name.split("_")[0] for name in changed} == {"block6a", "top"}
 
 
 def trains(snippets, model_dir):
