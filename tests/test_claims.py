@@ -101,11 +101,11 @@ def test_differences_and_time_ratios_are_of_runs_with_the_same_seed(tmp_path):
 
 def test_a_report_needs_no_runs(tmp_path, capsys):
     options = options_of(tmp_path, "--report")
-    figures.report(options, {"panel": ["fixed", "progressive"]})
+    figures.report(options, {"panel": {"96 px": "fixed", "growing": "progressive"}})
     assert "has no runs of 60 epochs yet" in capsys.readouterr().err
     for seed in (0, 1):
         rows.append(tmp_path / "progressive.jsonl", row_of("fixed", seed, top1=0.5 + seed / 10))
-    figures.report(options, {"panel": ["fixed", "progressive"]})
+    figures.report(options, {"panel": {"96 px": "fixed", "growing": "progressive"}})
     printed = capsys.readouterr().out
     assert "| fixed | 2 | 0.77 | 60.0 | 10.0 |  | 55.0 ± 7.1 |" in printed
     assert "Images per second of processor time: 200 at 96 px." in printed

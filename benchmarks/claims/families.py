@@ -31,8 +31,8 @@ SETTINGS = (*_V2_SETTINGS, *_V1_SETTINGS)
 def main() -> None:
     options = harness.make_parser("families", __doc__).parse_args()
     harness.run(options, SETTINGS)
-    pairs = [[v1.name, v2.name] for v1, v2 in zip(_V1_SETTINGS, _V2_SETTINGS)]
-    figures.report(options, dict(zip(("96 px", "progressive"), pairs)))
+    pairs = [{"V1": v1.name, "V2": v2.name} for v1, v2 in zip(_V1_SETTINGS, _V2_SETTINGS)]
+    figures.report(options, dict(zip(("96 px", "growing images and regularization"), pairs)))
 
 
 if __name__ == "__main__":

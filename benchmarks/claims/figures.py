@@ -16,6 +16,8 @@ from benchmarks.claims import harness, rows
 
 Runs = Mapping[int, rows.Row]
 """The rows of a setting, by seed."""
+Panel = Mapping[str, str]
+"""The settings in a panel of a plot: their names in the results, by those in the legend. The first is the reference."""
 
 _COLORS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple", "tab:orange", "tab:brown")
 _SIZES = range(harness.FIRST, harness.LAST + 1, 16)
@@ -27,7 +29,7 @@ _HEADINGS = (
 
 def report(
     options: argparse.Namespace,
-    panels: Mapping[str, Sequence[str]],
+    panels: Mapping[str, Panel],
     more_tables: Mapping[str, Sequence[str]] | None = None,
     *,
     draw: Callable[[Mapping[str, Runs], Any], None] | None = None,
@@ -36,12 +38,12 @@ def report(
 
     Args:
         options: flags, see ``harness.make_parser``.
-        panels: names of the settings in each panel of the plot, by its title. Each panel has a table, which compares
-            the other settings with the first.
+        panels: the panels of the plot, by their titles. Each panel has a table, which compares the other settings
+            with the first.
         more_tables: names of the settings in further tables.
         draw: draws the runs to a path; None draws the accuracy over time.
     """
-    tables = {**panels, **(more_tables or {})}
+    tables = {**{title: list(panel.values()) for title, panel in panels.items()}, **(more_tables or {})}
     every = list(dict.fromkeys(name for names in tables.values() for name in names))
     found = rows.by_setting(rows.read(options.results), every, options.epochs)
     if not found:
@@ -134,29 +136,29 @@ def origin(found: Mapping[str, Runs]) -> str:
     )
 
 
-def plot(found: Mapping[str, Runs], panels: Mapping[str, Sequence[str]], path: Any) -> None:
+def plot(found: Mapping[str, Runs], panels: Mapping[str, Panel], path: Any) -> None:
     """Writes a PNG with the accuracy over processor time: mean and, as a band, standard deviation over the seeds.
 
     Args:
         found: the runs of each setting.
-        panels: names of the settings in each panel, by its title.
+        panels: the panels, by their titles.
         path: path of the PNG.
     """
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()):
-        draw_curves(axes, {name: found.get(name, {}) for name in names})
+    for axes, (title, panel) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()):
+        draw_curves(axes, found, panel)
         axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=80)
 
 
-def draw_curves(axes: Any, found: Mapping[str, Runs]) -> None:
+def draw_curves(axes: Any, found: Mapping[str, Runs], panel: Panel) -> None:
     """Draws the accuracy over processor time into a panel; a setting without runs only keeps its color."""
-    for (name, runs), color in zip(found.items(), _COLORS):
-        if runs:
-            _draw_curve(axes, f"{name} ({len(runs)})", list(runs.values()), color)
+    for (name, setting), color in zip(panel.items(), _COLORS):
+        if runs := found.get(setting):
+            _draw_curve(axes, f"{name} ({len(runs)} seeds)", list(runs.values()), color)
     label(axes, "processor time, minutes", "top-1 of the averaged weights, %")
     axes.set_xlim(left=0)
-    if any(found.values()):
+    if found.keys() & {*panel.values()}:
         axes.legend(fontsize=7, loc="lower right")
 
 

@@ -28,6 +28,11 @@ _EQUAL_EPOCHS = (
 )
 _EQUAL_TIME = Setting("fixed-time", harness.FIXED, like=harness.FIXED_SIZE.name, in_time_of=harness.ADAPTIVE.name)
 _MORE_EPOCHS = Setting("progressive-adaptive-time", like=harness.ADAPTIVE.name, in_time_of=harness.FIXED_SIZE.name)
+_GROWING = {
+    "growing, with growing regularization": harness.ADAPTIVE.name,
+    "growing, with constant regularization": "progressive",
+    "random sizes": "random-adaptive",
+}
 SETTINGS = (*_EQUAL_EPOCHS, _EQUAL_TIME, _MORE_EPOCHS)
 
 
@@ -37,8 +42,8 @@ def main() -> None:
     figures.report(
         options,
         {
-            "equal epochs": [setting.name for setting in _EQUAL_EPOCHS],
-            "equal processor time": [_EQUAL_TIME.name, *(setting.name for setting in _EQUAL_EPOCHS[1:])],
+            "equal epochs": {"96 px": harness.FIXED_SIZE.name, **_GROWING},
+            "equal processor time": {"96 px": _EQUAL_TIME.name, **_GROWING},
         },
         {
             "adaptive regularization": ["progressive", "progressive-adaptive"],

@@ -59,7 +59,10 @@ def _draw(found: Mapping[str, figures.Runs], path: Any) -> None:
 def main() -> None:
     options = harness.make_parser("randaugment", __doc__).parse_args()
     harness.run(options, SETTINGS)
-    by_size = {f"{size} px": [_setting(magnitude, size).name for magnitude in _MAGNITUDES] for size in _SIZES}
+    by_size = {
+        f"{size} px": {f"magnitude {magnitude}": _setting(magnitude, size).name for magnitude in _MAGNITUDES}
+        for size in _SIZES
+    }
     figures.report(options, by_size, draw=_draw)
 
 

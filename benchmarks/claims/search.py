@@ -90,12 +90,14 @@ def _read_trials(folder: pathlib.Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["reward"]]
 
 
-def _draw(trials: list[dict[str, str]], winner: str, found: Mapping[str, figures.Runs], path: Any) -> None:
+def _draw(
+    trials: list[dict[str, str]], panel: figures.Panel, found: Mapping[str, figures.Runs], path: pathlib.Path
+) -> None:
     """Writes a PNG with the accuracy of the trials by step time, and the curves of winner and backbone."""
     figure = matplotlib.figure.Figure(figsize=(9.2, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for trial in trials:
-        is_winner = trial["network"] == winner
+        is_winner = trial["network"] == panel["winner"]
         left.plot(
             float(trial["step time"]), 100 * float(trial["accuracy"]), "*" if is_winner else "o", zorder=2 + is_winner,
             color="tab:red" if is_winner else "tab:gray", markersize=10 if is_winner else 3,
@@ -104,7 +106,7 @@ def _draw(trials: list[dict[str, str]], winner: str, found: Mapping[str, figures
     left.set_title("trials; the star has the highest reward", fontsize=9)
     figures.label(left, "step time / step time of the backbone", "accuracy after the short training, %")
     right.set_title("full training at 96 px", fontsize=9)
-    figures.draw_curves(right, found)
+    figures.draw_curves(right, found, panel)
     figure.savefig(path, dpi=80)
 
 
@@ -123,10 +125,11 @@ def main() -> None:
     settings = (harness.FIXED_SIZE, winner, timed)
     harness.run(options, settings)
     trials = _read_trials(kept)
+    panel = dict(zip(("backbone", "winner", "winner, in equal time"), (setting.name for setting in settings)))
     figures.report(
         options,
-        {"winner and backbone": [setting.name for setting in settings]},
-        draw=lambda found, path: _draw(trials, winner.name, found, path),
+        {"winner and backbone": panel},
+        draw=lambda found, path: _draw(trials, panel, found, path),
     )
     own = next(row for row in trials if row["network"] == winner.name)
     print(f"{len(trials)} trials. {', '.join(f'{name} {own[name]}' for name in ('reward', 'accuracy', 'step time'))}.")

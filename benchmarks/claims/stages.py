@@ -31,7 +31,10 @@ SETTINGS = [_setting(*choice) for choice in itertools.product(_FIRST_SIZES, _STA
 def main() -> None:
     options = harness.make_parser("stages", __doc__).parse_args()
     harness.run(options, SETTINGS)
-    panels = {f"from {first} px": [_setting(first, stages).name for stages in _STAGES] for first in _FIRST_SIZES}
+    panels = {
+        f"from {first} px": {f"{stages} stages": _setting(first, stages).name for stages in _STAGES}
+        for first in _FIRST_SIZES
+    }
     first_sizes = {
         f"first size, {stages} stages": [_setting(first, stages).name for first in _FIRST_SIZES] for stages in _STAGES
     }
