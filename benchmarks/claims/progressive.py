@@ -43,12 +43,15 @@ def main() -> None:
         options,
         {
             "equal epochs": {"96 px": harness.FIXED_SIZE.name, **_GROWING},
-            "equal processor time": {"96 px": _EQUAL_TIME.name, **_GROWING},
+            "the time of growing images": {"96 px": _EQUAL_TIME.name, **_GROWING},
+            "the time of 96 px": {
+                "96 px": harness.FIXED_SIZE.name,
+                "growing, with growing regularization": _MORE_EPOCHS.name,
+            },
         },
         {
             "adaptive regularization": ["progressive", "progressive-adaptive"],
             "rising sizes": ["random-adaptive", "progressive-adaptive"],
-            "the time of fixed": [harness.FIXED_SIZE.name, _MORE_EPOCHS.name],
         },
     )
 
