@@ -84,7 +84,8 @@ def with_small_copies(source: Source, config: Config, on_copied: OnCopied | None
     """Returns a source that reads small copies of its large images, which it makes first if they are not there.
 
     Copies are kept in ``small`` in ``cache_folder()``, so later runs find them; those of a file that has changed are
-    made again. An image that cannot be decoded is not copied, and the pipeline treats it as without copies.
+    made again. An image that cannot be decoded is not copied, and the pipeline treats it as without copies. If copies
+    cannot be written, or have no room, a warning says what training reads instead.
 
     Args:
         source: the images to train on.
